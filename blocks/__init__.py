@@ -1,0 +1,1 @@
+"""Typed settings and credentials, editable in the Prefect UI."""

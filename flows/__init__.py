@@ -1,0 +1,1 @@
+"""The runbooks: each flow reads like one and holds no arithmetic."""

@@ -1,0 +1,1 @@
+"""Takes a new model version from the registry to live traffic on Kubernetes, and back."""

@@ -1,0 +1,1 @@
+"""The ports on real systems; the only code that holds clients."""

@@ -1,0 +1,203 @@
+"""Workloads, records and locks of releases on a Kubernetes cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from slipway.adapters.kubernetes_api import KubernetesApi, object_path
+from slipway.core.errors import PermanentError, TransientError
+from slipway.core.rollout import PodObservation, RolloutObservation
+from slipway.manifests.names import RELEASE_LABEL
+from slipway.manifests.release_objects import release_event
+from slipway.ports import Applied, Manifest
+
+_DELETE_TIMEOUT_S = 60.0
+
+
+class KubernetesWorkloads:
+    """The Workloads port on the API server."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Applied:
+        """Server-side apply; see `slipway.ports.Workloads`."""
+        answer = self._api.apply(manifest, dry_run=dry_run)
+        metadata = answer["metadata"]
+        return Applied(
+            kind=answer["kind"],
+            name=metadata["name"],
+            uid=metadata.get("uid", ""),
+            generation=int(metadata.get("generation", 0)),
+            resource_version=metadata.get("resourceVersion", ""),
+        )
+
+    def observe(self, namespace: str, deployment: str) -> RolloutObservation | None:
+        """Read the Deployment and the pods of its current release."""
+        found = self._api.get(object_path("Deployment", namespace, deployment))
+        if found is None:
+            return None
+        selector = ",".join(
+            f"{key}={value}" for key, value in found["spec"]["selector"]["matchLabels"].items()
+        )
+        pods = self._api.get(object_path("Pod", namespace), {"labelSelector": selector})
+        return rollout_observation(found, (pods or {}).get("items", []), now=_now())
+
+    def pod(self, namespace: str, name: str) -> PodObservation | None:
+        """Read one bare pod."""
+        found = self._api.get(object_path("Pod", namespace, name))
+        return None if found is None else pod_observation(found, now=_now())
+
+    def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
+        """Set replicas under a uid precondition; see `slipway.ports.Workloads`."""
+        path = object_path("Deployment", namespace, deployment)
+        # A uid in a merge patch is a precondition: the server answers 409 when it differs.
+        body = {"metadata": {"uid": uid}, "spec": {"replicas": replicas}}
+        try:
+            self._api.call("PATCH", path, body=body, content_type="application/merge-patch+json")
+        except PermanentError as error:
+            if error.code != "not-found":
+                raise
+
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
+        """Delete with a uid precondition and wait until the object is gone."""
+        path = object_path(kind, namespace, name)
+        body = {"preconditions": {"uid": uid}} if uid else None
+        try:
+            self._api.call("DELETE", path, body=body)
+        except PermanentError as error:
+            if error.code == "not-found":
+                return
+            raise
+        deadline = time.monotonic() + _DELETE_TIMEOUT_S
+        while self._api.get(path) is not None:
+            if time.monotonic() > deadline:
+                raise TransientError(
+                    f"{kind} {namespace}/{name} is still there {_DELETE_TIMEOUT_S:.0f} s after delete",
+                    code="delete-timeout",
+                    hint="look at its finalizers and at the node it runs on",
+                )
+            time.sleep(0.2)
+
+    def event(
+        self, namespace: str, service: str, *, reason: str, message: str, warning: bool
+    ) -> None:
+        """Write an event about the service's record; see `slipway.ports.Workloads`."""
+        body = release_event(
+            service,
+            namespace,
+            reason=reason,
+            message=message,
+            warning=warning,
+            at_ns=time.time_ns(),
+        )
+        self._api.call("POST", object_path("Event", namespace), body=body)
+
+
+def rollout_observation(
+    deployment: Mapping[str, Any], pods: list[Mapping[str, Any]], *, now: datetime
+) -> RolloutObservation:
+    """Turn a Deployment and the pods its selector matches into one observation.
+
+    Pods of an earlier release that still terminate are left out: they say nothing of this rollout.
+    """
+    metadata, spec = deployment["metadata"], deployment["spec"]
+    status = deployment.get("status", {})
+    release = spec["template"]["metadata"].get("labels", {}).get(RELEASE_LABEL)
+    conditions = {item["type"]: item for item in status.get("conditions", [])}
+    failure = conditions.get("ReplicaFailure", {})
+    failing = failure.get("status") == "True"
+    progressing = conditions.get("Progressing", {})
+    return RolloutObservation(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        generation=int(metadata["generation"]),
+        observed_generation=int(status.get("observedGeneration", 0)),
+        desired=int(spec.get("replicas", 1)),
+        replicas=int(status.get("replicas", 0)),
+        updated=int(status.get("updatedReplicas", 0)),
+        available=int(status.get("availableReplicas", 0)),
+        pods=tuple(
+            pod_observation(pod, now=now)
+            for pod in pods
+            if pod["metadata"].get("labels", {}).get(RELEASE_LABEL) == release
+        ),
+        replica_failure=failure.get("message") if failing else None,
+        replica_failure_s=_age_s(failure.get("lastTransitionTime"), now) if failing else 0.0,
+        deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
+        release_id=release,
+    )
+
+
+def pod_observation(pod: Mapping[str, Any], *, now: datetime) -> PodObservation:
+    """Turn a pod as the API shows it into one observation."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    conditions = {item["type"]: item for item in status.get("conditions", [])}
+    scheduled = conditions.get("PodScheduled", {})
+    waits_for_node = (
+        scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    )
+    container = next(iter(status.get("containerStatuses", [])), {})
+    waiting = container.get("state", {}).get("waiting", {})
+    last = container.get("lastState", {}).get("terminated") or container.get("state", {}).get(
+        "terminated", {}
+    )
+    return PodObservation(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        restarts=int(container.get("restartCount", 0)),
+        image_digest=_digest(container.get("imageID", "")),
+        address=status.get("podIP"),
+        waiting_reason=waiting.get("reason") or _failed_reason(status, container),
+        waiting_message=waiting.get("message") or status.get("message"),
+        last_exit_code=last.get("exitCode"),
+        unschedulable_s=_age_s(scheduled.get("lastTransitionTime"), now)
+        if waits_for_node
+        else None,
+        unschedulable_message=scheduled.get("message") if waits_for_node else None,
+        terminating="deletionTimestamp" in metadata,
+    )
+
+
+def _failed_reason(status: Mapping[str, Any], container: Mapping[str, Any]) -> str | None:
+    if status.get("phase") != "Failed":
+        return None
+    # A bare pod that ended is as dead as a crash loop: nobody starts it again.
+    ended = container.get("state", {}).get("terminated", {})
+    return "CrashLoopBackOff" if ended else str(status.get("reason") or "CrashLoopBackOff")
+
+
+def _digest(image_id: str) -> str | None:
+    _, at, digest = image_id.rpartition("@")
+    return digest if at and digest.startswith("sha256:") else None
+
+
+def _age_s(stamp: str | None, now: datetime) -> float:
+    if stamp is None:
+        return 0.0
+    return max(0.0, (now - datetime.fromisoformat(stamp)).total_seconds())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def require_object(api: KubernetesApi, kind: str, namespace: str, name: str) -> dict[str, Any]:
+    """Return an object that `slipway install` puts in place.
+
+    Raises:
+        PermanentError: it is missing; names it.
+    """
+    found = api.get(object_path(kind, namespace, name))
+    if found is None:
+        raise PermanentError(
+            f"{kind} {namespace}/{name} does not exist",
+            code="not-installed",
+            hint=f"an administrator installs the service first: slipway install {name.removeprefix('slipway-')}",
+        )
+    return found

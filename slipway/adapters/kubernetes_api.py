@@ -1,0 +1,237 @@
+"""The one place that talks to the Kubernetes API: paths, time limits, and errors with names.
+
+Built on the official client's connection (authentication, TLS, pooling); answers stay plain JSON, so
+a server newer than the client's models is no problem.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.config.config_exception import ConfigException
+
+from slipway.core.errors import (
+    ConflictError,
+    InputError,
+    PermanentError,
+    SlipwayError,
+    TransientError,
+)
+
+FIELD_MANAGER = "slipway-release"
+"""Owner of every field a release writes (server-side apply)."""
+
+INSTALL_MANAGER = "slipway-install"
+"""Owner of what an administrator installs."""
+
+_CONNECT_TIMEOUT_S = 3.0
+_READ_TIMEOUT_S = 30.0
+
+# kind → (path prefix of its group, plural). Only what a release touches.
+_KINDS: Mapping[str, tuple[str, str]] = {
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Event": ("/api/v1", "events"),
+    "Namespace": ("/api/v1", "namespaces"),
+    "Pod": ("/api/v1", "pods"),
+    "ResourceQuota": ("/api/v1", "resourcequotas"),
+    "Service": ("/api/v1", "services"),
+    "ServiceAccount": ("/api/v1", "serviceaccounts"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
+    "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    "ClusterRole": ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
+    "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),
+    "ValidatingAdmissionPolicy": (
+        "/apis/admissionregistration.k8s.io/v1",
+        "validatingadmissionpolicies",
+    ),
+    "ValidatingAdmissionPolicyBinding": (
+        "/apis/admissionregistration.k8s.io/v1",
+        "validatingadmissionpolicybindings",
+    ),
+    "VirtualService": ("/apis/networking.istio.io/v1", "virtualservices"),
+    "DestinationRule": ("/apis/networking.istio.io/v1", "destinationrules"),
+    "Gateway": ("/apis/networking.istio.io/v1", "gateways"),
+    "EnvoyFilter": ("/apis/networking.istio.io/v1alpha3", "envoyfilters"),
+}
+
+
+def object_path(kind: str, namespace: str | None, name: str | None = None) -> str:
+    """Return the API path of an object, or of the collection when `name` is None."""
+    prefix, plural = _KINDS[kind]
+    scope = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"{prefix}{scope}/{plural}" + (f"/{quote(name)}" if name else "")
+
+
+class KubernetesApi:
+    """A connection to one cluster.
+
+    Args:
+        kubeconfig: path; None uses KUBECONFIG, else the pod's own service account.
+        context: of the kubeconfig; None takes the current one.
+    """
+
+    def __init__(self, kubeconfig: str | None = None, *, context: str | None = None) -> None:
+        configuration = client.Configuration()
+        try:
+            if kubeconfig is None and not _has_kubeconfig():
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                config.load_kube_config(
+                    config_file=kubeconfig, context=context, client_configuration=configuration
+                )
+        except ConfigException as error:
+            raise InputError(
+                f"no usable kubeconfig: {error}",
+                code="kubeconfig-missing",
+                hint="set KUBECONFIG, or start the sandbox: slipway sandbox up",
+            ) from error
+        # Retries have one owner per layer (DESIGN §5); urllib3 would add hidden ones of its own.
+        configuration.retries = False
+        # A proxy of the user's environment must not see calls to the loopback cluster.
+        if "//127." in str(configuration.host) or "//localhost" in str(configuration.host):
+            configuration.proxy = None
+            configuration.no_proxy = "*"
+        self._client = client.ApiClient(configuration)
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+        """Return the object or list at `path`; None when there is none."""
+        try:
+            return self.call("GET", path, query=query)
+        except PermanentError as error:
+            if error.code == "not-found":
+                return None
+            raise
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """Send one request and return the decoded answer.
+
+        Raises:
+            TransientError: no connection, 429 or 5xx.
+            ConflictError: 409.
+            PermanentError: every other refusal, with the server's message.
+        """
+        what = f"{method} {path}"
+        url = path + ("?" + urlencode(query) if query else "")
+        try:
+            serialized = self._client.param_serialize(
+                method,
+                url,
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                auth_settings=["BearerToken"],
+            )
+            answer = self._client.rest_client.request(
+                serialized[0],
+                serialized[1],
+                headers=serialized[2],
+                body=_encoded(body, content_type),
+                _request_timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
+            )
+            raw = answer.read()
+        except client.ApiException as error:
+            raise map_api_error(error.status, error.body, {}, what) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise TransientError(
+                f"{what}: no answer from the API server ({type(error).__name__}: {error})",
+                code="api-unreachable",
+                hint="check that the cluster is up: kubectl get --raw /readyz",
+            ) from error
+        if not 200 <= int(answer.status) < 300:
+            raise map_api_error(answer.status, raw, dict(answer.headers or {}), what)
+        decoded: dict[str, Any] = json.loads(raw) if raw else {}
+        return decoded
+
+    def apply(
+        self,
+        manifest: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
+        manager: str = FIELD_MANAGER,
+    ) -> dict[str, Any]:
+        """Server-side apply with strict validation, taking over fields we own by design."""
+        metadata = manifest["metadata"]
+        query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
+        return self.call(
+            "PATCH",
+            object_path(manifest["kind"], metadata.get("namespace"), metadata["name"]),
+            body=json.dumps(manifest),
+            query=query,
+            content_type="application/apply-patch+yaml",
+        )
+
+
+def _encoded(body: Any, content_type: str) -> Any:
+    # The client serialises JSON bodies itself, but passes strings of other types through.
+    if body is None or isinstance(body, str) or content_type == "application/json":
+        return body
+    return json.dumps(body)
+
+
+def _has_kubeconfig() -> bool:
+    import os
+    from pathlib import Path
+
+    return bool(os.environ.get("KUBECONFIG")) or (Path.home() / ".kube" / "config").exists()
+
+
+def map_api_error(
+    status: int | None, body: Any, headers: Mapping[str, str], what: str
+) -> SlipwayError:
+    """Turn an HTTP status of the API server into the error of our taxonomy."""
+    message = _server_message(body)
+    text = f"{what}: {message}"
+    if status == 409:
+        return ConflictError(
+            text, code="conflict", hint="the object changed meanwhile; read it again"
+        )
+    if status == 429 or (status is not None and status >= 500):
+        after = headers.get("Retry-After") or headers.get("retry-after")
+        return TransientError(
+            text,
+            code="api-busy",
+            hint="the API server is overloaded or restarting; the call is repeated",
+            retry_after_s=float(after) if after and after.isdigit() else None,
+        )
+    if status == 404:
+        return PermanentError(
+            text, code="not-found", hint="install the service first: slipway install SERVICE"
+        )
+    if status == 403 and "exceeded quota" in message:
+        return PermanentError(
+            text, code="quota-exceeded", hint="raise the ResourceQuota or free capacity"
+        )
+    if status in {401, 403}:
+        return PermanentError(
+            text,
+            code="forbidden",
+            hint="grant the permission, or ask an administrator: slipway install",
+        )
+    return PermanentError(
+        text, code="refused-by-cluster", hint="correct what the server's message names"
+    )
+
+
+def _server_message(body: Any) -> str:
+    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "no message")
+    try:
+        decoded = json.loads(text)
+    except ValueError:
+        return text[:500]
+    return str(decoded.get("message", text))[:2000] if isinstance(decoded, dict) else text[:500]

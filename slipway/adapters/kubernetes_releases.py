@@ -1,0 +1,97 @@
+"""Release records in ConfigMaps and release locks in Leases."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from slipway.adapters.kubernetes import require_object
+from slipway.adapters.kubernetes_api import FIELD_MANAGER, KubernetesApi, object_path
+from slipway.core.errors import ConflictError
+from slipway.core.release import ReleaseRecord
+from slipway.manifests.release_objects import (
+    lease_name,
+    lease_spec,
+    read_lease,
+    read_record,
+    record_config_map,
+    record_name,
+)
+from slipway.ports import Lease, StoredRecord
+
+_MERGE = "application/merge-patch+json"
+
+
+class KubernetesReleases:
+    """The Releases port: one ConfigMap and one Lease per service."""
+
+    def __init__(self, api: KubernetesApi, *, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+
+    def load(self, service: str) -> StoredRecord | None:
+        """Return the stored record; see `slipway.ports.Releases`."""
+        found = self._api.get(object_path("ConfigMap", self._namespace, record_name(service)))
+        if found is None:
+            return None
+        return StoredRecord(record=read_record(found), version=found["metadata"]["resourceVersion"])
+
+    def save(self, record: ReleaseRecord, *, version: str | None) -> StoredRecord:
+        """Write the record under its version; see `slipway.ports.Releases`."""
+        body = record_config_map(record, namespace=self._namespace, version=version)
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        if version is None:
+            path = object_path("ConfigMap", self._namespace)
+            answer = self._api.call("POST", path, body=body, query=query)
+        else:
+            # A resourceVersion in a merge patch is a precondition: 409 when the object moved on.
+            path = object_path("ConfigMap", self._namespace, record_name(record.service))
+            answer = self._api.call("PATCH", path, body=body, query=query, content_type=_MERGE)
+        return StoredRecord(record=record, version=answer["metadata"]["resourceVersion"])
+
+    def acquire(self, service: str, *, holder: str, duration_s: float) -> Lease:
+        """Take the lock; see `slipway.ports.Releases`."""
+        found = read_lease(
+            service, require_object(self._api, "Lease", self._namespace, lease_name(service))
+        )
+        left_s = found.renewed_at_ns / 1e9 + found.duration_s - time.time()
+        if found.holder and found.holder != holder and left_s > 0:
+            raise ConflictError(
+                f"service {service} is being released by {found.holder}{self._running(service)}",
+                code="release-running",
+                hint=f"wait for it to end; if it died, its lock runs out in {left_s:.0f} s",
+            )
+        fence = found.fence + (1 if found.holder != holder else 0)
+        taken = replace(found, holder=holder, fence=fence, duration_s=duration_s)
+        return self._write(taken)
+
+    def renew(self, lease: Lease) -> Lease:
+        """Prolong the lock; see `slipway.ports.Releases`."""
+        return self._write(lease)
+
+    def release(self, lease: Lease) -> None:
+        """Give the lock back; one that was taken over is left alone."""
+        try:
+            self._write(replace(lease, holder=""))
+        except ConflictError:
+            return
+
+    def _running(self, service: str) -> str:
+        stored = self.load(service)
+        if stored is None:
+            return ""
+        return f" (release {stored.record.release_id}, phase {stored.record.phase})"
+
+    def _write(self, lease: Lease) -> Lease:
+        renewed = replace(lease, renewed_at_ns=time.time_ns())
+        answer = self._api.call(
+            "PATCH",
+            object_path("Lease", self._namespace, lease_name(lease.service)),
+            body={
+                "metadata": {"resourceVersion": lease.version},
+                "spec": lease_spec(renewed),
+            },
+            query={"fieldManager": FIELD_MANAGER},
+            content_type=_MERGE,
+        )
+        return replace(renewed, version=answer["metadata"]["resourceVersion"])

@@ -1,0 +1,223 @@
+"""Object store over the S3 API (SeaweedFS, MinIO, AWS): evidence in, evidence out.
+
+Facts: boto3 sends `x-amz-checksum-sha256` when asked to, and the server refuses bytes that do not match
+(research/backup.md §2: SeaweedFS and AWS do, some servers do not, so `put` reads the sum back).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from slipway.core.errors import PermanentError, SlipwayError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CONNECT_TIMEOUT_S = 5
+_READ_TIMEOUT_S = 60
+_ATTEMPTS = 3
+_NOT_FOUND = frozenset({"NoSuchKey", "404", "NotFound"})
+_TRANSIENT = frozenset(
+    {
+        "SlowDown",
+        "InternalError",
+        "ServiceUnavailable",
+        "RequestTimeout",
+        "500",
+        "502",
+        "503",
+        "504",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3ObjectStore:
+    """`slipway.ports.ObjectStore` on one bucket.
+
+    Args:
+        bucket: must exist (`create_bucket` makes it).
+        endpoint: URL of the S3 API; None is AWS of the region.
+        prefix: put before every key, without a slash at its end.
+        access_key: None takes the credentials botocore finds by itself.
+    """
+
+    bucket: str
+    endpoint: str | None = None
+    prefix: str = ""
+    access_key: str | None = None
+    secret_key: str | None = None
+    region: str | None = None
+
+    def put(self, key: str, body: bytes, *, content_type: str) -> str:
+        """Store `body` under `key`; may be repeated.
+
+        Returns:
+            the sha256 of the bytes, hex.
+
+        Raises:
+            PermanentError: refused (rights, no such bucket), or stored with another checksum.
+            TransientError: the store did not answer.
+        """
+        digest = hashlib.sha256(body)
+        checksum = base64.b64encode(digest.digest()).decode()
+        with self._mapped("write", key):
+            answer = self._client.put_object(
+                Bucket=self.bucket,
+                Key=self._full(key),
+                Body=body,
+                ContentType=content_type,
+                ChecksumSHA256=checksum,
+            )
+        stored = answer.get("ChecksumSHA256", checksum)
+        if stored != checksum:
+            raise PermanentError(
+                f"{self._name(key)} was stored with sha256 {stored}, {checksum} was sent",
+                code="checksum-mismatch",
+                hint="the store or something before it changes bytes; do not trust it",
+            )
+        return digest.hexdigest()
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes of `key`.
+
+        Raises:
+            PermanentError: there is no such key (`no-such-key`), or refused.
+            TransientError: the store did not answer.
+        """
+        with self._mapped("read", key):
+            body: bytes = self._client.get_object(Bucket=self.bucket, Key=self._full(key))[
+                "Body"
+            ].read()
+        return body
+
+    def list(self, prefix: str) -> Sequence[str]:
+        """Return the keys that start with `prefix`, sorted, however many there are.
+
+        Raises:
+            PermanentError: refused.
+            TransientError: the store did not answer.
+        """
+        keys: list[str] = []
+        cut = len(self._full(""))
+        with self._mapped("list", prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self._full(prefix)
+            )
+            for page in pages:
+                keys.extend(item["Key"][cut:] for item in page.get("Contents", ()))
+        return sorted(keys)
+
+    def url(self, key: str) -> str:
+        """Return where `key` lies: the path of the object at the endpoint, or its s3:// name."""
+        if self.endpoint is None:
+            return f"s3://{self.bucket}/{self._full(key)}"
+        return f"{self.endpoint.rstrip('/')}/{self.bucket}/{quote(self._full(key))}"
+
+    def create_bucket(self) -> None:
+        """Make the bucket; one that is already ours is left as it is.
+
+        Raises:
+            PermanentError: the name is taken by somebody else, or refused.
+            TransientError: the store did not answer.
+        """
+        with self._mapped("create the bucket of", ""):
+            try:
+                self._client.create_bucket(Bucket=self.bucket)
+            except (
+                self._client.exceptions.BucketAlreadyOwnedByYou,
+                self._client.exceptions.BucketAlreadyExists,
+            ):
+                # Also what SeaweedFS says of one's own bucket; a foreign one fails at head_bucket.
+                self._client.head_bucket(Bucket=self.bucket)
+
+    @cached_property
+    def _client(self) -> Any:
+        # Imported here: half a second that a dry run or a help text should not pay.
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            config=Config(
+                connect_timeout=_CONNECT_TIMEOUT_S,
+                read_timeout=_READ_TIMEOUT_S,
+                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                s3={"addressing_style": "path" if self.endpoint else "auto"},
+                # Loopback is never behind the environment's proxy; AWS may well be.
+                proxies={} if _is_loopback(self.endpoint) else None,
+            ),
+        )
+
+    def _full(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _name(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self._full(key)}"
+
+    @contextmanager
+    def _mapped(self, verb: str, key: str) -> Iterator[None]:
+        """Turn botocore's errors into Slipway's."""
+        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import ConnectionError as BotoConnectionError
+        from botocore.exceptions import HTTPClientError, NoCredentialsError
+
+        name = self._name(key)
+        try:
+            yield
+        except ClientError as error:
+            raise _refused(verb, name, error.response) from error
+        except (HTTPClientError, BotoConnectionError) as error:
+            raise TransientError(
+                f"cannot {verb} {name}: {error}",
+                code="object-store-unreachable",
+                hint="check that the object store runs and that the endpoint is right",
+            ) from error
+        except NoCredentialsError as error:
+            raise PermanentError(
+                f"cannot {verb} {name}: {error}",
+                code="object-store-credentials",
+                hint="give an access key and a secret key, or a role",
+            ) from error
+        except BotoCoreError as error:
+            raise PermanentError(
+                f"cannot {verb} {name}: {error}",
+                code="object-store-refused",
+                hint="the request itself is wrong for this store; see the message",
+            ) from error
+
+
+def _refused(verb: str, name: str, response: Any) -> SlipwayError:
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    said = f"{code}: {response.get('Error', {}).get('Message', '')}"
+    if code in _NOT_FOUND:
+        return PermanentError(
+            f"there is no {name}", code="no-such-key", hint="list the prefix to see what is there"
+        )
+    if code in _TRANSIENT or status >= 500 or status == 429:
+        return TransientError(
+            f"cannot {verb} {name} just now ({said})",
+            code="object-store-busy",
+            hint="try again; look at the store's log when it lasts",
+        )
+    return PermanentError(
+        f"may not {verb} {name} ({said})",
+        code="object-store-refused",
+        hint="check the bucket, the credentials and their rights",
+    )
+
+
+def _is_loopback(endpoint: str | None) -> bool:
+    return endpoint is not None and "://127." in endpoint

@@ -1,0 +1,72 @@
+"""Open requests as the model servers themselves count them, from their Prometheus page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import httpx
+
+from slipway.core.errors import PermanentError, TransientError
+from slipway.core.service import ServerKind
+
+# Gauge(s) whose sum is the number of requests a server works on.
+# Sources: vllm docs/usage/metrics.md; llama.cpp tools/server/README.md; triton docs/user_guide/metrics.md.
+_GAUGES: Mapping[ServerKind, tuple[str, ...]] = {
+    ServerKind.SIMULATED: ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+    ServerKind.VLLM: ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+    ServerKind.LLAMA_CPP: ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
+    ServerKind.TRITON: ("nv_inference_pending_request_count",),
+}
+_PORTS: Mapping[ServerKind, int] = {ServerKind.TRITON: 8002}
+_DEFAULT_PORT = 8000
+
+
+class ServerMetrics:
+    """The Metrics port by scraping `/metrics` of each pod.
+
+    Args:
+        proxy: HTTP proxy that reaches pod addresses; None inside the cluster.
+    """
+
+    def __init__(self, *, proxy: str | None) -> None:
+        self._http = httpx.Client(proxy=proxy, trust_env=False, timeout=5.0)
+
+    def running_requests(self, kind: ServerKind, addresses: Sequence[str]) -> int:
+        """Sum the open requests of the servers; see `slipway.ports.Metrics`."""
+        return sum(self._running(kind, address) for address in addresses)
+
+    def _running(self, kind: ServerKind, address: str) -> int:
+        url = f"http://{address}:{_PORTS.get(kind, _DEFAULT_PORT)}/metrics"
+        try:
+            answer = self._http.get(url)
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise TransientError(
+                f"the model server's metrics at {url} cannot be read: {error}",
+                code="metrics-unreachable",
+                hint="check the pod's state and log",
+            ) from error
+        return open_requests(answer.text, _GAUGES[kind], source=url)
+
+
+def open_requests(page: str, gauges: Sequence[str], *, source: str) -> int:
+    """Return the sum of the gauges in a Prometheus text page.
+
+    Raises:
+        PermanentError: a gauge is missing; no data is not zero.
+    """
+    total = 0.0
+    for gauge in gauges:
+        values = [
+            float(line.rsplit(" ", 1)[1])
+            for line in page.splitlines()
+            if line.startswith((f"{gauge} ", f"{gauge}{{"))
+        ]
+        if not values:
+            raise PermanentError(
+                f"{source} has no metric {gauge}",
+                code="metric-missing",
+                hint="check the server's version; the names expected are in slipway/adapters/server_metrics.py",
+            )
+        total += sum(values)
+    return round(total)

@@ -1,0 +1,249 @@
+"""The schema of a service file: pydantic models that turn into `slipway.core.service` values.
+
+Defaults are the core's own and stand there only.
+Sources of the formats: Kubernetes' API conventions (DNS labels, quantities:
+apimachinery/pkg/api/resource/quantity.go) and OCI image references.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from slipway.core.service import (
+    BenchmarkPolicy,
+    GoldenPrompt,
+    Probes,
+    QualityPolicy,
+    ReleasePolicy,
+    Resources,
+    Server,
+    ServerKind,
+    ServiceSpec,
+    Slo,
+    Strategy,
+    Weights,
+)
+from slipway.manifests.servers import health_path
+
+_LONGEST_NAME = 40
+"""Names and label values of 63 characters are made from it: `NAME-vVERSION-N`, pods' names."""
+
+_LONGEST_DRAIN_S = 7200
+
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_DOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+_QUANTITY = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<suffix>m|[kMGTPE]|[KMGTPE]i)?")
+_IMAGE = re.compile(
+    r"[a-z0-9]+([._/:-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})"
+)
+
+_Value = TypeVar("_Value")
+
+
+def _matching(pattern: str, what: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if compiled.fullmatch(value) is None:
+            raise ValueError(f"must be {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _quantity_text(value: Any) -> Any:
+    # YAML reads `cpu: 1` as a number; a person means the quantity.
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _cpu(value: str) -> str:
+    return _quantity(value, suffixes=frozenset({"", "m"}), example="500m or 2")
+
+
+def _memory(value: str) -> str:
+    suffixes = frozenset({"Ki", "Mi", "Gi", "Ti", "k", "M", "G", "T", ""})
+    return _quantity(value, suffixes=suffixes, example="512Mi or 64Gi")
+
+
+def _quantity(value: str, *, suffixes: frozenset[str], example: str) -> str:
+    match = _QUANTITY.fullmatch(value)
+    if match is None or (match["suffix"] or "") not in suffixes or float(match["number"]) <= 0:
+        raise ValueError(f"must be a Kubernetes quantity above zero, for example {example}")
+    return value
+
+
+def _image(value: str) -> str:
+    if _IMAGE.fullmatch(value) is None:
+        raise ValueError("must name an image as REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
+    return value
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return value
+
+
+def _alias(value: str) -> str:
+    # MLflow keeps these for itself (mlflow/utils/validation.py).
+    if re.fullmatch(r"latest|v\d+", value, re.IGNORECASE):
+        raise ValueError("must not be `latest` or a version number such as `v1`")
+    return value
+
+
+def _unique(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("must not name anything twice")
+    return values
+
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Percent = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
+Label = Annotated[str, _matching(_LABEL, "lower-case letters, digits and inner hyphens")]
+Name = Annotated[Label, Field(max_length=_LONGEST_NAME)]
+Host = Annotated[str, Field(max_length=253), _matching(_DOMAIN, "a host name in lower case")]
+PathPrefix = Annotated[str, _matching(r"/[^\s?#]*", "a path that begins with /")]
+ModelName = Annotated[
+    str, _matching(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits and the signs . _ -")
+]
+Alias = Annotated[
+    str,
+    _matching(r"[A-Za-z][A-Za-z0-9_-]*", "letters, digits, _ and -, a letter first"),
+    AfterValidator(_alias),
+]
+ExtendedResource = Annotated[
+    str, _matching(rf"{_DOMAIN}/{_LABEL}", "an extended resource such as nvidia.com/gpu")
+]
+
+
+def _default(kind: type, field: str) -> Any:
+    return next(item.default for item in fields(kind) if item.name == field)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields by name, nested models as they are."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+class _Server(_Strict):
+    kind: ServerKind
+    image: Annotated[str, AfterValidator(_image)]
+    args: tuple[str, ...] = _default(Server, "args")
+
+
+class _Resources(_Strict):
+    cpu: Annotated[str, BeforeValidator(_quantity_text), AfterValidator(_cpu)]
+    memory: Annotated[str, BeforeValidator(_quantity_text), AfterValidator(_memory)]
+    gpus: Annotated[int, Field(strict=True, ge=0)] = _default(Resources, "gpus")
+    gpu_resource: ExtendedResource = _default(Resources, "gpu_resource")
+
+
+class _Probes(_Strict):
+    path: PathPrefix | None = None  # the one of the server's kind
+    startup_budget_s: Count = _default(Probes, "startup_budget_s")
+    period_s: Count = _default(Probes, "period_s")
+
+
+class _Slo(_Strict):
+    ttft_p95_ms: Positive
+    error_rate_percent: Percent
+    output_tokens_per_s: Positive
+
+
+class _GoldenPrompt(_Strict):
+    prompt: Text
+    expect: Annotated[str, Field(min_length=1), AfterValidator(_regex)]
+
+
+class _Quality(_Strict):
+    golden: Annotated[tuple[_GoldenPrompt, ...], Field(min_length=1)]
+    accuracy_min: Annotated[float, Field(strict=True, gt=0, le=1)] = _default(
+        QualityPolicy, "accuracy_min"
+    )
+    max_tokens: Count = _default(QualityPolicy, "max_tokens")
+
+    def policy(self) -> QualityPolicy:
+        golden = tuple(GoldenPrompt(**item.values()) for item in self.golden)
+        return QualityPolicy(**{**self.values(), "golden": golden})
+
+
+class _Benchmark(_Strict):
+    requests: Count
+    concurrency: Count
+    warmup_requests: Annotated[int, Field(strict=True, ge=0)] = _default(
+        BenchmarkPolicy, "warmup_requests"
+    )
+    max_tokens: Count = _default(BenchmarkPolicy, "max_tokens")
+    prompts: Annotated[tuple[Text, ...], Field(min_length=1)] = _default(BenchmarkPolicy, "prompts")
+
+
+class _Policy(_Strict):
+    quality: _Quality
+    benchmark: _Benchmark
+    strategy: Strategy = _default(ReleasePolicy, "strategy")
+    bake_s: Seconds = _default(ReleasePolicy, "bake_s")
+    ready_timeout_s: Positive = _default(ReleasePolicy, "ready_timeout_s")
+    drain_timeout_s: Annotated[Seconds, Field(le=_LONGEST_DRAIN_S)] = _default(
+        ReleasePolicy, "drain_timeout_s"
+    )
+
+    def policy(self) -> ReleasePolicy:
+        nested = {
+            "quality": self.quality.policy(),
+            "benchmark": BenchmarkPolicy(**self.benchmark.values()),
+        }
+        return ReleasePolicy(**{**self.values(), **nested})
+
+
+class ServiceFile(_Strict):
+    """One service file; `spec` turns it into the core's value."""
+
+    name: Name
+    model: ModelName
+    server: _Server
+    resources: _Resources
+    slo: _Slo
+    policy: _Policy
+    hosts: Annotated[tuple[Host, ...], Field(min_length=1), AfterValidator(_unique)]
+    path_prefixes: Annotated[
+        tuple[PathPrefix, ...], Field(min_length=1), AfterValidator(_unique)
+    ] = _default(ServiceSpec, "path_prefixes")
+    weights: Weights = _default(ServiceSpec, "weights")
+    replicas: Count = _default(ServiceSpec, "replicas")
+    probes: _Probes = _Probes()
+    namespace: Label = _default(ServiceSpec, "namespace")
+    alias: Alias = _default(ServiceSpec, "alias")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServiceFile:
+        ready_s, startup_s = self.policy.ready_timeout_s, self.probes.startup_budget_s
+        if ready_s < startup_s:
+            raise ValueError(
+                f"policy.ready_timeout_s ({ready_s:g}) must not be shorter than"
+                f" probes.startup_budget_s ({startup_s})"
+            )
+        return self
+
+    def spec(self) -> ServiceSpec:
+        """Return the service as the core knows it."""
+        path = self.probes.path or health_path(self.server.kind)
+        nested = {
+            "server": Server(**self.server.values()),
+            "resources": Resources(**self.resources.values()),
+            "slo": Slo(**self.slo.values()),
+            "policy": self.policy.policy(),
+            "probes": Probes(**{**self.probes.values(), "path": path}),
+        }
+        return ServiceSpec(**{**self.values(), **nested})

@@ -1,0 +1,110 @@
+"""The one place where ports meet their adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+
+from slipway.adapters.decorators import RetryingKubernetesApi
+from slipway.adapters.istio import GatewayAccess, IstioTraffic
+from slipway.adapters.kubernetes import KubernetesWorkloads
+from slipway.adapters.kubernetes_api import INSTALL_MANAGER, object_path
+from slipway.adapters.kubernetes_releases import KubernetesReleases
+from slipway.adapters.mlflow import MlflowRegistry
+from slipway.adapters.oci import OciImageStore
+from slipway.adapters.s3 import S3ObjectStore
+from slipway.adapters.server_metrics import ServerMetrics
+from slipway.adapters.service_file import load_service_by_name, load_services
+from slipway.core.service import ServiceSpec
+from slipway.manifests.install import install_objects, only_when_absent, platform_objects
+from slipway.ports import (
+    ImageStore,
+    Manifest,
+    Metrics,
+    ObjectStore,
+    Registry,
+    Releases,
+    Traffic,
+    Workloads,
+)
+from slipway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Everything a release of one service may touch."""
+
+    settings: Settings
+    spec: ServiceSpec
+    releases: Releases
+    workloads: Workloads
+    traffic: Traffic
+    metrics: Metrics
+    registry: Registry
+    images: ImageStore
+    objects: ObjectStore
+
+
+def connect(service: str, settings: Settings) -> Ports:
+    """Return the ports of a service, wired to the installation that `settings` names.
+
+    Raises:
+        InputError: unknown service, or a service file with mistakes.
+    """
+    spec = load_service_by_name(settings.services, service)
+    api = RetryingKubernetesApi(settings.kubeconfig)
+    gateway = GatewayAccess(
+        url=settings.gateway_url,
+        admin_urls=settings.gateway_admin_urls,
+        access_log=settings.access_log,
+    )
+    return Ports(
+        settings=settings,
+        spec=spec,
+        releases=KubernetesReleases(api, namespace=spec.namespace),
+        workloads=KubernetesWorkloads(api),
+        traffic=IstioTraffic(api, spec, gateway),
+        metrics=ServerMetrics(proxy=settings.cluster_proxy),
+        registry=registry(settings),
+        images=OciImageStore(settings.registry, scheme=settings.registry_scheme),
+        objects=S3ObjectStore(bucket=settings.evidence_bucket, endpoint=settings.s3_endpoint),
+    )
+
+
+def registry(settings: Settings) -> Registry:
+    """Return the model registry alone."""
+    return MlflowRegistry(settings.mlflow_url, cache=settings.cache)
+
+
+def cluster_http(settings: Settings) -> httpx.Client:
+    """Return a client that reaches pods and services by their in-cluster addresses."""
+    return httpx.Client(proxy=settings.cluster_proxy, trust_env=False, timeout=30.0)
+
+
+def install_services(settings: Settings, service: str | None = None) -> list[str]:
+    """Put in place what releases need, as an administrator; returns a line per object written.
+
+    Routes and locks that exist belong to the releases and are left alone.
+
+    Args:
+        service: one service; None installs all service files.
+    """
+    specs = load_services(settings.services)
+    if service is not None:
+        specs = {service: load_service_by_name(settings.services, service)}
+    api = RetryingKubernetesApi(settings.kubeconfig)
+    manifests = [
+        *platform_objects(),
+        *(m for spec in specs.values() for m in install_objects(spec)),
+    ]
+    return [_install(api, manifest) for manifest in manifests]
+
+
+def _install(api: RetryingKubernetesApi, manifest: Manifest) -> str:
+    metadata = manifest["metadata"]
+    namespace, kind, name = metadata.get("namespace"), manifest["kind"], metadata["name"]
+    if only_when_absent(manifest) and api.get(object_path(kind, namespace, name)) is not None:
+        return f"{kind} {name}: left as it is"
+    api.apply(manifest, manager=INSTALL_MANAGER)
+    return f"{kind} {name}: applied"

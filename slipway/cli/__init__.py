@@ -1,0 +1,47 @@
+"""The command line `slipway`.
+
+Each group of commands is a module with a typer application; heavy libraries are imported by the
+commands that need them, so that `slipway --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from slipway.cli import exit_codes, release
+from slipway.core.errors import SlipwayError
+
+GROUPS: tuple[tuple[str, str], ...] = (("sandbox", "slipway.cli.sandbox:app"),)
+"""Name of a group of commands → MODULE:ATTRIBUTE of its typer application."""
+
+
+def application() -> typer.Typer:
+    """Return the whole command line."""
+    app = typer.Typer(
+        name="slipway",
+        help="Takes a new version of a large language model from the registry to live traffic.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, target in GROUPS:
+        module, attribute = target.split(":")
+        app.add_typer(getattr(importlib.import_module(module), attribute), name=name)
+
+    release.add_to(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line; errors of Slipway become one message and an exit code."""
+    try:
+        application()()
+    except SlipwayError as error:
+        sys.stderr.write(f"slipway: {error}\n")
+        sys.exit(exit_codes.exit_code(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("slipway: interrupted\n")
+        sys.exit(exit_codes.INTERRUPTED)

@@ -1,0 +1,94 @@
+"""`slipway release | status | install | service | model`: releases from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slipway.settings import Settings, from_environment
+
+service_app = typer.Typer(help="Service files.", no_args_is_help=True)
+model_app = typer.Typer(help="Versions in the model registry.", no_args_is_help=True)
+
+Service = Annotated[str, typer.Argument(help="name of a file in deployments/services/")]
+
+
+def settings() -> Settings:
+    """Return the settings of the environment, else those of the running sandbox of this user."""
+    import os
+
+    from slipway.sandbox.environment import client_environment
+    from slipway.sandbox.home import SandboxHome
+
+    home = SandboxHome.default()
+    if not os.environ.get("SLIPWAY_REGISTRY") and home.kubeconfig.exists():
+        for name, value in client_environment(home).items():
+            os.environ.setdefault(name, value)
+    return from_environment()
+
+
+def release(
+    service: Service,
+    version: Annotated[str, typer.Argument(help="version of the service's model")],
+) -> None:
+    """Release a model version to a service; running it twice equals once."""
+    settings()
+    from flows.release import release as flow
+
+    outcome = flow(service, version)
+    typer.echo(f"{outcome['release']}: {outcome['outcome']} ({outcome['reason']})")
+    typer.echo(f"evidence: {outcome['evidence']}")
+
+
+def status(service: Service) -> None:
+    """Show slots, weights, versions, digests, pods and the last verdicts of a service."""
+    from slipway.bootstrap import connect
+    from slipway.cli.status_view import print_status
+
+    print_status(connect(service, settings()))
+
+
+def install(
+    service: Annotated[str | None, typer.Argument(help="one service; all when left out")] = None,
+) -> None:
+    """Put roles, policies, locks and routes of services in place (as an administrator)."""
+    from slipway.bootstrap import install_services
+
+    for line in install_services(settings(), service):
+        typer.echo(line)
+
+
+@service_app.command("check")
+def check(
+    folder: Annotated[Path | None, typer.Argument(help="folder of service files")] = None,
+) -> None:
+    """Check every service file; each mistake is named with its file and field."""
+    from slipway.adapters.service_file import load_services
+
+    services = load_services(folder or Path("deployments/services"))
+    for name, spec in sorted(services.items()):
+        typer.echo(f"{name}: {spec.server.kind}, model {spec.model}, {spec.replicas} replicas: ok")
+
+
+@model_app.command("register")
+def register(
+    model: Annotated[str, typer.Argument(help="name of the registered model")],
+    folder: Annotated[Path, typer.Argument(help="files of the version", exists=True)],
+    description: Annotated[str, typer.Option(help="shown in the registry")] = "",
+) -> None:
+    """Put a folder into the registry as a new version, with checksums and chat template."""
+    from slipway.bootstrap import registry
+
+    version = registry(settings()).register(model, folder, description=description)
+    typer.echo(f"{version.model} version {version.version}: {len(version.files)} files")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(release)
+    app.command()(status)
+    app.command()(install)
+    app.add_typer(service_app, name="service")
+    app.add_typer(model_app, name="model")

@@ -1,0 +1,75 @@
+"""When users may move, and where they go when a release fails: pure rules."""
+
+from __future__ import annotations
+
+from slipway.core.release import ReleaseRecord
+from slipway.core.rollout import PodObservation, RolloutObservation
+from slipway.core.routing import Route, Slot, all_to, empty
+
+
+def promotion_refusal(
+    record: ReleaseRecord, observed: RolloutObservation | None, *, replicas: int
+) -> str | None:
+    """Return why the candidate must not get users now; None when it may (R2).
+
+    The evidence binds to pods: the ready pods must be the very ones that were tested, running the
+    digest of the record.
+
+    Args:
+        observed: the candidate's Deployment, read just now.
+        replicas: how many ready pods the service needs for all its users.
+    """
+    if observed is None:
+        return f"slot {record.candidate} has no Deployment any more"
+    ready = observed.ready_pods
+    if len(ready) < replicas:
+        return f"slot {record.candidate} has {len(ready)} ready pods of {replicas} needed"
+    strangers = [pod.name for pod in ready if pod.uid not in record.tested_pod_uids]
+    if strangers:
+        return f"pods replaced since they were tested: {', '.join(strangers)}"
+    return image_mismatch(record, ready)
+
+
+def image_mismatch(record: ReleaseRecord, pods: tuple[PodObservation, ...]) -> str | None:
+    """Return which pods run another image than the record says; None when all run it."""
+    wrong = [f"{pod.name} runs {pod.image_digest}" for pod in pods if _differs(record, pod)]
+    return f"image {record.digests.image} expected: {'; '.join(wrong)}" if wrong else None
+
+
+def _differs(record: ReleaseRecord, pod: PodObservation) -> bool:
+    return pod.image_digest != record.digests.image
+
+
+def route_with_users_on_candidate(record: ReleaseRecord) -> Route:
+    """Return the route after promotion: all users on the candidate, the old slot kept warm."""
+    warm = frozenset({record.stable}) if record.stable else frozenset()
+    return all_to(record.service, record.candidate, subsets=warm)
+
+
+def route_after_rollback(record: ReleaseRecord, *, keep: bool) -> Route:
+    """Return the route that gives the users back to the slot that served before.
+
+    Args:
+        keep: keep the candidate known to the gateway, because streams to it are still open.
+    """
+    subsets = frozenset({record.candidate}) if keep else frozenset()
+    if record.stable is None:
+        return Route(service=record.service, subsets=subsets) if keep else empty(record.service)
+    return all_to(record.service, record.stable, subsets=subsets)
+
+
+def rollback_refusal(
+    record: ReleaseRecord, current: Route, *, ready: dict[Slot, int]
+) -> str | None:
+    """Return why giving the users back must wait; None when it may happen now (R5).
+
+    Traffic is never pointed at a slot without ready pods while the slot it is on still has some.
+    """
+    stable = record.stable
+    if stable is None or current.percent(stable) == 100:
+        return None
+    if ready.get(stable, 0) > 0:
+        return None
+    if ready.get(record.candidate, 0) == 0:
+        return None  # neither serves: the former slot is where the users belong
+    return f"slot {stable} has no ready pod yet, slot {record.candidate} still serves"

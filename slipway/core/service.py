@@ -1,0 +1,187 @@
+"""A service: one model endpoint that users call, as its file in `deployments/services/` states it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ServerKind(StrEnum):
+    """Which program serves the model."""
+
+    LLAMA_CPP = "llama_cpp"
+    SIMULATED = "simulated"
+    VLLM = "vllm"
+    TRITON = "triton"
+
+
+class Weights(StrEnum):
+    """Where the model files come from: a layer of the image, or a volume."""
+
+    IMAGE = "image"
+    PVC = "pvc"
+
+
+class Strategy(StrEnum):
+    """How traffic moves from stable to candidate."""
+
+    BLUE_GREEN = "blue_green"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """The model server.
+
+    Args:
+        kind: which program.
+        image: base image the model layer is appended to, `repository:tag` or `repository@sha256:…`,
+            in the registry of the installation.
+        args: further command line arguments of the server.
+    """
+
+    kind: ServerKind
+    image: str
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one replica asks for, in Kubernetes quantities.
+
+    Args:
+        cpu: for example `500m`.
+        memory: for example `512Mi`; request and limit are equal.
+        gpus: whole GPUs per replica, ≥ 0.
+        gpu_resource: the extended resource's name.
+    """
+
+    cpu: str
+    memory: str
+    gpus: int = 0
+    gpu_resource: str = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes:
+    """When a replica counts as started, ready and alive.
+
+    Args:
+        path: HTTP path that answers 200 once the model can serve.
+        startup_budget_s: longest time from container start to the first passing probe.
+        period_s: seconds between probes.
+    """
+
+    path: str = "/health"
+    startup_budget_s: int = 120
+    period_s: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slo:
+    """What users were promised.
+
+    Args:
+        ttft_p95_ms: 95th percentile of time to first token, at most.
+        error_rate_percent: failed or truncated requests of all, at most.
+        output_tokens_per_s: tokens per second of one stream (1000 / mean ITL), at least.
+    """
+
+    ttft_p95_ms: float
+    error_rate_percent: float
+    output_tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenPrompt:
+    """A prompt whose answer is known.
+
+    Args:
+        prompt: the user's message.
+        expect: regular expression that the answer must match somewhere (case-insensitive).
+    """
+
+    prompt: str
+    expect: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityPolicy:
+    """The limits of the model test.
+
+    Args:
+        golden: prompts with known answers; never empty.
+        accuracy_min: share of golden prompts answered right, 0..1, at least.
+        max_tokens: length of each answer.
+    """
+
+    golden: tuple[GoldenPrompt, ...]
+    accuracy_min: float = 0.85
+    max_tokens: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkPolicy:
+    """The short benchmark of a candidate before it gets users.
+
+    Args:
+        requests: how many, after the warm-up.
+        concurrency: streams in flight.
+        warmup_requests: sent first, never judged.
+        max_tokens: output tokens asked of each request.
+        prompts: cycled through.
+    """
+
+    requests: int
+    concurrency: int
+    warmup_requests: int = 4
+    max_tokens: int = 32
+    prompts: tuple[str, ...] = ("Tell me about the sea.",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasePolicy:
+    """How a release of this service goes.
+
+    Args:
+        strategy: how traffic moves.
+        bake_s: shortest time at full traffic before the old slot is retired.
+        ready_timeout_s: longest wait for all replicas of the candidate to be ready.
+        drain_timeout_s: longest wait for open streams before the old slot is scaled down.
+        quality: limits of the model test.
+        benchmark: the short benchmark.
+    """
+
+    quality: QualityPolicy
+    benchmark: BenchmarkPolicy
+    strategy: Strategy = Strategy.BLUE_GREEN
+    bake_s: float = 30.0
+    ready_timeout_s: float = 600.0
+    drain_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """One service as its file states it.
+
+    Args:
+        name: DNS label; names every object of the service.
+        model: name of the registered model whose versions are released.
+        namespace: where its objects live.
+        hosts: host names users call it by, at the gateway.
+        path_prefixes: HTTP paths that are routed to it.
+        alias: registry alias that follows the traffic.
+    """
+
+    name: str
+    model: str
+    server: Server
+    resources: Resources
+    slo: Slo
+    policy: ReleasePolicy
+    hosts: tuple[str, ...]
+    path_prefixes: tuple[str, ...] = ("/v1",)
+    weights: Weights = Weights.IMAGE
+    replicas: int = 1
+    probes: Probes = Probes()
+    namespace: str = "serving"
+    alias: str = "live"

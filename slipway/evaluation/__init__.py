@@ -1,0 +1,1 @@
+"""Model tests: integrity, safety scan, quality on golden prompts."""

@@ -1,0 +1,1 @@
+"""Pure builders: value objects to Kubernetes objects."""

@@ -1,0 +1,281 @@
+"""What an administrator installs once: per cluster, and per service.
+
+A release finds these objects or refuses to begin; it never makes them. So its own account needs
+neither cluster-wide writes nor any verb on roles. No right touches secrets, none is `*` or
+`update`, and `resourceNames` stand wherever the API honours them (create and list cannot be
+restricted by name: kubernetes.io/docs/reference/access-authn-authz/rbac, "Referring to resources").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slipway.core.routing import Slot
+from slipway.core.routing import empty as empty_route
+from slipway.core.service import ServiceSpec
+from slipway.manifests.names import (
+    MANAGED_BY_LABEL,
+    MODEL_ACCOUNT,
+    RELEASE_ACCOUNT,
+    RELEASE_LABEL,
+    Object,
+    common_labels,
+    metadata,
+    test_pod_name,
+    workload_name,
+)
+from slipway.manifests.release_objects import free_lease, lease_name, record_name
+from slipway.manifests.traffic import destination_rule, service_object, virtual_service
+
+SERVING_LABEL = "slipway.dev/serving"
+"""Label of namespaces whose model pods the admission policy checks."""
+
+POLICY_NAME = "slipway-model-pods"
+
+_RBAC = "rbac.authorization.k8s.io"
+_PLATFORM_LABELS = {MANAGED_BY_LABEL: "slipway"}
+_ONLY_WHEN_ABSENT = frozenset({"VirtualService", "DestinationRule", "Lease"})
+
+
+def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
+    """Return the objects of one service, in the order in which they are applied.
+
+    The routes are those of a service that has never been released: see `only_when_absent`.
+    """
+    empty = empty_route(spec.name)
+    return (
+        _account(RELEASE_ACCOUNT, spec.namespace, automount=True),
+        _account(MODEL_ACCOUNT, spec.namespace, automount=False),
+        _role(spec),
+        _role_binding(spec),
+        free_lease(spec.name, spec.namespace),
+        service_object(spec),
+        destination_rule(spec, empty.subsets, revision=empty.revision),
+        virtual_service(spec, empty),
+    )
+
+
+def only_when_absent(manifest: Mapping[str, Any]) -> bool:
+    """Return whether an installation must leave an object of this kind alone once it exists.
+
+    Routes and locks belong to the releases: writing them again would take a live service's users
+    away.
+    """
+    return manifest["kind"] in _ONLY_WHEN_ABSENT
+
+
+def platform_objects(namespace: str = "serving") -> tuple[Object, ...]:
+    """Return the objects that a cluster needs once, whatever its services."""
+    return (
+        _namespace(namespace),
+        _admission_policy(namespace),
+        _admission_binding(),
+        _preflight_role(),
+        _preflight_binding(namespace),
+    )
+
+
+def release_rules(spec: ServiceSpec) -> tuple[Object, ...]:
+    """Return every right that a release of the service needs, as rules of a Role."""
+    workloads = [workload_name(spec.name, slot) for slot in Slot]
+    return (
+        _rule("apps", "deployments", ("get", "patch"), workloads),
+        _rule("apps", "deployments", ("create", "list")),
+        _rule("apps", "replicasets", ("get", "list")),
+        _rule("", "pods", ("get", "list", "create")),
+        _rule("", "pods", ("patch", "delete"), [test_pod_name(spec.name)]),
+        _rule("", "pods/log", ("get",)),
+        _rule("", "events", ("create",)),
+        _rule("", "configmaps", ("get", "patch"), [record_name(spec.name)]),
+        _rule("", "configmaps", ("create",)),
+        _rule("", "services", ("get",), [spec.name]),
+        _rule("", "resourcequotas", ("get", "list")),
+        _rule(
+            "networking.istio.io",
+            ("virtualservices", "destinationrules"),
+            ("get", "patch"),
+            [spec.name],
+        ),
+        _rule("coordination.k8s.io", "leases", ("get", "patch"), [lease_name(spec.name)]),
+    )
+
+
+def _rule(
+    group: str,
+    resources: str | tuple[str, ...],
+    verbs: tuple[str, ...],
+    names: Sequence[str] = (),
+) -> Object:
+    rule: Object = {
+        "apiGroups": [group],
+        "resources": [resources] if isinstance(resources, str) else list(resources),
+        "verbs": list(verbs),
+    }
+    if names:
+        rule["resourceNames"] = list(names)
+    return rule
+
+
+def _account(name: str, namespace: str, *, automount: bool) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata(name, namespace, labels=_PLATFORM_LABELS),
+        "automountServiceAccountToken": automount,
+    }
+
+
+def _role_name(service: str) -> str:
+    return f"{RELEASE_ACCOUNT}-{service}"
+
+
+def _role(spec: ServiceSpec) -> Object:
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "Role",
+        "metadata": metadata(
+            _role_name(spec.name), spec.namespace, labels=common_labels(spec.name)
+        ),
+        "rules": list(release_rules(spec)),
+    }
+
+
+def _role_binding(spec: ServiceSpec) -> Object:
+    name = _role_name(spec.name)
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata(name, spec.namespace, labels=common_labels(spec.name)),
+        "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
+        "subjects": [_release_subject(spec.namespace)],
+    }
+
+
+def _release_subject(namespace: str) -> Object:
+    return {"kind": "ServiceAccount", "name": RELEASE_ACCOUNT, "namespace": namespace}
+
+
+def _namespace(name: str) -> Object:
+    modes = ("enforce", "audit", "warn")
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": name,
+            "labels": {
+                **_PLATFORM_LABELS,
+                SERVING_LABEL: "true",
+                **{f"pod-security.kubernetes.io/{mode}": "restricted" for mode in modes},
+            },
+        },
+    }
+
+
+def _cluster_object(api_version: str, kind: str, name: str) -> Object:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": name, "labels": dict(_PLATFORM_LABELS)},
+    }
+
+
+def _admission_policy(namespace: str) -> Object:
+    policy = _cluster_object(
+        "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", POLICY_NAME
+    )
+    return {
+        **policy,
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "resourceRules": [
+                    _admission_rule("", "pods"),
+                    _admission_rule("apps", "deployments"),
+                ]
+            },
+            # Whatever the release account creates, and whatever belongs to a release no matter who
+            # creates it (the pods of a Deployment are made by its controller).
+            "matchConditions": [{"name": "of-a-release", "expression": _of_a_release(namespace)}],
+            "variables": [
+                {
+                    "name": "pod",
+                    "expression": "has(object.spec.template)"
+                    " ? object.spec.template.spec : object.spec",
+                },
+                {
+                    "name": "containers",
+                    "expression": "variables.pod.containers + (has(variables.pod.initContainers)"
+                    " ? variables.pod.initContainers : [])",
+                },
+                {
+                    "name": "volumes",
+                    "expression": "has(variables.pod.volumes) ? variables.pod.volumes : []",
+                },
+            ],
+            "validations": [
+                {
+                    "expression": "variables.containers.all(c,"
+                    " c.image.matches('@sha256:[0-9a-f]{64}$'))",
+                    "message": "a model pod's images must be named by digest (…@sha256:…)",
+                },
+                {
+                    "expression": "has(variables.pod.serviceAccountName) &&"
+                    f" variables.pod.serviceAccountName == '{MODEL_ACCOUNT}'",
+                    "message": f"a model pod must run as service account {MODEL_ACCOUNT}",
+                },
+                {
+                    "expression": "variables.volumes.all(v, !has(v.secret) && !has(v.hostPath) &&"
+                    " !has(v.projected))",
+                    "message": "a model pod may mount no secret, projected or hostPath volume",
+                },
+            ],
+        },
+    }
+
+
+def _of_a_release(namespace: str) -> str:
+    user = f"system:serviceaccount:{namespace}:{RELEASE_ACCOUNT}"
+    return (
+        f"request.userInfo.username == '{user}' || (has(object.metadata.labels) &&"
+        f" '{RELEASE_LABEL}' in object.metadata.labels)"
+    )
+
+
+def _admission_rule(group: str, resource: str) -> Object:
+    return {
+        "apiGroups": [group],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": [resource],
+    }
+
+
+def _admission_binding() -> Object:
+    binding = _cluster_object(
+        "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", POLICY_NAME
+    )
+    return {
+        **binding,
+        "spec": {
+            "policyName": POLICY_NAME,
+            "validationActions": ["Deny"],
+            "matchResources": {"namespaceSelector": {"matchLabels": {SERVING_LABEL: "true"}}},
+        },
+    }
+
+
+def _preflight_role() -> Object:
+    return {
+        **_cluster_object(f"{_RBAC}/v1", "ClusterRole", "slipway-preflight"),
+        # Read only: how many GPUs there are, and in which zones.
+        "rules": [_rule("", "nodes", ("get", "list"))],
+    }
+
+
+def _preflight_binding(namespace: str) -> Object:
+    return {
+        **_cluster_object(f"{_RBAC}/v1", "ClusterRoleBinding", "slipway-preflight"),
+        "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": "slipway-preflight"},
+        "subjects": [_release_subject(namespace)],
+    }

@@ -1,0 +1,78 @@
+"""Names, labels and annotations of a service's objects: one place, so writer and reader agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slipway.core.routing import Slot
+from slipway.core.service import ServiceSpec
+
+NAME_LABEL = "app.kubernetes.io/name"
+"""Label whose value is the service; on every pod of a slot, never on the test pod."""
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+SLOT_LABEL = "slipway.dev/slot"
+SERVICE_LABEL = "slipway.dev/service"
+RELEASE_LABEL = "slipway.dev/release"
+ROLE_LABEL = "slipway.dev/role"
+
+IMAGE_ANNOTATION = "slipway.dev/image-digest"
+ROUTE_ANNOTATION = "slipway.dev/route-revision"
+
+GATEWAY = "istio-ingress/slipway-gateway"
+"""The Istio Gateway object of the cluster, `NAMESPACE/NAME`."""
+
+MODEL_ACCOUNT = "slipway-model"
+"""Service account of model pods; it may do nothing."""
+
+RELEASE_ACCOUNT = "slipway-release"
+"""Service account of release flows."""
+
+HTTP_PORT = 8000
+"""Container port of every model server's HTTP API."""
+
+SERVICE_PORT = 80
+"""Port of a service's Kubernetes Service, named `http`."""
+
+Object = dict[str, Any]
+"""One Kubernetes object under construction; leaves this package as `slipway.ports.Manifest`."""
+
+
+def host(spec: ServiceSpec) -> str:
+    """Return the in-cluster name of the service, fully qualified."""
+    return f"{spec.name}.{spec.namespace}.svc.cluster.local"
+
+
+def workload_name(service: str, slot: Slot) -> str:
+    """Return the name of a slot's Deployment as Slipway itself creates it."""
+    return f"{service}-{slot.value}"
+
+
+def test_pod_name(service: str) -> str:
+    """Return the name of the pod that a release tests its model with."""
+    return f"{service}-test"
+
+
+def slot_labels(service: str, slot: Slot) -> dict[str, str]:
+    """Return the labels that select a slot's pods; immutable in a Deployment, so never more."""
+    return {NAME_LABEL: service, SLOT_LABEL: slot.value}
+
+
+def common_labels(service: str) -> dict[str, str]:
+    """Return the labels of every object that belongs to a service."""
+    return {MANAGED_BY_LABEL: "slipway", SERVICE_LABEL: service}
+
+
+def metadata(
+    name: str,
+    namespace: str,
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str] | None = None,
+) -> Object:
+    """Return an object's metadata."""
+    filled: Object = {"name": name, "namespace": namespace, "labels": dict(labels)}
+    if annotations:
+        filled["annotations"] = dict(annotations)
+    return filled

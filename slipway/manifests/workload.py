@@ -1,0 +1,230 @@
+"""Pods of a service: the Deployment of a slot, and the one bare pod a model is tested in."""
+
+from __future__ import annotations
+
+import math
+
+from slipway.core.routing import Slot
+from slipway.core.service import ServiceSpec
+from slipway.manifests.names import (
+    IMAGE_ANNOTATION,
+    MODEL_ACCOUNT,
+    RELEASE_LABEL,
+    ROLE_LABEL,
+    Object,
+    common_labels,
+    metadata,
+    slot_labels,
+    test_pod_name,
+)
+from slipway.manifests.servers import SCRATCH_FOLDER, ServerContract, contract
+
+_PRE_STOP_S = 3  # longer than an endpoint's removal takes to reach every gateway
+_MIN_GRACE_S = 30
+_GRACE_HEADROOM_S = 15  # for the pre-stop pause and the server's own shutdown
+_TEST_POD_HEADROOM_S = 1800  # a forgotten test pod must not hold a GPU for ever
+_PROGRESS_HEADROOM_S = 60
+_SHM_FOLDER = "/dev/shm"  # noqa: S108  # inside the container, a volume of the pod's own
+_SHM_SIZE = "8Gi"
+_TMP_SIZE = "2Gi"
+
+
+def slot_deployment(
+    spec: ServiceSpec,
+    *,
+    slot: Slot,
+    workload: str,
+    image: str,
+    release_id: str,
+    replicas: int | None = None,
+) -> Object:
+    """Return the Deployment of one slot.
+
+    Args:
+        spec: the service.
+        slot: which of its two slots.
+        workload: its name (an adopted service keeps its own).
+        image: `HOST/REPOSITORY@sha256:…`.
+        release_id: the release that deploys it.
+        replicas: how many pods; those of the service file when None.
+    """
+    selector = slot_labels(spec.name, slot)
+    labels = {**common_labels(spec.name), **selector, RELEASE_LABEL: release_id}
+    annotations = _annotations(image, release_id)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(workload, spec.namespace, labels=labels, annotations=annotations),
+        "spec": {
+            "replicas": spec.replicas if replicas is None else replicas,
+            "selector": {"matchLabels": selector},
+            # A slot is deployed only while no user is routed to it, so nothing is lost by ending
+            # its old pods first. `Recreate` waits until they are gone: terminating pods still
+            # count against quota and GPUs, so a rolling update (even with maxSurge 0) would be
+            # refused in a namespace sized for two slots.
+            "strategy": {"type": "Recreate"},
+            "minReadySeconds": 1,
+            "progressDeadlineSeconds": _progress_deadline_s(spec),
+            "revisionHistoryLimit": 2,
+            "template": {
+                "metadata": {"labels": labels, "annotations": annotations},
+                "spec": _slot_pod_spec(spec, slot, image),
+            },
+        },
+    }
+
+
+def test_pod(spec: ServiceSpec, *, image: str, release_id: str) -> Object:
+    """Return the bare pod that serves a model for its tests, outside every slot and Service.
+
+    Its labels match neither the Service nor a slot: no user request can reach it.
+    """
+    labels = {**common_labels(spec.name), ROLE_LABEL: "test", RELEASE_LABEL: release_id}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(
+            test_pod_name(spec.name),
+            spec.namespace,
+            labels=labels,
+            annotations=_annotations(image, release_id),
+        ),
+        "spec": {
+            **_pod_spec(spec, image),
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": _MIN_GRACE_S,
+            "activeDeadlineSeconds": math.ceil(spec.policy.ready_timeout_s) + _TEST_POD_HEADROOM_S,
+        },
+    }
+
+
+def _annotations(image: str, release_id: str) -> dict[str, str]:
+    return {RELEASE_LABEL: release_id, IMAGE_ANNOTATION: image.rpartition("@")[2]}
+
+
+def _progress_deadline_s(spec: ServiceSpec) -> int:
+    # The release itself gives up after `ready_timeout_s`; the controller must not do so before the
+    # server has used its start-up budget, or a slow load would count as a failure.
+    return max(
+        spec.probes.startup_budget_s + _PROGRESS_HEADROOM_S, math.ceil(spec.policy.ready_timeout_s)
+    )
+
+
+def _slot_pod_spec(spec: ServiceSpec, slot: Slot, image: str) -> Object:
+    grace_s = max(_MIN_GRACE_S, math.ceil(spec.policy.drain_timeout_s) + _GRACE_HEADROOM_S)
+    pod = _pod_spec(spec, image)
+    # Requests that are on their way when the pod starts to end still find it serving.
+    pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": _PRE_STOP_S}}}
+    return {
+        **pod,
+        "terminationGracePeriodSeconds": grace_s,
+        # A wish, not a condition: with one zone left a release must still be possible.
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": slot_labels(spec.name, slot)},
+            }
+        ],
+    }
+
+
+def _pod_spec(spec: ServiceSpec, image: str) -> Object:
+    server = contract(spec)
+    pod: Object = {
+        "serviceAccountName": MODEL_ACCOUNT,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": server.user,
+            "runAsGroup": server.user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(spec, server, image)],
+        "volumes": _volumes(server),
+    }
+    if spec.resources.gpus:
+        # GPU nodes are customarily tainted with the resource's name to keep other pods away.
+        pod["tolerations"] = [
+            {"key": spec.resources.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
+        ]
+    return pod
+
+
+def _container(spec: ServiceSpec, server: ServerContract, image: str) -> Object:
+    container: Object = {
+        "name": "server",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": list(server.args),
+        "env": [
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            *({"name": name, "value": value} for name, value in server.environment),
+        ],
+        "ports": [
+            {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in server.ports
+        ],
+        "resources": _resources(spec),
+        **_probes(spec, server),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _volume_mounts(server),
+    }
+    if server.command:
+        container["command"] = list(server.command)
+    return container
+
+
+def _resources(spec: ServiceSpec) -> Object:
+    wanted = spec.resources
+    # No CPU limit: throttling a server that holds a GPU wastes the GPU. Memory request = limit, so
+    # a pod is never evicted for memory that it was promised.
+    requests = {"cpu": wanted.cpu, "memory": wanted.memory}
+    limits = {"memory": wanted.memory}
+    if wanted.gpus:
+        requests[wanted.gpu_resource] = str(wanted.gpus)
+        limits[wanted.gpu_resource] = str(wanted.gpus)
+    return {"requests": requests, "limits": limits}
+
+
+def _probes(spec: ServiceSpec, server: ServerContract) -> Object:
+    ready = {"httpGet": {"path": spec.probes.path, "port": "http"}, "timeoutSeconds": 2}
+    period_s = spec.probes.period_s
+    return {
+        "startupProbe": {
+            **ready,
+            "periodSeconds": period_s,
+            "failureThreshold": math.ceil(spec.probes.startup_budget_s / period_s),
+        },
+        "readinessProbe": {**ready, "periodSeconds": period_s, "failureThreshold": 3},
+        # Tolerant: a server busy with a long prompt is slow, not dead, and a restart loads the
+        # model again. Readiness has taken it out of service long before.
+        "livenessProbe": {
+            "httpGet": {"path": server.live_path, "port": "http"},
+            "timeoutSeconds": 10,
+            "periodSeconds": 10,
+            "failureThreshold": 6,
+        },
+    }
+
+
+def _volumes(server: ServerContract) -> list[Object]:
+    volumes: list[Object] = [{"name": "tmp", "emptyDir": {"sizeLimit": _TMP_SIZE}}]
+    if server.shared_memory:
+        # NCCL and the servers' own workers talk through /dev/shm; 64 MiB is the runtime's default.
+        # What lies in it counts against the container's memory limit.
+        shm: Object = {"medium": "Memory", "sizeLimit": _SHM_SIZE}
+        volumes.append({"name": "shm", "emptyDir": shm})
+    return volumes
+
+
+def _volume_mounts(server: ServerContract) -> list[Object]:
+    mounts: list[Object] = [{"name": "tmp", "mountPath": SCRATCH_FOLDER}]
+    if server.shared_memory:
+        mounts.append({"name": "shm", "mountPath": _SHM_FOLDER})
+    return mounts

@@ -1,0 +1,299 @@
+"""The doors to the outside: what a release needs of the world, in few verbs each.
+
+Every verb says whether it may be repeated and which errors it raises. Adapters map every client error to
+`slipway.core.errors`; `slipway/adapters/decorators.py` adds retries to any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from slipway.core.release import ReleaseRecord
+from slipway.core.rollout import PodObservation, RolloutObservation
+from slipway.core.routing import Route, Slot
+from slipway.core.service import ServerKind
+from slipway.core.traffic import AccessRow
+
+Manifest = Mapping[str, Any]
+"""One Kubernetes object, as `slipway.manifests` builds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """A record as stored, with the resourceVersion that guards the next write."""
+
+    record: ReleaseRecord
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The lock of one service, held.
+
+    Args:
+        fence: grows with every change of holder.
+        version: resourceVersion that guards the renewal.
+        renewed_at_ns: Unix time of the last renewal.
+    """
+
+    service: str
+    holder: str
+    fence: int
+    duration_s: float
+    version: str
+    renewed_at_ns: int
+
+
+class Releases(Protocol):
+    """Records and locks of releases."""
+
+    def load(self, service: str) -> StoredRecord | None:
+        """Return the service's record, None when it has never been released.
+
+        Raises:
+            PermanentError: the stored record cannot be read; it is never overwritten.
+        """
+
+    def save(self, record: ReleaseRecord, *, version: str | None) -> StoredRecord:
+        """Write the record if it is still at `version` (None: it must not exist).
+
+        Raises:
+            ConflictError: somebody wrote first.
+        """
+
+    def acquire(self, service: str, *, holder: str, duration_s: float) -> Lease:
+        """Take the service's lock when it is free, expired or already `holder`'s.
+
+        Raises:
+            ConflictError: somebody else holds it; names the holder and when it runs out.
+            PermanentError: the service is not installed.
+        """
+
+    def renew(self, lease: Lease) -> Lease:
+        """Prolong a held lock.
+
+        Raises:
+            ConflictError: it is not ours any more.
+        """
+
+    def release(self, lease: Lease) -> None:
+        """Give the lock back; a lock that is not ours any more is left alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What the API server answered to an apply."""
+
+    kind: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+
+
+class Workloads(Protocol):
+    """Deployments, pods and other objects of a service."""
+
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Applied:
+        """Server-side apply, strict validation; may be repeated.
+
+        Raises:
+            PermanentError: refused (403, 422, quota, admission), with the server's message.
+        """
+
+    def observe(self, namespace: str, deployment: str) -> RolloutObservation | None:
+        """Return the Deployment with its pods as they are now; None when it does not exist."""
+
+    def pod(self, namespace: str, name: str) -> PodObservation | None:
+        """Return one bare pod as it is now; None when it does not exist."""
+
+    def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
+        """Set the replicas of the Deployment with `uid`; a missing one is no error.
+
+        Raises:
+            ConflictError: the Deployment was replaced by another one of the same name.
+        """
+
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
+        """Delete an object and wait until it is gone; a missing one is no error."""
+
+    def event(
+        self, namespace: str, service: str, *, reason: str, message: str, warning: bool
+    ) -> None:
+        """Write a Kubernetes event about the service's record; best effort."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteProof:
+    """What showed that a route is in force.
+
+    Args:
+        revision: of the route, as the gateway reported it.
+        requests: consecutive answers through the gateway that carried the revision.
+        waited_ms: from the write to the proof.
+    """
+
+    revision: str
+    requests: int
+    waited_ms: float
+
+
+class Metrics(Protocol):
+    """What model servers say of themselves."""
+
+    def running_requests(self, kind: ServerKind, addresses: Sequence[str]) -> int:
+        """Return how many requests the servers at `addresses` (pod IPs) have open now.
+
+        Raises:
+            TransientError: a server does not answer or does not say; no data is not zero.
+        """
+
+
+class Traffic(Protocol):
+    """Who gets the users' requests of a service."""
+
+    def apply(self, route: Route) -> None:
+        """Write the route, make before break; may be repeated.
+
+        Raises:
+            PermanentError: the route objects are missing (the service is not installed).
+        """
+
+    def read(self, service: str) -> Route:
+        """Return the route as the cluster's objects state it."""
+
+    def confirm(self, route: Route, *, timeout_s: float) -> RouteProof:
+        """Wait until the gateway itself serves by `route`.
+
+        Raises:
+            TransientError: it did not in time; says what it served by instead.
+        """
+
+    def open_streams(self, service: str, slot: Slot) -> int:
+        """Return how many requests the gateway has open towards `slot`."""
+
+    def access_rows(self, service: str, *, since_ns: int) -> Iterable[AccessRow]:
+        """Yield the gateway's rows of requests to the service that ended since `since_ns` (Unix)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """One file of a model version, with what it must be."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """A version as the registry states it.
+
+    Args:
+        files: every file, sorted by path.
+        chat_template_sha256: of the chat template, empty when there is none.
+        config_sha256: of the server's configuration file (`simulated.json`), empty when there is none.
+    """
+
+    model: str
+    version: str
+    source: str
+    files: tuple[ModelFile, ...]
+    chat_template_sha256: str = ""
+    config_sha256: str = ""
+
+
+class Registry(Protocol):
+    """Model versions and their aliases."""
+
+    def register(self, model: str, folder: Path, *, description: str = "") -> ModelVersion:
+        """Upload `folder` as a new version with checksums and chat template."""
+
+    def version(self, model: str, version: str) -> ModelVersion:
+        """Return a version.
+
+        Raises:
+            InputError: unknown model or version, or a version without checksums.
+        """
+
+    def fetch(self, version: ModelVersion, folder: Path) -> Path:
+        """Bring the version's files into `folder`, each checked against its checksum.
+
+        Raises:
+            PermanentError: a file's bytes differ from its checksum (`checksum-mismatch`).
+        """
+
+    def alias(self, model: str, alias: str) -> str | None:
+        """Return the version an alias points at."""
+
+    def set_alias(self, model: str, alias: str, version: str | None) -> None:
+        """Point an alias at a version; None removes it. May be repeated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image in the registry of the installation.
+
+    Args:
+        reference: `HOST/REPOSITORY@sha256:…`, what a pod's `image` field says.
+        digest: `sha256:…` of the manifest.
+        pushed: False when it was already there and nothing was sent.
+    """
+
+    reference: str
+    digest: str
+    pushed: bool = False
+
+
+class ImageStore(Protocol):
+    """Container images."""
+
+    def resolve(self, reference: str) -> Image:
+        """Return `repository:tag` or `repository@digest` as an image by digest.
+
+        Raises:
+            InputError: it is not in the registry.
+        """
+
+    def append(
+        self,
+        base: Image,
+        *,
+        repository: str,
+        files: Mapping[str, Path],
+        labels: Mapping[str, str],
+    ) -> Image:
+        """Push `base` plus one layer holding `files` (path in the image → local file).
+
+        The same inputs give the same digest; what is already there is not sent again.
+        """
+
+    def verify(self, image: Image) -> None:
+        """Read every blob of the image and check its digest.
+
+        Raises:
+            PermanentError: a blob is missing or its bytes differ (`image-damaged`).
+        """
+
+
+class ObjectStore(Protocol):
+    """Evidence and backups."""
+
+    def put(self, key: str, body: bytes, *, content_type: str) -> str:
+        """Store `body` under `key`; may be repeated. Returns its sha256."""
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes of `key`.
+
+        Raises:
+            PermanentError: there is no such key.
+        """
+
+    def list(self, prefix: str) -> Sequence[str]:
+        """Return the keys that start with `prefix`, sorted."""
+
+    def url(self, key: str) -> str:
+        """Return where a person finds `key`."""

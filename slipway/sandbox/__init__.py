@@ -1,0 +1,1 @@
+"""Real parts on one machine: the ground the demo and the tests stand on."""

@@ -1,0 +1,234 @@
+"""What a fresh cluster of the sandbox needs before anybody works in it.
+
+Custom resources of Istio and the Gateway API, the policy that shows pod addresses outside of
+loopback, three namespaces, and two nodes that are Ready.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from slipway.adapters.kubernetes_api import KubernetesApi
+from slipway.core.errors import InputError, TransientError
+from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.parts.istiod import ROOT_NAMESPACE
+from slipway.sandbox.parts.kubernetes import NODES
+
+SERVING_NAMESPACE = "serving"
+GATEWAY_NAMESPACE = "istio-ingress"
+FIELD_MANAGER = "slipway-sandbox"
+CONTENT_HASH = "slipway.dev/content-hash"
+
+_ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+_CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_WORKERS = 4
+_POLL_S = 0.1
+_NODES_READY_S = 60.0
+_ESTABLISHED_S = 30.0
+_SERVICE_ACCOUNT_S = 30.0
+
+
+def set_up(home: SandboxHome, crds: Path) -> None:
+    """Bring a cluster whose API server is ready to its starting state; twice equals once.
+
+    Args:
+        home: the running sandbox.
+        crds: folder of the custom resources, one JSON file each (`slipway.sandbox.build.crds`).
+
+    Raises:
+        InputError: the folder holds no custom resources.
+        TransientError: the API server does not answer, or a node is not Ready in time.
+        PermanentError: the API server refuses an object.
+    """
+    api = KubernetesApi(str(home.kubeconfig))
+    for manifest in base_objects():
+        apply(api, manifest)
+    apply_crds(api, crds)
+    _wait(lambda: _missing_account(api), _SERVICE_ACCOUNT_S)
+    _wait(lambda: _unready_nodes(api), _NODES_READY_S)
+
+
+def base_objects() -> tuple[dict[str, Any], ...]:
+    """Return the namespaces and the address policy, in the order they are applied."""
+    restricted = {
+        f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")
+    }
+    return (
+        _namespace(ROOT_NAMESPACE, {}),
+        _address_policy(),
+        _address_binding(),
+        _namespace(SERVING_NAMESPACE, restricted),
+        _namespace(GATEWAY_NAMESPACE, {}),
+    )
+
+
+def apply(api: KubernetesApi, manifest: dict[str, Any]) -> None:
+    """Server-side apply one of the sandbox's own objects.
+
+    Raises:
+        TransientError: the API server does not answer.
+        PermanentError: it refuses the object.
+    """
+    path = {
+        "Namespace": "/api/v1/namespaces",
+        "MutatingAdmissionPolicy": f"{_ADMISSION}/mutatingadmissionpolicies",
+        "MutatingAdmissionPolicyBinding": f"{_ADMISSION}/mutatingadmissionpolicybindings",
+    }[manifest["kind"]]
+    _apply_at(api, f"{path}/{manifest['metadata']['name']}", json.dumps(manifest))
+
+
+def apply_crds(api: KubernetesApi, folder: Path) -> None:
+    """Apply the custom resources that are missing or differ, and wait until they are served.
+
+    Raises:
+        InputError: the folder holds no custom resources.
+        TransientError: the API server does not answer, or does not serve one in time.
+        PermanentError: it refuses one.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise InputError(
+            f"{folder} holds no custom resource definitions",
+            code="crds-missing",
+            hint="unset SLIPWAY_CONTROLPLANE, or put the folder `crds` beside the binary",
+        )
+    present = _applied_hashes(api)
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        # list() lets the first error out.
+        list(pool.map(lambda file: _apply_crd(api, file, present), files))
+
+
+def _apply_crd(api: KubernetesApi, file: Path, present: dict[str, str]) -> None:
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    name = file.stem
+    if present.get(name) == digest:
+        return
+    manifest = json.loads(content)
+    manifest["metadata"].setdefault("annotations", {})[CONTENT_HASH] = digest
+    _apply_at(api, f"{_CRDS}/{name}", json.dumps(manifest))
+    _wait(lambda: _not_established(api, name), _ESTABLISHED_S)
+
+
+def _applied_hashes(api: KubernetesApi) -> dict[str, str]:
+    listed = api.call("GET", _CRDS)
+    return {
+        item["metadata"]["name"]: item["metadata"].get("annotations", {}).get(CONTENT_HASH, "")
+        for item in listed["items"]
+    }
+
+
+def _apply_at(api: KubernetesApi, path: str, body: str) -> None:
+    api.call(
+        "PATCH",
+        path,
+        body=body,
+        query={"fieldManager": FIELD_MANAGER, "force": "true"},
+        content_type="application/apply-patch+yaml",
+    )
+
+
+def _not_established(api: KubernetesApi, name: str) -> str | None:
+    found = api.call("GET", f"{_CRDS}/{name}")
+    # A definition that nobody looked at yet says `conditions: null`.
+    conditions = found.get("status", {}).get("conditions") or []
+    return None if _is_true(conditions, "Established") else f"{name} is not served yet"
+
+
+def _missing_account(api: KubernetesApi) -> str | None:
+    path = f"/api/v1/namespaces/{SERVING_NAMESPACE}/serviceaccounts/default"
+    return None if api.get(path) else f"no service account in namespace {SERVING_NAMESPACE}"
+
+
+def _unready_nodes(api: KubernetesApi) -> str | None:
+    listed = api.call("GET", "/api/v1/nodes")["items"]
+    conditions = {item["metadata"]["name"]: item["status"].get("conditions", []) for item in listed}
+    for node in NODES:
+        found = conditions.get(node.name)
+        if found is None:
+            return f"node {node.name} has not registered"
+        if not _is_true(found, "Ready"):
+            reasons = [c["message"] for c in found if c["type"] == "Ready"]
+            return f"node {node.name} is not Ready: {' '.join(reasons) or 'no status yet'}"
+    return None
+
+
+def _is_true(conditions: list[dict[str, Any]], kind: str) -> bool:
+    return any(c["type"] == kind and c["status"] == "True" for c in conditions)
+
+
+def _wait(shortfall: Callable[[], str | None], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while (reason := shortfall()) is not None:
+        if time.monotonic() > deadline:
+            raise TransientError(
+                f"the cluster of the sandbox was not ready after {timeout_s:.0f} s: {reason}",
+                code="cluster-not-ready",
+                hint="look at `slipway sandbox status` and `slipway sandbox logs PART`",
+            )
+        time.sleep(_POLL_S)
+
+
+def _namespace(name: str, labels: dict[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": labels},
+    }
+
+
+def _address_policy() -> dict[str, Any]:
+    """Return the policy that shows pods at 100.100.a.b (shared address space, RFC 6598).
+
+    Their processes listen at 127.100.a.b, but EndpointSlices refuse loopback addresses. Same length
+    on purpose: the discovery relay replaces one by the other in Envoy's messages.
+    """
+    shown = "replace('127.100.', '100.100.')"
+    patch = (
+        '[JSONPatch{op: "replace", path: "/status/podIP", '
+        f"value: object.status.podIP.{shown}}}, "
+        'JSONPatch{op: "replace", path: "/status/podIPs", '
+        f"value: object.status.podIPs.map(p, Object.status.podIPs{{ip: p.ip.{shown}}})}}]"
+    )
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": "slipway-pod-addresses"},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "operations": ["UPDATE"],
+                        "resources": ["pods/status"],
+                    }
+                ]
+            },
+            "matchConditions": [
+                {
+                    "name": "has-loopback-address",
+                    "expression": "has(object.status.podIP)"
+                    " && object.status.podIP.startsWith('127.100.')",
+                }
+            ],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "Never",
+        },
+    }
+
+
+def _address_binding() -> dict[str, Any]:
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": "slipway-pod-addresses"},
+        "spec": {"policyName": "slipway-pod-addresses"},
+    }

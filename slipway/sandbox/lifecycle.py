@@ -1,0 +1,278 @@
+"""The sandbox as a whole: up, status, down, reset.
+
+`up` converges: it starts what does not run, waits for what is starting, and starts again what
+broke; the data stay. The state of a sandbox is its folder; the processes carry a marker in their
+environment, so nothing depends on a supervisor that may have been killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from slipway.core.errors import PermanentError, TransientError
+from slipway.manifests.access_log import mesh_fields
+from slipway.sandbox.environment import flow_environment
+from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.lifecycle_steps import Progress, Step, finish_start, part_error
+from slipway.sandbox.part import Part
+from slipway.sandbox.supervisor_client import launch, only_one, running, stop
+from slipway.sandbox.supervisor_plan import PartState
+from slipway.sandbox.supervisor_process import is_alive, kill_processes_of, processes_of
+from slipway.sandbox.supervisor_status import PartStatus, SandboxStatus, read_status
+
+__all__ = ["INSTALLS", "all_parts", "down", "part_error", "reset", "status", "up"]
+
+INSTALLS: list[Callable[[SandboxHome], tuple[Step, ...]]] = []
+"""What else is set up once the parts run: functions of (home) → steps."""
+
+UNSUPERVISED = "unsupervised"
+"""State of a sandbox whose supervisor was killed while parts still run; `up` recovers it."""
+
+
+def up(home: SandboxHome, progress: Progress) -> SandboxStatus:
+    """Start the sandbox, or finish a start, and return when everything is ready.
+
+    Args:
+        home: the sandbox; its folder is created.
+        progress: gets one line for everything that is through.
+
+    Raises:
+        ConflictError: another command is at it, or another sandbox runs on this machine.
+        TransientError: a part was not ready in time, or a port is taken.
+        PermanentError: a part failed; the message ends with its log.
+    """
+    home.create()
+    with only_one(home):
+        now = running(home)
+        if now and now.broken:
+            names = ", ".join(part.name for part in now.broken)
+            progress(f"{names} no longer runs: starting again, the data stay")
+            stop(home)
+            now = None
+        if now and now.state == "ready" and _is_set_up(home, now):
+            progress(f"the sandbox in {home.root} is already running")
+            return now
+        if now is None:
+            _start(home, progress)
+        now = finish_start(home, _steps(home), progress)
+        _set_up_file(home).write_text(json.dumps(asdict(now.supervisor)))
+        return now
+
+
+def status(home: SandboxHome) -> SandboxStatus | None:
+    """Return how the sandbox is, None when nothing of it runs.
+
+    Without a supervisor nobody watches: the parts that still live are then reported under the state
+    `unsupervised`, the others as exited.
+    """
+    now = running(home)
+    if now is not None:
+        return now
+    if not processes_of(home):
+        return None
+    last = read_status(home)
+    if last is None:
+        return None
+    return replace(last, state=UNSUPERVISED, parts=tuple(_unwatched(part) for part in last.parts))
+
+
+def down(home: SandboxHome) -> int:
+    """Stop the sandbox in order and kill what is left of it; the data stay.
+
+    Returns:
+        how many processes outlived the orderly stop (containers do) and were killed.
+
+    Raises:
+        ConflictError: another command is starting or stopping it.
+        PermanentError: something survives.
+    """
+    if not home.run.is_dir():
+        return 0
+    with only_one(home):
+        return _stop_all(home)
+
+
+def reset(home: SandboxHome) -> None:
+    """Stop the sandbox and delete everything it keeps.
+
+    Only what a sandbox writes is deleted: a SLIPWAY_HOME that names some other folder loses nothing
+    else.
+
+    Raises:
+        ConflictError: another command is starting or stopping it.
+        PermanentError: something survives or cannot be deleted.
+    """
+    if not home.run.is_dir():
+        return
+    with only_one(home):
+        _stop_all(home)
+        for folder in (*(home.root / name for name in ("data", "config")), *_folders(home)):
+            shutil.rmtree(folder, onerror=_delete_read_only)
+        for file in (home.kubeconfig, home.root / "ports.json", home.root / "command.lock"):
+            file.unlink(missing_ok=True)
+    if not any(home.root.iterdir()):
+        home.root.rmdir()
+
+
+def all_parts(home: SandboxHome) -> tuple[Part, ...]:
+    """Return every part of the sandbox; what the supervisor runs."""
+    from slipway.sandbox import build
+    from slipway.sandbox.parts import (
+        gateway,
+        istiod,
+        kubernetes,
+        mlflow,
+        network,
+        node,
+        prefect,
+        s3,
+    )
+
+    binary = build.control_plane(_silent)
+    return (
+        *kubernetes.parts(home, binary),
+        *istiod.parts(home, binary),
+        *node.parts(home),
+        *network.parts(home),
+        *gateway.parts(home),
+        *s3.parts(home),
+        *mlflow.parts(home),
+        *prefect.parts(home, flow_environment=flow_environment(home)),
+    )
+
+
+def _start(home: SandboxHome, progress: Progress) -> None:
+    from slipway.sandbox import build
+
+    binary = build.control_plane(progress)
+    left = kill_processes_of(home)
+    if left:
+        progress(f"ended {left} processes that an earlier run had left")
+    _prepare(home, binary)
+    # Only the ports of parts that are known: others may belong to whatever was removed.
+    _refuse_taken_ports(home)
+    launch(home)
+    progress("supervisor started")
+
+
+def _prepare(home: SandboxHome, binary: Path) -> None:
+    """Write what the parts read at their start."""
+    from slipway.sandbox.parts import (
+        gateway,
+        istiod,
+        kubernetes,
+        mlflow,
+        network,
+        node,
+        prefect,
+        s3,
+    )
+
+    kubernetes.prepare(home, binary)
+    istiod.prepare(home, mesh_fields(gateway.access_log(home)))
+    for module in (node, network, gateway, s3, mlflow, prefect):
+        prepare = getattr(module, "prepare", None)
+        if prepare is not None:
+            prepare(home)
+
+
+def _steps(home: SandboxHome) -> tuple[Step, ...]:
+    from slipway.sandbox import build, cluster, images
+    from slipway.sandbox.parts import gateway, mlflow, prefect, s3
+
+    crds = build.crds(build.control_plane(_silent))
+    steps = (
+        Step("cluster", lambda: cluster.set_up(home, crds), needs=("apiserver",)),
+        Step("gateway", lambda: gateway.set_up(home), needs=("cluster", "gateway")),
+        Step("base images", lambda: images.push_bases(home), needs=("registry",)),
+        Step("buckets", lambda: s3.set_up(home), needs=("s3",)),
+        Step("model registry", lambda: mlflow.set_up(home), needs=("mlflow", "buckets")),
+        Step("flows", lambda: prefect.set_up(home), needs=("prefect-server",)),
+    )
+    return (*steps, *(step for install in INSTALLS for step in install(home)))
+
+
+def _stop_all(home: SandboxHome) -> int:
+    killed = stop(home)
+    _set_up_file(home).unlink(missing_ok=True)
+    for path in home.run.glob("*.sock"):
+        path.unlink(missing_ok=True)
+    mounts = _mounts_below(home.root)
+    if mounts:
+        raise PermanentError(
+            f"still mounted below {home.root}: {', '.join(mounts)}",
+            code="mount-left",
+            hint="umount them; containers mount only in namespaces of their own",
+        )
+    return killed
+
+
+def _mounts_below(root: Path) -> tuple[str, ...]:
+    """Return the mount points below a folder, as this process sees them (proc(5), mountinfo)."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = (line.split()[4].replace("\\040", " ") for line in lines)
+    return tuple(point for point in points if point.startswith(f"{root}/"))
+
+
+def _is_set_up(home: SandboxHome, now: SandboxStatus) -> bool:
+    """Whether the steps went through under this very supervisor, not only its parts."""
+    try:
+        return bool(json.loads(_set_up_file(home).read_text()) == asdict(now.supervisor))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _set_up_file(home: SandboxHome) -> Path:
+    return home.run / "set-up.json"
+
+
+def _folders(home: SandboxHome) -> tuple[Path, ...]:
+    return (home.secrets, home.pki, home.logs, home.run)
+
+
+def _unwatched(part: PartStatus) -> PartStatus:
+    if part.process is None or is_alive(part.process):
+        return part
+    return replace(part, state=PartState.EXITED, reason="ended while nobody watched")
+
+
+def _refuse_taken_ports(home: SandboxHome) -> None:
+    """Say which port is taken, rather than let a part fail with its own words for it.
+
+    Raises:
+        TransientError: a remembered port is held by a process of somebody else.
+    """
+    ports = json.loads((home.root / "ports.json").read_text())
+    for name, port in ports.items():
+        with socket.socket() as probe:
+            # As servers do: a connection that the kernel only remembers is no holder.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise TransientError(
+                    f"port {port} of the sandbox ({name}) is taken by another process",
+                    code="port-taken",
+                    hint=f"see who holds it (ss -ltnp 'sport = :{port}'); if it stays, "
+                    "`slipway sandbox reset` chooses new ports and deletes the data",
+                ) from error
+
+
+def _delete_read_only(function: Callable[..., object], path: str, _error: object) -> None:
+    """Open a read-only folder of an unpacked image and delete again what was refused."""
+    parent = Path(path).parent
+    parent.chmod(parent.stat().st_mode | stat.S_IRWXU)
+    if Path(path).is_dir():
+        os.chmod(path, stat.S_IRWXU)  # noqa: PTH101  # the path may be a link that must not be followed
+    function(path)
+
+
+def _silent(_line: str) -> None:
+    return

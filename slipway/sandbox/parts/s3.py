@@ -1,0 +1,125 @@
+"""The object store of the sandbox: SeaweedFS, one process with its S3 door (research: backup.md §2).
+
+It enforces checksums and `If-None-Match`, which the other servers of the package index do not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.part import HttpReady, Part
+
+EVIDENCE_BUCKET = "slipway-evidence"
+MODELS_BUCKET = "mlflow"
+ACCESS_KEY = "slipway"
+REGION = "us-east-1"
+
+# A filer waits 15 s for its own subscriptions to end before it stops (measured, 4.48); by then no
+# request is in flight any more, and its files are safe against the kill.
+_STOP_GRACE_S = 1.0
+
+
+def endpoint(home: SandboxHome) -> str:
+    """Return the URL of the S3 API."""
+    return f"http://127.0.0.1:{home.port('s3')}"
+
+
+def environment(home: SandboxHome) -> dict[str, str]:
+    """Return what a client process needs to reach the object store (names of botocore)."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint(home),
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": home.secret("s3-secret-key"),
+        "AWS_DEFAULT_REGION": REGION,
+        # A developer's own profile must neither be read nor used here.
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+
+
+def prepare(home: SandboxHome) -> None:
+    """Write the identities file (0600); running twice equals once."""
+    identity = {
+        "name": ACCESS_KEY,
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": home.secret("s3-secret-key")}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    path = _identities(home)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"identities": [identity]}, file, indent=2)
+
+
+def parts(home: SandboxHome) -> tuple[Part, ...]:
+    """Return the one process of the object store."""
+    return (
+        Part(
+            name="s3",
+            command=(str(Path(sys.executable).with_name("weed")), *_arguments(home)),
+            # A volume server maps its index into memory; Go's collector is told what is enough.
+            environment={"GOMEMLIMIT": "192MiB"},
+            ready=HttpReady(f"{endpoint(home)}/healthz"),
+            addresses={"S3 API": endpoint(home)},
+            stop_grace_s=_STOP_GRACE_S,
+            start_timeout_s=30.0,
+        ),
+    )
+
+
+def set_up(home: SandboxHome) -> None:
+    """Make the buckets; running twice equals once.
+
+    Raises:
+        TransientError: the server does not answer.
+    """
+    from slipway.adapters.s3 import S3ObjectStore
+
+    for bucket in (EVIDENCE_BUCKET, MODELS_BUCKET):
+        S3ObjectStore(
+            bucket=bucket,
+            endpoint=endpoint(home),
+            access_key=ACCESS_KEY,
+            secret_key=home.secret("s3-secret-key"),
+            region=REGION,
+        ).create_bucket()
+
+
+def _arguments(home: SandboxHome) -> tuple[str, ...]:
+    def port(flag: str, name: str) -> tuple[str, str]:
+        # The gRPC ports are named too: their default, port + 10000, may lie above 65535.
+        return f"-{flag}={home.port(name)}", f"-{flag}.grpc={home.port(f'{name}-grpc')}"
+
+    return (
+        "-logtostderr=true",
+        "server",
+        f"-dir={home.data('s3')}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        *port("master.port", "s3-master"),
+        # One master elects nobody: ready after 2.2 s, against 12 s when an old raft log is resumed.
+        "-master.peers=none",
+        "-master.telemetry=false",
+        # Volumes grow as they are written; nothing is allocated ahead.
+        "-master.volumeSizeLimitMB=1024",
+        *port("volume.port", "s3-volume"),
+        "-volume.max=200",
+        "-volume.preStopSeconds=0",
+        "-filer",
+        *port("filer.port", "s3-filer"),
+        "-s3",
+        *port("s3.port", "s3"),
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={_identities(home)}",
+    )
+
+
+def _identities(home: SandboxHome) -> Path:
+    return home.config("s3") / "identities.json"

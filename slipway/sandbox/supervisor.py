@@ -1,0 +1,371 @@
+"""The sandbox's supervisor: starts the parts, watches them, reports, and stops them in order.
+
+    python -m slipway.sandbox.supervisor --home FOLDER
+
+puts itself into the background once it owns the machine's lock: its exit code says whether it did.
+One thread decides (`supervisor_plan`); a thread per child waits for its end and a short-lived one
+per starting part asks its ready probe every 100 ms. Everything else blocks: an idle supervisor uses
+no CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.errors import ConflictError, PermanentError, SlipwayError
+from slipway.sandbox import supervisor_child as children
+from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
+from slipway.sandbox.part import Part
+from slipway.sandbox.supervisor_child import Child
+from slipway.sandbox.supervisor_plan import (
+    BROKEN,
+    PartState,
+    check_parts,
+    is_over,
+    next_actions,
+    overall,
+)
+from slipway.sandbox.supervisor_process import identity, send
+from slipway.sandbox.supervisor_ready import forget_old, probe
+from slipway.sandbox.supervisor_status import (
+    PartStatus,
+    ProcessId,
+    SandboxStatus,
+    boot_id,
+    write_status,
+)
+
+MACHINE_LOCK = "slipway-sandbox"
+"""Abstract Unix socket: pod addresses are the machine's, so there is one sandbox per machine."""
+
+ALL_PARTS = "slipway.sandbox.lifecycle:all_parts"
+
+_PROBE_INTERVAL_S = 0.1
+_ALREADY_RUNNING_EXIT = 5
+_BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    process: ProcessId
+    name: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Probed:
+    process: ProcessId
+    name: str
+    in_time: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _StopAsked:
+    pass
+
+
+_Event = _Ended | _Probed | _StopAsked
+
+
+class Supervisor:
+    """Runs a set of parts until it is asked to stop.
+
+    Args:
+        home: the sandbox's folder, created.
+        parts: what to run.
+
+    Raises:
+        InputError: the parts contradict each other.
+    """
+
+    def __init__(self, home: SandboxHome, parts: Sequence[Part]) -> None:
+        check_parts(parts)
+        now_ns = time.time_ns()
+        self._home = home
+        self._parts = tuple(parts)
+        self._status = {
+            part.name: PartStatus(
+                name=part.name,
+                state=PartState.WAITING,
+                since_ns=now_ns,
+                addresses=dict(part.addresses),
+            )
+            for part in parts
+        }
+        self._children: dict[str, Child] = {}
+        self._kill_at_s: dict[str, float] = {}
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._stopping = False
+        self._since_ns = now_ns
+        self._self = identity(os.getpid())
+
+    def ask_to_stop(self) -> None:
+        """Stop all parts in order; `run` then returns. Safe in a signal handler."""
+        self._events.put(_StopAsked())
+
+    def run(self) -> None:
+        """Run the parts until `ask_to_stop`; returns when every process has ended."""
+        while True:
+            self._act()
+            self._report()
+            if self._stopping and is_over(self._states()):
+                return
+            self._observe()
+
+    def _states(self) -> dict[str, PartState]:
+        return {name: status.state for name, status in self._status.items()}
+
+    def _act(self) -> None:
+        # A part that cannot be executed changes the states, so decide until nothing is left to do.
+        while True:
+            actions = next_actions(self._parts, self._states(), stopping=self._stopping)
+            for name in actions.start:
+                self._start(next(part for part in self._parts if part.name == name))
+            for name in actions.stop:
+                self._stop(name)
+            if not actions.start and not actions.stop:
+                return
+
+    def _observe(self) -> None:
+        """Wait for an event or the next kill, then take every event that has come."""
+        timeout_s = None
+        if self._kill_at_s:
+            timeout_s = max(0.0, min(self._kill_at_s.values()) - time.monotonic())
+        try:
+            event = self._events.get(timeout=timeout_s)
+            while True:
+                self._apply(event)
+                event = self._events.get_nowait()
+        except queue.Empty:
+            self._kill_overdue()
+
+    def _apply(self, event: _Event) -> None:
+        match event:
+            case _StopAsked():
+                self._stopping = True
+            case _Ended(process, name, exit_code) if self._is_current(name, process):
+                self._ended(self._status[name], exit_code)
+            case _Probed(process, name, in_time) if self._is_current(name, process):
+                self._probed(self._status[name], in_time=in_time)
+            case _:
+                pass  # news of a process that has been replaced
+
+    def _is_current(self, name: str, process: ProcessId) -> bool:
+        return self._status[name].process == process
+
+    def _start(self, part: Part) -> None:
+        forget_old(part.ready)
+        try:
+            child = children.start(self._home, part)
+        except PermanentError as error:
+            self._set(part.name, PartState.FAILED, reason=error.message)
+            return
+        self._children[part.name] = child
+        now_ns = time.time_ns()
+        self._status[part.name] = dataclasses.replace(
+            self._status[part.name],
+            state=PartState.STARTING,
+            since_ns=now_ns,
+            process=child.identity,
+            started_ns=now_ns,
+        )
+        self._thread(f"wait-{part.name}", lambda: self._wait(child))
+        self._thread(f"probe-{part.name}", lambda: self._probe(child))
+
+    def _stop(self, name: str) -> None:
+        child = self._children[name]
+        self._set(name, PartState.STOPPING)
+        self._kill_at_s[name] = time.monotonic() + child.part.stop_grace_s
+        send(child.identity, child.part.stop_signal)
+
+    def _kill_overdue(self) -> None:
+        now_s = time.monotonic()
+        for name in [name for name, at_s in self._kill_at_s.items() if at_s <= now_s]:
+            del self._kill_at_s[name]
+            children.kill_group(self._children[name])
+
+    def _ended(self, status: PartStatus, exit_code: int) -> None:
+        child = self._children[status.name]
+        # Children of its own that it left in its group would hold its ports and its files.
+        children.kill_group(child)
+        self._kill_at_s.pop(status.name, None)
+        if status.state is PartState.STOPPING:
+            self._set(status.name, PartState.STOPPED, exit_code=exit_code)
+            return
+        reason = children.describe_exit(exit_code)
+        state = PartState.EXITED
+        if status.state is not PartState.READY:
+            state = PartState.FAILED
+            reason = status.reason or f"{reason} before it was ready"
+        self._set(status.name, state, exit_code=exit_code, reason=reason)
+
+    def _probed(self, status: PartStatus, *, in_time: bool) -> None:
+        if status.state is not PartState.STARTING:
+            return
+        if in_time:
+            self._set(status.name, PartState.READY)
+            return
+        child = self._children[status.name]
+        self._set(
+            status.name,
+            PartState.FAILED,
+            reason=f"was not ready after {child.part.start_timeout_s:g} s",
+        )
+        self._status[status.name] = dataclasses.replace(self._status[status.name], timed_out=True)
+        children.kill_group(child)
+
+    def _set(
+        self, name: str, state: PartState, *, exit_code: int | None = None, reason: str = ""
+    ) -> None:
+        before = self._status[name]
+        broken = state in BROKEN and name in self._children
+        self._status[name] = dataclasses.replace(
+            before,
+            state=state,
+            since_ns=before.since_ns if before.state is state else time.time_ns(),
+            exit_code=exit_code,
+            reason=reason,
+            last_lines=children.last_lines(self._children[name]) if broken else (),
+        )
+
+    def _report(self) -> None:
+        states = self._states()
+        parts = tuple(
+            dataclasses.replace(
+                self._status[part.name],
+                waits_for=tuple(
+                    other
+                    for other in part.after
+                    if states[part.name] is PartState.WAITING
+                    and states[other] is not PartState.READY
+                ),
+            )
+            for part in self._parts
+        )
+        status = SandboxStatus(
+            state=overall(states, stopping=self._stopping),
+            supervisor=self._self,
+            boot_id=boot_id(),
+            since_ns=self._since_ns,
+            parts=parts,
+        )
+        write_status(self._home, status)
+
+    def _wait(self, child: Child) -> None:
+        exit_code = child.process.wait()
+        self._events.put(_Ended(child.identity, child.part.name, exit_code))
+
+    def _probe(self, child: Child) -> None:
+        passes = probe(child.part.ready)
+        deadline_s = time.monotonic() + child.part.start_timeout_s
+        while child.process.returncode is None:
+            if passes():
+                self._events.put(_Probed(child.identity, child.part.name, in_time=True))
+                return
+            if time.monotonic() > deadline_s:
+                self._events.put(_Probed(child.identity, child.part.name, in_time=False))
+                return
+            time.sleep(_PROBE_INTERVAL_S)
+
+    @staticmethod
+    def _thread(name: str, target: Callable[[], None]) -> None:
+        threading.Thread(target=target, name=name, daemon=True).start()
+
+
+def own_machine(name: str = MACHINE_LOCK) -> socket.socket:
+    """Take the machine's lock: an abstract Unix socket, gone with the process that holds it.
+
+    Raises:
+        ConflictError: another supervisor holds it; the message names its folder.
+    """
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        lock.bind(f"\0{name}")
+    except OSError as error:
+        lock.close()
+        holder = _holder(name)
+        raise ConflictError(
+            f"a sandbox is already running on this machine, in {holder}",
+            code="sandbox-already-running",
+            hint=f"stop it first: SLIPWAY_HOME={holder} slipway sandbox down",
+        ) from error
+    # What it answers is only for the message above; the backlog spares a thread that accepts.
+    lock.listen(_BACKLOG)
+    return lock
+
+
+def _holder(name: str) -> str:
+    """Return the folder of the sandbox that holds the lock, as far as it can be seen."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(f"\0{name}")
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            pid = int.from_bytes(credentials[:4], sys.byteorder)
+            words = (Path("/proc") / str(pid) / "cmdline").read_bytes().decode().split("\0")
+            return words[words.index("--home") + 1]
+        except (OSError, ValueError, IndexError):
+            return "another folder"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the supervisor as a program; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m slipway.sandbox.supervisor")
+    parser.add_argument("--home", type=Path, required=True, help="the sandbox's folder")
+    parser.add_argument("--parts", default=ALL_PARTS, help="MODULE:FUNCTION of (home) → parts")
+    parser.add_argument("--machine-lock", default=MACHINE_LOCK, help="name of the lock, for tests")
+    parser.add_argument("--foreground", action="store_true", help="stay attached to the terminal")
+    options = parser.parse_args(arguments)
+    home = SandboxHome(options.home.resolve())
+    home.create()
+    os.environ[MARKER_VARIABLE] = str(home.root)
+    try:
+        module, function = options.parts.split(":")
+        parts = getattr(importlib.import_module(module), function)(home)
+        check_parts(parts)
+        lock = own_machine(options.machine_lock)
+    except SlipwayError as error:
+        sys.stderr.write(f"{error}\n")
+        return _ALREADY_RUNNING_EXIT if isinstance(error, ConflictError) else 1
+    with lock:
+        if not options.foreground:
+            _into_background(home)
+        lock.listen(_BACKLOG)  # again: the socket names the process that called listen last
+        _supervise(home, parts)
+    return 0
+
+
+def _supervise(home: SandboxHome, parts: Sequence[Part]) -> None:
+    supervisor = Supervisor(home, parts)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: supervisor.ask_to_stop())
+    supervisor.run()
+
+
+def _into_background(home: SandboxHome) -> None:
+    """Leave the starter's session and streams; the parent ends with code 0 at once."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    with (home.logs / "supervisor.log").open("ab") as log, Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Starting and stopping a supervisor from another process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from slipway.core.errors import ConflictError, PermanentError
+from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
+from slipway.sandbox.supervisor import ALL_PARTS, MACHINE_LOCK
+from slipway.sandbox.supervisor_process import is_alive, kill_processes_of, send
+from slipway.sandbox.supervisor_status import SandboxStatus, read_status, status_path
+
+_POLL_S = 0.05
+_START_DEADLINE_S = 20.0
+_STOP_DEADLINE_S = 60.0
+
+
+def running(home: SandboxHome) -> SandboxStatus | None:
+    """Return the report of `home`'s supervisor if that supervisor lives, else None."""
+    status = read_status(home)
+    return status if status and is_alive(status.supervisor) else None
+
+
+def launch(
+    home: SandboxHome, *, parts: str = ALL_PARTS, machine_lock: str = MACHINE_LOCK
+) -> SandboxStatus:
+    """Start a supervisor in the background and return its first report.
+
+    Args:
+        home: the sandbox's folder, created.
+        parts: `MODULE:FUNCTION` of (home) → parts, imported by the supervisor.
+        machine_lock: name of the machine's lock; only tests choose their own.
+
+    Raises:
+        ConflictError: a supervisor runs already, of this or of another folder.
+        PermanentError: the supervisor could not start.
+    """
+    status_path(home).unlink(missing_ok=True)
+    answer = subprocess.run(
+        (
+            *(sys.executable, "-m", "slipway.sandbox.supervisor", "--home", str(home.root)),
+            *("--parts", parts, "--machine-lock", machine_lock),
+        ),
+        env={**os.environ, MARKER_VARIABLE: str(home.root)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        raise _refusal(answer)
+    deadline_s = time.monotonic() + _START_DEADLINE_S
+    while time.monotonic() < deadline_s:
+        status = running(home)
+        if status:
+            return status
+        time.sleep(_POLL_S)
+    raise PermanentError(
+        f"the supervisor of {home.root} did not report",
+        code="supervisor-silent",
+        hint=f"read {home.logs / 'supervisor.log'}",
+    )
+
+
+def stop(home: SandboxHome) -> int:
+    """Stop the supervisor of `home` and its parts in order, then kill whatever is left.
+
+    Returns:
+        how many processes were left after the orderly stop, and killed.
+
+    Raises:
+        PermanentError: a process survives SIGKILL.
+    """
+    status = running(home)
+    if status and send(status.supervisor, signal.SIGTERM):
+        deadline_s = time.monotonic() + _STOP_DEADLINE_S
+        while is_alive(status.supervisor) and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
+    killed = kill_processes_of(home)
+    status_path(home).unlink(missing_ok=True)
+    return killed
+
+
+@contextmanager
+def only_one(home: SandboxHome) -> Iterator[None]:
+    """Let one command at a time start, stop or delete the sandbox of `home`.
+
+    Raises:
+        ConflictError: another command is at it.
+    """
+    import fcntl
+
+    path = home.root / "command.lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ConflictError(
+                f"another command ({file.read().strip() or 'just started'}) is starting or "
+                f"stopping the sandbox in {home.root}",
+                code="sandbox-busy",
+                hint="wait for it; `slipway sandbox status` shows how far it is",
+            ) from error
+        file.truncate(0)
+        file.write(f"pid {os.getpid()}")
+        file.flush()
+        yield
+        with suppress(FileNotFoundError):  # `reset` deletes the folder
+            file.truncate(0)
+
+
+def _refusal(answer: subprocess.CompletedProcess[str]) -> ConflictError | PermanentError:
+    text = answer.stderr.strip() or f"exit code {answer.returncode}"
+    message, _, hint = text.partition("\n  → ")
+    if "[sandbox-already-running]" in message:
+        return ConflictError(
+            message.removesuffix(" [sandbox-already-running]"),
+            code="sandbox-already-running",
+            hint=hint,
+        )
+    return PermanentError(
+        f"the supervisor could not start: {message.splitlines()[-1]}",
+        code="supervisor-not-started",
+        hint=hint or f"its whole output:\n{text}",
+    )

@@ -1,0 +1,79 @@
+"""Where the parts of an installation are: read once, from the environment, by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.core.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Addresses and credentials of one installation.
+
+    Args:
+        services: folder of the service files.
+        kubeconfig: path; None uses the pod's service account.
+        registry: `host:port` of the OCI registry, as pods pull from it.
+        registry_scheme: `https`, or `http` for a registry on loopback.
+        gateway_url: base URL users call.
+        gateway_admin_urls: admin interface of every gateway pod; empty where not reachable.
+        access_log: the gateway's access log; None where rows come from elsewhere.
+        cluster_proxy: HTTP proxy that resolves in-cluster names and pod addresses for a process
+            outside the cluster; None inside it.
+        mlflow_url: the model registry.
+        s3_endpoint: of the object store; None is AWS S3.
+        evidence_bucket: where the evidence of releases goes.
+        cache: folder for downloaded model files.
+    """
+
+    services: Path
+    kubeconfig: str | None
+    registry: str
+    registry_scheme: str
+    gateway_url: str
+    gateway_admin_urls: tuple[str, ...]
+    access_log: Path | None
+    cluster_proxy: str | None
+    mlflow_url: str
+    s3_endpoint: str | None
+    evidence_bucket: str
+    cache: Path
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from environment variables (`docs/reference/settings.md`).
+
+    Raises:
+        InputError: a required variable is missing; names all of them.
+    """
+    env = os.environ if environment is None else environment
+    required = ("SLIPWAY_REGISTRY", "SLIPWAY_GATEWAY_URL", "MLFLOW_TRACKING_URI")
+    missing = [name for name in required if not env.get(name)]
+    if missing:
+        raise InputError(
+            f"not configured: {', '.join(missing)}",
+            code="settings-missing",
+            hint='start the sandbox and use its settings: eval "$(slipway sandbox env)"',
+        )
+    log = env.get("SLIPWAY_ACCESS_LOG")
+    cache = env.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Settings(
+        services=Path(env.get("SLIPWAY_SERVICES") or "deployments/services"),
+        kubeconfig=env.get("KUBECONFIG") or None,
+        registry=env["SLIPWAY_REGISTRY"],
+        registry_scheme=env.get("SLIPWAY_REGISTRY_SCHEME") or "https",
+        gateway_url=env["SLIPWAY_GATEWAY_URL"].rstrip("/"),
+        gateway_admin_urls=tuple(
+            filter(None, env.get("SLIPWAY_GATEWAY_ADMIN_URLS", "").split(","))
+        ),
+        access_log=Path(log) if log else None,
+        cluster_proxy=env.get("SLIPWAY_CLUSTER_PROXY") or None,
+        mlflow_url=env["MLFLOW_TRACKING_URI"],
+        s3_endpoint=env.get("AWS_ENDPOINT_URL") or None,
+        evidence_bucket=env.get("SLIPWAY_EVIDENCE_BUCKET") or "slipway-evidence",
+        cache=Path(env.get("SLIPWAY_MODEL_CACHE") or f"{cache}/slipway/models"),
+    )

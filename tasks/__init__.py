@@ -1,0 +1,1 @@
+"""One idempotent verb each; a task acts, reads back and returns its proof."""

@@ -1,0 +1,128 @@
+"""The model version: is it what it claims to be, and does it answer well?"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from slipway.core.errors import PermanentError
+from slipway.core.promotion import image_mismatch
+from slipway.core.release import Digests, Phase, StageVerdict
+from slipway.core.verdicts import Verdict
+from slipway.evaluation.endpoint import HttpChatEndpoint
+from slipway.evaluation.integrity import check_integrity, weights_digest
+from slipway.evaluation.quality import evaluate
+from slipway.manifests.names import HTTP_PORT, test_pod_name
+from slipway.manifests.workload import test_pod
+from slipway.ports import ModelVersion
+from tasks.session import ReleaseSession
+from tasks.stage import release_stage
+from tasks.waiting import wait_until
+
+
+@release_stage("integrity")
+def verify_artifacts(session: ReleaseSession) -> str:
+    """Check every file of the version against its checksum, and that the set is safe to load."""
+    version = registered_version(session)
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        files = session.ports.registry.fetch(version, Path(folder))
+        check_integrity(version, files)
+    digests = replace(
+        session.record.digests,
+        weights=weights_digest(version),
+        config=version.config_sha256,
+        chat_template=version.chat_template_sha256,
+    )
+    _require_same(session, digests)
+    session.save(replace(session.record, digests=digests))
+    size = sum(file.size_bytes for file in version.files)
+    return f"{len(version.files)} files, {size / 1e6:.1f} MB, checksums right"
+
+
+@release_stage("test", proves=Phase.TESTED)
+def test_model(session: ReleaseSession) -> str:
+    """Load the version in its server, from the image to be released, and ask the golden prompts."""
+    spec, record, workloads = session.spec, session.record, session.ports.workloads
+    image = session.ports.images.resolve(_image(session))
+    name = test_pod_name(spec.name)
+    session.intend(f"test pod {name}")
+    workloads.delete("Pod", spec.namespace, name)
+    workloads.apply(test_pod(spec, image=image.reference, release_id=record.release_id))
+    try:
+        address = _await_pod(session, name)
+        endpoint = HttpChatEndpoint(
+            f"http://{address}:{HTTP_PORT}", proxy=session.ports.settings.cluster_proxy
+        )
+        result = evaluate(endpoint, spec.policy.quality, model=spec.model)
+    finally:
+        workloads.delete("Pod", spec.namespace, name)
+    key = session.put_evidence("model-test.json", result.to_json(), "application/json")
+    reasons = tuple(item.reason for item in result.results)
+    session.judge(
+        StageVerdict(stage="test", verdict=result.verdict, reasons=reasons, evidence_key=key)
+    )
+    if result.verdict is not Verdict.PASS:
+        raise PermanentError(
+            f"version {record.version} of {record.model} failed its tests: {'; '.join(reasons)}",
+            code="model-test-failed",
+            hint=f"the answers are in the evidence: {key}",
+        )
+    session.advance(Phase.TESTED, "; ".join(reasons))
+    return "; ".join(reasons)
+
+
+def registered_version(session: ReleaseSession) -> ModelVersion:
+    """Return the version under release as the registry states it."""
+    return session.ports.registry.version(session.record.model, session.record.version)
+
+
+def _image(session: ReleaseSession) -> str:
+    return session.record.slot(session.record.candidate).image
+
+
+def _require_same(session: ReleaseSession, found: Digests) -> None:
+    known = session.record.digests
+    if known.weights and known != found:
+        raise PermanentError(
+            f"version {session.record.version} of {session.record.model} changed in the registry "
+            f"during its release: weights {known.weights[:12]} became {found.weights[:12]}",
+            code="version-changed",
+            hint="register the change as a new version and release that",
+        )
+
+
+def _await_pod(session: ReleaseSession, name: str) -> str:
+    spec, workloads = session.spec, session.ports.workloads
+    address: list[str] = []
+
+    def look() -> str | None:
+        pod = workloads.pod(spec.namespace, name)
+        if pod is None:
+            return f"pod {name} does not exist yet"
+        if pod.waiting_reason in {"ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff"}:
+            raise PermanentError(
+                f"pod {name}: {pod.waiting_reason}: {pod.waiting_message or 'no message'} "
+                f"(exit code {pod.last_exit_code})",
+                code="image-pull-failed"
+                if "Image" in pod.waiting_reason
+                else "model-does-not-load",
+                hint=f"kubectl -n {spec.namespace} describe pod {name}",
+            )
+        if pod.unschedulable_s is not None:
+            return f"no node fits: {pod.unschedulable_message}"
+        if not pod.ready or pod.address is None:
+            return f"pod {name} loads the model"
+        mismatch = image_mismatch(session.record, (pod,))
+        if mismatch is not None:
+            raise PermanentError(mismatch, code="image-mismatch", hint="look at the registry")
+        address.append(pod.address)
+        return None
+
+    wait_until(
+        look,
+        timeout_s=spec.policy.ready_timeout_s,
+        what=f"test pod {name} was ready",
+        report=session.progress.say,
+    )
+    return address[0]

@@ -1,0 +1,97 @@
+"""What a release leaves for people: artifacts of the run, evidence in the store, an event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import httpx
+from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import PrefectException
+
+from slipway.core.errors import SlipwayError
+from slipway.core.record_storage import to_storage
+from slipway.core.release import ReleaseRecord
+from slipway.core.report import release_markdown
+from tasks.session import ReleaseSession
+
+
+@contextmanager
+def reported(session: ReleaseSession) -> Iterator[None]:
+    """Report a release when it ends, well or not.
+
+    Reporting never changes an outcome: what cannot be reported is said in the progress lines.
+    """
+    try:
+        yield
+    finally:
+        if not session.already_done:
+            for report in (_store_record, _write_event, _write_artifacts):
+                _best_effort(session, report)
+
+
+def outcome_of(session: ReleaseSession) -> dict[str, Any]:
+    """Return the result of the flow run: plain values, readable in the UI."""
+    record = session.record
+    return {
+        "release": record.release_id,
+        "outcome": str(record.phase),
+        "reason": record.reason,
+        "slot": str(record.live_slot or ""),
+        "image": record.digests.image,
+        "already_done": session.already_done,
+        "seconds": round(sum(item.seconds for item in session.times), 1),
+        "stages": [asdict(item) for item in session.times],
+        "evidence": session.ports.objects.url(evidence_prefix(record)),
+    }
+
+
+def evidence_prefix(record: ReleaseRecord) -> str:
+    """Return the prefix of a release's evidence in the object store."""
+    return f"releases/{record.service}/{record.release_id}/"
+
+
+def publish_markdown(session: ReleaseSession, key: str, markdown: str, description: str) -> None:
+    """Show `markdown` in the flow run as an artifact; best effort."""
+
+    def publish(_: ReleaseSession) -> None:
+        create_markdown_artifact(markdown=markdown, key=key, description=description)
+
+    _best_effort(session, publish)
+
+
+def _store_record(session: ReleaseSession) -> None:
+    session.put_evidence("record.json", to_storage(session.record).encode(), "application/json")
+
+
+def _write_event(session: ReleaseSession) -> None:
+    record = session.record
+    failed = bool(record.failure_code)
+    session.ports.workloads.event(
+        session.spec.namespace,
+        record.service,
+        reason="RolledBack" if failed else "Released",
+        message=f"{record.release_id}: {record.phase}: {record.reason}",
+        warning=failed,
+    )
+
+
+def _write_artifacts(session: ReleaseSession) -> None:
+    record = session.record
+    stages = [(item.stage, item.seconds, item.proof) for item in session.times]
+    markdown = release_markdown(record, stages, now_ns=time.time_ns())
+    create_markdown_artifact(
+        markdown=markdown,
+        key=f"release-{record.service}",
+        description=f"{record.release_id}: {record.phase}",
+    )
+
+
+def _best_effort(session: ReleaseSession, report: Any) -> None:
+    try:
+        report(session)
+    except (SlipwayError, PrefectException, httpx.HTTPError) as error:
+        session.progress.say(f"not reported: {error}")

@@ -1,0 +1,123 @@
+"""Taking a failed release back: users first, then everything else that it created."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from slipway.core.errors import PermanentError, SlipwayError
+from slipway.core.promotion import rollback_refusal, route_after_rollback
+from slipway.core.release import Phase
+from slipway.core.routing import Slot
+from slipway.manifests.names import test_pod_name
+from tasks.session import ReleaseSession, lock_is_lost, timed
+from tasks.stage import is_transient
+from tasks.waiting import wait_until
+from tasks.workload import await_no_streams, scale_to_zero
+
+_STABLE_TIMEOUT_S = 120.0
+
+
+@contextmanager
+def rolled_back_on_failure(session: ReleaseSession) -> Iterator[None]:
+    """Run a release; when a stage fails for good, take it back and raise the stage's error.
+
+    A release whose former process died while it was taking back is taken back at once. When the
+    lock is lost nothing is touched: whoever holds it now decides.
+    """
+    if session.record.phase is Phase.ROLLING_BACK:
+        roll_back(session)
+        raise _as_recorded(session)
+    try:
+        yield
+    except SlipwayError as error:
+        if lock_is_lost(error) or session.record.terminal:
+            raise
+        session.progress.say(f"{error.message}: taking the release back")
+        session.save(replace(session.record, failure_code=error.code))
+        session.advance(Phase.ROLLING_BACK, error.message)
+        roll_back(session)
+        raise
+
+
+@task(
+    name="roll back",
+    retries=2,
+    retry_delay_seconds=[1, 4],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def roll_back(session: ReleaseSession) -> str:
+    """Give the users back, drain and empty the candidate's slot, move the alias back."""
+    return timed(session, "roll back", _roll_back)
+
+
+def _roll_back(session: ReleaseSession) -> str:
+    spec, record = session.spec, session.record
+    moved = _give_users_back(session)
+    alias = _move_alias_back(session)
+    session.ports.workloads.delete("Pod", spec.namespace, test_pod_name(spec.name))
+    observed = session.observe(record.candidate)
+    if observed is not None and observed.release_id == record.release_id:
+        if moved:
+            await_no_streams(session, record.candidate)
+        _forget_candidate(session)
+        scale_to_zero(session, record.candidate)
+    else:
+        _forget_candidate(session)
+    why = record.history[-1].reason
+    session.advance(Phase.ROLLED_BACK, why)
+    kept = f"users on slot {record.stable}" if record.stable else "no version is live"
+    return f"{kept}, slot {record.candidate} emptied{alias}"
+
+
+def _give_users_back(session: ReleaseSession) -> bool:
+    """Point the users at the former slot; returns whether the candidate had any."""
+    traffic, record = session.ports.traffic, session.record
+    current = traffic.read(record.service)
+    had_users = current.percent(record.candidate) > 0
+
+    def look() -> str | None:
+        ready = {slot: len(session.ready_pods(slot)) for slot in Slot}
+        return rollback_refusal(record, current, ready=ready)
+
+    wait_until(
+        look,
+        timeout_s=_STABLE_TIMEOUT_S,
+        what=f"users could go back to slot {record.stable}",
+        report=session.progress.say,
+    )
+    route = route_after_rollback(record, keep=had_users)
+    session.intend("users back")
+    traffic.apply(route)
+    traffic.confirm(route, timeout_s=30)
+    return had_users
+
+
+def _forget_candidate(session: ReleaseSession) -> None:
+    route = route_after_rollback(session.record, keep=False)
+    session.check_lock()
+    session.ports.traffic.apply(route)
+    session.ports.traffic.confirm(route, timeout_s=30)
+
+
+def _move_alias_back(session: ReleaseSession) -> str:
+    spec, registry, record = session.spec, session.ports.registry, session.record
+    if not record.has_passed_promotion or registry.alias(spec.model, spec.alias) != record.version:
+        return ""
+    session.check_lock()
+    registry.set_alias(spec.model, spec.alias, record.alias_before or None)
+    return f", alias back on {record.alias_before or 'nothing'}"
+
+
+def _as_recorded(session: ReleaseSession) -> SlipwayError:
+    return PermanentError(
+        session.record.reason,
+        code=session.record.failure_code or "rolled-back",
+        hint="an earlier run of this release failed and was taken back now",
+    )

@@ -1,0 +1,171 @@
+"""One release in the hands of one process: its ports, its record, its lock."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import getpid
+from typing import Any
+
+from blocks.installation import current_settings
+from slipway.bootstrap import Ports, connect
+from slipway.core.errors import ConflictError
+from slipway.core.release import (
+    AlreadyDone,
+    Phase,
+    ReleaseRecord,
+    Request,
+    Resume,
+    StageVerdict,
+    admit,
+    advance,
+    begin,
+    with_verdict,
+)
+from slipway.core.rollout import PodObservation, RolloutObservation
+from slipway.core.routing import Slot
+from slipway.ports import StoredRecord
+from tasks.lock import LEASE_DURATION_S, LockKeeper
+from tasks.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTime:
+    """How long one stage took in this process, and what it proved."""
+
+    stage: str
+    seconds: float
+    proof: str
+
+
+class ReleaseSession:
+    """What every task of a release gets: the ports, and the record under its lock.
+
+    Not a dataclass on purpose: Prefect walks into dataclass arguments of tasks.
+    """
+
+    def __init__(
+        self, ports: Ports, stored: StoredRecord, keeper: LockKeeper, progress: Progress
+    ) -> None:
+        self.ports = ports
+        self.spec = ports.spec
+        self.progress = progress
+        self.times: list[StageTime] = []
+        self.already_done = False
+        self._stored = stored
+        self._keeper = keeper
+
+    @property
+    def record(self) -> ReleaseRecord:
+        """The record as last written."""
+        return self._stored.record
+
+    def reached(self, phase: Phase) -> bool:
+        """Return whether an earlier run has already proved `phase`."""
+        return self.record.has_reached(phase)
+
+    def save(self, record: ReleaseRecord) -> None:
+        """Write the record; nothing is written once the lock is lost.
+
+        Raises:
+            ConflictError: the lock is lost, or somebody else wrote the record.
+        """
+        self._keeper.check()
+        self._stored = self.ports.releases.save(record, version=self._stored.version)
+
+    def check_lock(self) -> None:
+        """Raise unless the lock is surely ours: called before every write to the outside."""
+        self._keeper.check()
+
+    def intend(self, intent: str) -> None:
+        """Write down what is about to be written to the outside."""
+        self.save(begin(self.record, intent))
+
+    def advance(self, phase: Phase, reason: str) -> None:
+        """Write down what has been proved."""
+        self.save(advance(self.record, phase, reason=reason, now_ns=time.time_ns()))
+
+    def judge(self, verdict: StageVerdict) -> None:
+        """Write down a stage's verdict."""
+        self.save(with_verdict(self.record, verdict))
+
+    def put_evidence(self, name: str, body: bytes | dict[str, Any], content_type: str) -> str:
+        """Store evidence of this release; returns its key."""
+        key = f"releases/{self.record.service}/{self.record.release_id}/{name}"
+        raw = body if isinstance(body, bytes) else json.dumps(body, indent=2).encode()
+        self.ports.objects.put(key, raw, content_type=content_type)
+        return key
+
+    def observe(self, slot: Slot) -> RolloutObservation | None:
+        """Return what the cluster says of a slot's Deployment now."""
+        workload = self.record.slot(slot).workload
+        return self.ports.workloads.observe(self.spec.namespace, workload)
+
+    def ready_pods(self, slot: Slot) -> tuple[PodObservation, ...]:
+        """Return the slot's pods that can serve now."""
+        observed = self.observe(slot)
+        return () if observed is None else observed.ready_pods
+
+
+@contextmanager
+def opened_release(service: str, version: str) -> Iterator[ReleaseSession]:
+    """Connect to the installation, take the service's lock and open its record.
+
+    Raises:
+        InputError: unknown service or version.
+        ConflictError: another release of the service runs or is unfinished.
+        PermanentError: the service is not installed.
+    """
+    ports = connect(service, current_settings())
+    ports.registry.version(ports.spec.model, version)  # an unknown one is refused before any write
+    holder = f"{socket.gethostname()}/{getpid()}/{secrets.token_hex(4)}"
+    lease = ports.releases.acquire(service, holder=holder, duration_s=LEASE_DURATION_S)
+    keeper = LockKeeper(ports.releases, lease)
+    progress = Progress(f"{service} v{version}")
+    try:
+        stored, already_done = _open_record(ports, version, progress)
+        session = ReleaseSession(ports, stored, keeper, progress)
+        session.already_done = already_done
+        yield session
+    finally:
+        keeper.close()
+
+
+def _open_record(ports: Ports, version: str, progress: Progress) -> tuple[StoredRecord, bool]:
+    spec = ports.spec
+    stored = ports.releases.load(spec.name)
+    admission = admit(
+        Request(service=spec.name, model=spec.model, version=version),
+        stored.record if stored else None,
+        token=secrets.token_hex(16),
+        now_ns=time.time_ns(),
+    )
+    if isinstance(admission, AlreadyDone) and stored is not None:
+        progress.say(f"version {version} is live already: nothing to do")
+        return stored, True
+    if isinstance(admission, Resume) and stored is not None:
+        progress.say(f"going on with {admission.record.release_id} from {admission.record.phase}")
+        return stored, False
+    record = admission.record
+    return ports.releases.save(record, version=stored.version if stored else None), False
+
+
+def lock_is_lost(error: BaseException) -> bool:
+    """Return whether `error` means that another process may own the service now."""
+    return isinstance(error, ConflictError) and error.code in {"lock-lost", "conflict"}
+
+
+def timed(session: ReleaseSession, stage: str, body: Callable[[ReleaseSession], str]) -> str:
+    """Run one stage, note its time and proof, and say so."""
+    started = time.monotonic()
+    with session.progress.stage(stage):
+        proof = body(session)
+    seconds = time.monotonic() - started
+    session.times.append(StageTime(stage=stage, seconds=seconds, proof=proof))
+    session.progress.done(stage, seconds, proof)
+    return proof

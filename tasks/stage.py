@@ -1,0 +1,54 @@
+"""What every stage of a release has in common: skipped when proved, timed, repeated when it may pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+
+from slipway.core.errors import SlipwayError, TransientError
+from slipway.core.release import Phase
+from tasks.session import ReleaseSession, timed
+
+Body = Callable[[ReleaseSession], str]
+
+
+def is_transient(_task: Any, _run: Any, state: Any) -> bool:
+    """Return whether a failed task run may be repeated: only after a TransientError."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, TransientError)
+
+
+def release_stage(name: str, *, proves: Phase | None = None) -> Callable[[Body], Task[Any, str]]:
+    """Turn a body into a stage task of a release.
+
+    Args:
+        name: as people see it.
+        proves: the phase the stage ends in; a release that has reached it skips the stage.
+    """
+
+    def wrap(body: Body) -> Task[Any, str]:
+        @task(
+            name=name,
+            retries=2,
+            retry_delay_seconds=[1, 4],
+            retry_condition_fn=is_transient,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        @wraps(body)
+        def run(session: ReleaseSession) -> str:
+            if proves is not None and session.reached(proves):
+                return f"{proves} was proved by an earlier run"
+            try:
+                return timed(session, name, body)
+            except SlipwayError as error:
+                session.progress.failed(name, error.message)
+                raise
+
+        return run
+
+    return wrap

@@ -1,0 +1,165 @@
+"""Moving the users: the preview route, the switch, and the time after it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import httpx
+
+from slipway.core.bake import bake_evidence
+from slipway.core.errors import PermanentError, TransientError
+from slipway.core.promotion import promotion_refusal, route_with_users_on_candidate
+from slipway.core.release import Phase, StageVerdict
+from slipway.core.routing import PREVIEW_HEADER, PURPOSE_HEADER, SLOT_HEADER, with_preview
+from slipway.core.verdicts import Bound, Gate, Verdict, judge
+from tasks.session import ReleaseSession
+from tasks.stage import release_stage
+
+_SMOKE_REQUESTS = 3
+_BAKE_POLL_S = 0.5
+_BAKE_MIN_REQUESTS = 20
+
+
+@release_stage("smoke", proves=Phase.SMOKED)
+def smoke_test(session: ReleaseSession) -> str:
+    """Reach the candidate through the gateway by its secret header and have it answer."""
+    record, traffic = session.record, session.ports.traffic
+    current = traffic.read(record.service)
+    route = with_preview(current, record.candidate, record.preview_token)
+    session.intend("preview route")
+    traffic.apply(route)
+    proof = traffic.confirm(route, timeout_s=30)
+    for _ in range(_SMOKE_REQUESTS):
+        _ask(session)
+    session.advance(Phase.SMOKED, f"{_SMOKE_REQUESTS} answers from slot {record.candidate}")
+    return (
+        f"{_SMOKE_REQUESTS} answers through the gateway, route seen after {proof.waited_ms:.0f} ms"
+    )
+
+
+def preview_headers(session: ReleaseSession, purpose: str) -> dict[str, str]:
+    """Return the headers that bring a request to the candidate and keep it out of the evidence."""
+    return {
+        "Host": session.spec.hosts[0],
+        PREVIEW_HEADER: session.record.preview_token,
+        PURPOSE_HEADER: purpose,
+    }
+
+
+def _ask(session: ReleaseSession) -> None:
+    spec, candidate = session.spec, session.record.candidate
+    url = f"{session.ports.settings.gateway_url}{spec.path_prefixes[0]}/chat/completions"
+    body = {
+        "model": spec.model,
+        "messages": [{"role": "user", "content": spec.policy.quality.golden[0].prompt}],
+        "max_tokens": 4,
+    }
+    try:
+        answer = httpx.post(
+            url,
+            json=body,
+            headers=preview_headers(session, "smoke"),
+            timeout=60.0,
+            trust_env=False,
+        )
+        slot = answer.headers.get(SLOT_HEADER, "none")
+        text = answer.json()["choices"][0]["message"]["content"] if answer.is_success else ""
+    except (httpx.HTTPError, ValueError, KeyError, IndexError) as error:
+        raise TransientError(
+            f"smoke request to slot {candidate} of {spec.name}: {type(error).__name__}: {error}",
+            code="smoke-failed",
+            hint="look at the log of the slot's pods",
+        ) from error
+    if not answer.is_success or not text or slot != candidate:
+        raise PermanentError(
+            f"smoke request to slot {candidate} of {spec.name}: status {answer.status_code}, "
+            f"answered by slot {slot}, text {text!r}",
+            code="smoke-failed",
+            hint="look at the log of the slot's pods and at the gateway's access log",
+        )
+
+
+@release_stage("promote", proves=Phase.PROMOTED)
+def promote(session: ReleaseSession) -> str:
+    """Give all users to the candidate: the very pods that were tested."""
+    traffic = session.ports.traffic
+    if not session.reached(Phase.RAMPING):
+        session.advance(Phase.RAMPING, "every gate passed")
+    refusal = promotion_refusal(
+        session.record, session.observe(session.record.candidate), replicas=session.spec.replicas
+    )
+    if refusal is not None:
+        raise PermanentError(
+            refusal, code="promotion-refused", hint="run the release again; it tests the new pods"
+        )
+    route = route_with_users_on_candidate(session.record)
+    session.intend(f"all users to slot {session.record.candidate}")
+    traffic.apply(route)
+    proof = traffic.confirm(route, timeout_s=30)
+    session.advance(Phase.PROMOTED, f"route {proof.revision} in force")
+    return (
+        f"users on slot {session.record.candidate}: {proof.requests} answers by route "
+        f"{proof.revision}, seen after {proof.waited_ms:.0f} ms"
+    )
+
+
+@release_stage("alias")
+def move_alias(session: ReleaseSession) -> str:
+    """Let the registry's alias follow the traffic (R8)."""
+    spec, registry, version = session.spec, session.ports.registry, session.record.version
+    before = registry.alias(spec.model, spec.alias)
+    if before == version:
+        return f"{spec.alias} → version {version}"
+    session.save(replace(session.record, alias_before=before or ""))
+    registry.set_alias(spec.model, spec.alias, version)
+    return f"{spec.alias} → version {version} (was {before or 'nowhere'})"
+
+
+@release_stage("bake", proves=Phase.DONE)
+def bake(session: ReleaseSession) -> str:
+    """Watch the new slot for the bake time while the old one stays warm."""
+    if not session.reached(Phase.BAKING):
+        session.advance(Phase.BAKING, f"{session.spec.policy.bake_s:.0f} s")
+    began_ns = session.record.began_ns(Phase.BAKING)
+    end_ns = began_ns + int(session.spec.policy.bake_s * 1e9)
+    verdict = _bake_once(session, began_ns)
+    while time.time_ns() < end_ns:
+        time.sleep(_BAKE_POLL_S)
+        verdict = _bake_once(session, began_ns)
+    session.judge(verdict)
+    return "; ".join(verdict.reasons)
+
+
+def _bake_once(session: ReleaseSession, began_ns: int) -> StageVerdict:
+    record, spec = session.record, session.spec
+    session.check_lock()
+    observed = session.observe(record.candidate)
+    ready = 0 if observed is None else len(observed.ready_pods)
+    if ready < spec.replicas:
+        raise PermanentError(
+            f"slot {record.candidate} has {ready} ready pods of {spec.replicas} during the bake",
+            code="candidate-unhealthy",
+            hint="look at the log of the slot's pods",
+        )
+    rows = tuple(session.ports.traffic.access_rows(record.service, since_ns=began_ns))
+    gate = Gate(
+        name="bake errors",
+        evidence="error_rate_percent",
+        bound=Bound.AT_MOST,
+        threshold=spec.slo.error_rate_percent,
+        n_min=_BAKE_MIN_REQUESTS,
+    )
+    result = judge(
+        gate,
+        bake_evidence(rows, record.candidate, since_ns=began_ns, now_ns=time.time_ns()),
+    )
+    if result.verdict is Verdict.FAIL:
+        raise PermanentError(
+            f"users of slot {record.candidate} fail during the bake: {result.reason}",
+            code="bake-failed",
+            hint="look at the gateway's access log",
+        )
+    return StageVerdict(
+        stage="bake", verdict=result.verdict, reasons=(f"{ready} pods ready", result.reason)
+    )

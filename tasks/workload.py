@@ -1,0 +1,145 @@
+"""The slots' Deployments: deployed into the idle slot, retired when nothing needs them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from slipway.core.errors import PermanentError
+from slipway.core.promotion import image_mismatch
+from slipway.core.release import Phase
+from slipway.core.rollout import (
+    RolloutObservation,
+    RolloutPatience,
+    RolloutState,
+    judge_rollout,
+)
+from slipway.core.routing import Slot, all_to
+from slipway.manifests.workload import slot_deployment
+from tasks.session import ReleaseSession
+from tasks.stage import release_stage
+from tasks.waiting import wait_until
+
+
+@release_stage("deploy", proves=Phase.DEPLOYED)
+def deploy_slot(session: ReleaseSession) -> str:
+    """Deploy the version into the idle slot and wait until every replica serves the right image."""
+    spec, record = session.spec, session.record
+    slot = record.slot(record.candidate)
+    if session.ports.traffic.read(spec.name).names(record.candidate):
+        raise PermanentError(
+            f"slot {record.candidate} of service {spec.name} is routed to; it is not idle",
+            code="slot-not-idle",
+            hint=f"look at: slipway status {spec.name}",
+        )
+    manifest = slot_deployment(
+        spec,
+        slot=record.candidate,
+        workload=slot.workload,
+        image=slot.image,
+        release_id=record.release_id,
+    )
+    session.ports.workloads.apply(manifest, dry_run=True)
+    session.intend(f"deploy {slot.workload}")
+    applied = session.ports.workloads.apply(manifest)
+    observed = _await_rollout(session, applied.generation)
+    mismatch = image_mismatch(session.record, observed.ready_pods)
+    if mismatch is not None:
+        raise PermanentError(mismatch, code="image-mismatch", hint="look at the registry")
+    uids = tuple(sorted(pod.uid for pod in observed.ready_pods))
+    session.save(replace(session.record, tested_pod_uids=uids))
+    session.advance(Phase.DEPLOYED, f"{len(uids)} pods of {slot.workload} ready")
+    return f"slot {record.candidate}: {len(uids)} pods ready"
+
+
+def _await_rollout(session: ReleaseSession, generation: int) -> RolloutObservation:
+    slot = session.record.candidate
+    seen: list[RolloutObservation] = []
+
+    def look() -> str | None:
+        observed = session.observe(slot)
+        if observed is None:
+            return f"the Deployment of slot {slot} does not exist yet"
+        verdict = judge_rollout(observed, generation=generation, patience=RolloutPatience())
+        if verdict.state is RolloutState.FAILED:
+            raise PermanentError(
+                verdict.reason,
+                code=verdict.code,
+                hint=f"kubectl -n {session.spec.namespace} describe deployment {observed.name}",
+            )
+        seen[:] = [observed]
+        return None if verdict.state is RolloutState.READY else verdict.reason
+
+    wait_until(
+        look,
+        timeout_s=session.spec.policy.ready_timeout_s,
+        what=f"slot {slot} was ready",
+        report=session.progress.say,
+    )
+    return seen[0]
+
+
+@release_stage("retire", proves=Phase.DONE)
+def retire_slot(session: ReleaseSession) -> str:
+    """Scale the old slot to zero once nothing routes to it and no stream is open."""
+    record = session.record
+    if record.stable is None:
+        session.advance(Phase.DONE, "first release: no old slot")
+        return "first release: no old slot"
+    waited_s = await_no_streams(session, record.stable)
+    route = all_to(record.service, record.candidate)
+    session.intend(f"retire slot {record.stable}")
+    session.ports.traffic.apply(route)
+    session.ports.traffic.confirm(route, timeout_s=30)
+    scale_to_zero(session, record.stable)
+    session.advance(Phase.DONE, f"slot {record.stable} retired")
+    return f"slot {record.stable} drained in {waited_s:.1f} s and scaled to zero"
+
+
+def await_no_streams(session: ReleaseSession, slot: Slot) -> float:
+    """Wait until neither the gateway nor the servers have a request open on `slot`."""
+    traffic, metrics, spec = session.ports.traffic, session.ports.metrics, session.spec
+
+    def look() -> str | None:
+        session.check_lock()
+        at_gateway = traffic.open_streams(spec.name, slot)
+        addresses = [pod.address for pod in session.ready_pods(slot) if pod.address]
+        at_servers = metrics.running_requests(spec.server.kind, addresses)
+        if at_gateway == 0 and at_servers == 0:
+            return None
+        return (
+            f"{at_gateway} streams open on slot {slot} at the gateway, {at_servers} at its servers"
+        )
+
+    return wait_until(
+        look,
+        timeout_s=spec.policy.drain_timeout_s,
+        what=f"slot {slot} was without open streams",
+        report=session.progress.say,
+    )
+
+
+def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
+    """Scale a slot that nothing routes to down to nothing, and wait until its pods are gone."""
+    spec = session.spec
+    if session.ports.traffic.read(spec.name).names(slot):
+        raise PermanentError(
+            f"slot {slot} of service {spec.name} is still routed to",
+            code="slot-not-idle",
+            hint=f"look at: slipway status {spec.name}",
+        )
+    observed = session.observe(slot)
+    if observed is None:
+        return
+    session.check_lock()
+    session.ports.workloads.scale(spec.namespace, observed.name, 0, uid=observed.uid)
+
+    def look() -> str | None:
+        now = session.observe(slot)
+        return f"{len(now.pods)} pods of slot {slot} end" if now and now.pods else None
+
+    wait_until(
+        look,
+        timeout_s=spec.policy.drain_timeout_s,
+        what=f"the pods of slot {slot} were gone",
+        report=session.progress.say,
+    )

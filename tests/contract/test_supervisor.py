@@ -1,0 +1,324 @@
+"""The supervisor with real processes: order, death, ends, and nothing left behind."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from slipway.core.errors import ConflictError, PermanentError, TransientError
+from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.lifecycle_steps import Step, finish_start
+from slipway.sandbox.part import FileReady, HttpReady, SocketReady, TcpReady
+from slipway.sandbox.supervisor_child import LARGEST_LOG_BYTES
+from slipway.sandbox.supervisor_client import launch, only_one, running, stop
+from slipway.sandbox.supervisor_plan import PartState
+from slipway.sandbox.supervisor_process import (
+    is_alive,
+    kill_processes_of,
+    memory_bytes,
+    processes_of,
+    send,
+)
+from slipway.sandbox.supervisor_ready import probe
+from slipway.sandbox.supervisor_status import PartStatus, ProcessId, SandboxStatus
+from tests.contract import supervisor_toys as toys
+
+LOCK = f"slipway-test-{os.getpid()}"
+FACTORY = "tests.contract.supervisor_toys:parts"
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxHome]:
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    made = SandboxHome(tmp_path / "sb")
+    made.create()
+    yield made
+    stop(made)
+    assert processes_of(made) == ()
+
+
+def start(home: SandboxHome, *described: dict[str, object]) -> SandboxStatus:
+    toys.write(home, *described)
+    return launch(home, parts=FACTORY, machine_lock=LOCK)
+
+
+def until(home: SandboxHome, holds: Callable[[SandboxStatus], bool]) -> SandboxStatus:
+    deadline_s = time.monotonic() + 15
+    while time.monotonic() < deadline_s:
+        status = running(home)
+        if status and holds(status):
+            return status
+        time.sleep(0.02)
+    raise AssertionError(f"did not happen; last: {running(home)}")
+
+
+def is_ready(status: SandboxStatus) -> bool:
+    return status.state == "ready"
+
+
+def named(status: SandboxStatus | None, name: str) -> PartStatus:
+    assert status is not None
+    part = status.part(name)
+    assert part is not None
+    return part
+
+
+def process(status: SandboxStatus | None, name: str) -> ProcessId:
+    found = named(status, name).process
+    assert found is not None
+    return found
+
+
+def lines(home: SandboxHome, file: str) -> list[str]:
+    return (home.root / file).read_text().split()
+
+
+def test_part_starts_once_the_ones_it_needs_are_ready(home: SandboxHome) -> None:
+    start(home, {"name": "b", "after": ["a"]}, {"name": "a"}, {"name": "c", "after": ["b"]})
+    status = until(home, is_ready)
+    assert lines(home, "started.txt") == ["a", "b", "c"]
+    a, b = named(status, "a"), named(status, "b")
+    assert b.started_ns >= a.since_ns
+    assert is_alive(process(status, "a"))
+
+
+def test_killed_part_is_reported_with_its_log_and_the_others_go_on(home: SandboxHome) -> None:
+    start(home, {"name": "a"}, {"name": "b"})
+    first = until(home, is_ready)
+    send(process(first, "a"), signal.SIGKILL)
+    status = until(home, lambda now: bool(now.broken))
+    dead = named(status, "a")
+    assert (dead.state, dead.exit_code, dead.reason, dead.last_lines) == (
+        PartState.EXITED,
+        -signal.SIGKILL,
+        "was killed by SIGKILL",
+        ("a speaks",),
+    )
+    assert named(status, "b").state is PartState.READY
+    assert status.state == "broken"
+
+
+def test_part_that_ends_early_has_failed_and_blocks_the_ones_that_need_it(
+    home: SandboxHome,
+) -> None:
+    start(home, {"name": "a", "kind": "dies"}, {"name": "b", "after": ["a"]})
+    status = until(home, lambda now: bool(now.broken))
+    failed = named(status, "a")
+    assert (failed.state, failed.exit_code) == (PartState.FAILED, 3)
+    assert failed.reason == "ended with exit code 3 before it was ready"
+    assert failed.last_lines == ("a speaks",)
+    waiting = named(status, "b")
+    assert (waiting.state, waiting.waits_for, waiting.process) == (PartState.WAITING, ("a",), None)
+
+
+def test_part_that_is_not_ready_in_time_has_failed_and_is_ended(home: SandboxHome) -> None:
+    start(home, {"name": "a", "kind": "never", "start_timeout_s": 0.4})
+    status = until(home, lambda now: named(now, "a").exit_code is not None)
+    assert named(status, "a").state is PartState.FAILED
+    assert named(status, "a").reason == "was not ready after 0.4 s"
+    assert not is_alive(process(status, "a"))
+
+
+def test_program_that_does_not_exist_has_failed(home: SandboxHome) -> None:
+    start(home, {"name": "a", "command": ["/nowhere/program"]}, {"name": "b"})
+    status = until(home, lambda now: named(now, "b").state is PartState.READY)
+    assert "/nowhere/program" in named(status, "a").reason
+
+
+def test_stop_goes_in_order_and_kills_what_does_not_listen(home: SandboxHome) -> None:
+    start(
+        home,
+        {"name": "etcd", "stop_after": ["apiserver", "deaf"]},
+        {"name": "apiserver"},
+        {"name": "deaf", "kind": "deaf"},
+    )
+    status = until(home, is_ready)
+    began_s = time.monotonic()
+    assert stop(home) == 0
+    assert time.monotonic() - began_s >= 0.3
+    assert lines(home, "stopped.txt") == ["apiserver", "etcd"]
+    assert not is_alive(status.supervisor)
+
+
+def test_second_sandbox_of_the_machine_is_refused_by_the_folder_of_the_first(
+    home: SandboxHome, tmp_path: Path
+) -> None:
+    start(home, {"name": "a"})
+    other = SandboxHome(tmp_path / "other")
+    other.create()
+    with pytest.raises(ConflictError, match=str(home.root)) as caught:
+        start(other, {"name": "a"})
+    assert caught.value.code == "sandbox-already-running"
+    assert processes_of(other) == ()
+    stop(home)
+    start(other, {"name": "a"})
+    stop(other)
+
+
+def test_killed_supervisor_leaves_nothing_after_stop_and_the_next_start_works(
+    home: SandboxHome,
+) -> None:
+    start(home, {"name": "a", "kind": "parent"}, {"name": "b"})
+    first = until(home, is_ready)
+    assert len(processes_of(home)) == 5
+    send(first.supervisor, signal.SIGKILL)
+    while is_alive(first.supervisor):
+        time.sleep(0.01)
+    assert running(home) is None
+    assert is_alive(process(first, "b"))
+    # The supervisor is gone; left are two parts, a child of one in a session of its own, and one
+    # whose environment lost the marker.
+    assert kill_processes_of(home) == 4
+    start(home, {"name": "a"})
+    assert process(until(home, is_ready), "a") != process(first, "a")
+
+
+def test_end_of_a_part_takes_its_group_with_it(home: SandboxHome) -> None:
+    start(home, {"name": "a", "kind": "parent"})
+    send(process(until(home, is_ready), "a"), signal.SIGKILL)
+    until(home, lambda now: bool(now.broken))
+    # Left: the supervisor, and the child that chose a session of its own.
+    assert len(processes_of(home)) == 2
+
+
+def test_part_gets_a_clean_environment(home: SandboxHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    start(home, {"name": "a", "kind": "environment", "environment": {"PORT": "1"}})
+    until(home, is_ready)
+    seen = ast.literal_eval((home.run / "environment").read_text())
+    assert seen["SLIPWAY_SANDBOX_HOME"] == str(home.root)
+    assert seen["PORT"] == "1"
+    assert seen["HOME"] == str(home.data("a"))
+    assert not {"HTTPS_PROXY", "PYTHONPATH", "USER"} & seen.keys()
+
+
+def test_long_log_is_put_aside_at_the_start(home: SandboxHome) -> None:
+    log = home.logs / "a.log"
+    with log.open("wb") as file:
+        file.truncate(LARGEST_LOG_BYTES + 1)
+    start(home, {"name": "a"})
+    until(home, is_ready)
+    assert log.read_text() == "a speaks\n"
+    assert log.with_name("a.log.1").stat().st_size == LARGEST_LOG_BYTES + 1
+
+
+def test_supervisor_of_ready_parts_sleeps(home: SandboxHome) -> None:
+    start(home, {"name": "a"}, {"name": "b"})
+    pid = until(home, is_ready).supervisor.pid
+    time.sleep(0.3)  # the threads of the probes end
+    before = _wake_ups(pid)
+    time.sleep(1.0)
+    assert _wake_ups(pid) == before
+
+
+def test_memory_counts_descendants(home: SandboxHome) -> None:
+    start(home, {"name": "a", "kind": "parent"}, {"name": "b"})
+    status = until(home, is_ready)
+    alone, three = memory_bytes(process(status, "b")), memory_bytes(process(status, "a"))
+    assert alone is not None
+    assert three is not None
+    assert 2 * alone < three
+    assert memory_bytes(ProcessId(pid=status.supervisor.pid, start_ticks=1)) is None
+
+
+def test_steps_run_when_their_needs_are_there(home: SandboxHome) -> None:
+    done: list[str] = []
+    steps = (
+        Step("late", lambda: done.append("late"), needs=("early", "a")),
+        Step("early", lambda: done.append("early"), needs=("a",)),
+    )
+    start(home, {"name": "a"}, {"name": "b", "after": ["a"]})
+    told: list[str] = []
+    assert finish_start(home, steps, told.append).state == "ready"
+    assert done == ["early", "late"]
+    assert set(told) == {"a ready", "b ready", "early done", "late done"}
+
+
+def test_failed_step_is_raised(home: SandboxHome) -> None:
+    def fail() -> None:
+        raise TransientError("no bucket", code="no-bucket", hint="wait")
+
+    start(home, {"name": "a"})
+    with pytest.raises(TransientError, match="no bucket"):
+        finish_start(home, (Step("buckets", fail),), lambda _line: None)
+
+
+def test_failed_part_is_raised_with_the_end_of_its_log(home: SandboxHome) -> None:
+    start(home, {"name": "a", "kind": "dies"})
+    with pytest.raises(PermanentError, match="part a ended with exit code 3") as caught:
+        finish_start(home, (), lambda _line: None)
+    assert "a speaks" in caught.value.message
+    assert str(home.logs / "a.log") in caught.value.hint
+
+
+def test_part_out_of_time_may_be_tried_again(home: SandboxHome) -> None:
+    start(home, {"name": "a", "kind": "never", "start_timeout_s": 0.2})
+    with pytest.raises(TransientError, match="part a was not ready after"):
+        finish_start(home, (), lambda _line: None)
+
+
+def test_contradicting_parts_end_the_start(home: SandboxHome) -> None:
+    with pytest.raises(PermanentError, match="names nobody, which is no part"):
+        start(home, {"name": "a", "after": ["nobody"]})
+
+
+def test_second_command_is_refused_while_one_is_at_it(home: SandboxHome) -> None:
+    with only_one(home):
+        with pytest.raises(ConflictError) as caught, only_one(home):
+            raise AssertionError("both went in")
+        assert f"pid {os.getpid()}" in caught.value.message
+    with only_one(home):
+        pass
+
+
+def test_probes_look_at_sockets_and_files(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
+        tcp.bind(("127.0.0.1", 0))
+        unix.bind(str(path))
+        host, port = tcp.getsockname()
+        looks = (probe(TcpReady(host, port)), probe(SocketReady(path)))
+        assert [look() for look in looks] == [False, False]
+        tcp.listen()
+        unix.listen()
+        assert [look() for look in looks] == [True, True]
+    assert not probe(HttpReady(f"http://127.0.0.1:{port}/"))()
+    assert probe(FileReady(path))()
+    assert not probe(FileReady(tmp_path / "nothing"))()
+
+
+@pytest.mark.parametrize(("status", "ready"), [(200, True), (302, True), (401, True), (503, False)])
+def test_http_probe_judges_the_status(status: int, *, ready: bool) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/health"
+        import threading
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                assert b"Authorization: Bearer token" in connection.recv(4096)
+                connection.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode())
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert probe(HttpReady(url, bearer="token", accept=(401,)))() is ready
+        thread.join()
+
+
+def _wake_ups(pid: int) -> int:
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for line in (task / "status").read_text().splitlines():
+            if "ctxt_switches" in line:
+                total += int(line.split()[1])
+    return total
