@@ -15,7 +15,7 @@ from slipway.adapters.mlflow import MlflowRegistry
 from slipway.adapters.oci import OciImageStore
 from slipway.adapters.s3 import S3ObjectStore
 from slipway.adapters.server_metrics import ServerMetrics
-from slipway.adapters.service_file import load_service_by_name, load_services
+from slipway.adapters.service_file import find_service, load_services
 from slipway.core.service import ServiceSpec
 from slipway.manifests.install import install_objects, only_when_absent, platform_objects
 from slipway.ports import (
@@ -52,7 +52,7 @@ def connect(service: str, settings: Settings) -> Ports:
     Raises:
         InputError: unknown service, or a service file with mistakes.
     """
-    spec = load_service_by_name(settings.services, service)
+    spec = find_service(settings.services, service)
     api = RetryingKubernetesApi(settings.kubeconfig)
     gateway = GatewayAccess(
         url=settings.gateway_url,
@@ -92,7 +92,7 @@ def install_services(settings: Settings, service: str | None = None) -> list[str
     """
     specs = load_services(settings.services)
     if service is not None:
-        specs = {service: load_service_by_name(settings.services, service)}
+        specs = {service: find_service(settings.services, service)}
     api = RetryingKubernetesApi(settings.kubeconfig)
     manifests = [
         *platform_objects(),

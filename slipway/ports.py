@@ -1,7 +1,7 @@
 """The doors to the outside: what a release needs of the world, in few verbs each.
 
-Every verb says whether it may be repeated and which errors it raises. Adapters map every client error to
-`slipway.core.errors`; `slipway/adapters/decorators.py` adds retries to any of them.
+Every verb says whether it may be repeated and which errors it raises. Adapters map every client
+error to `slipway.core.errors`; `slipway/adapters/decorators.py` adds retries.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Traffic(Protocol):
         """Return how many requests the gateway has open towards `slot`."""
 
     def access_rows(self, service: str, *, since_ns: int) -> Iterable[AccessRow]:
-        """Yield the gateway's rows of requests to the service that ended since `since_ns` (Unix)."""
+        """Yield the gateway's rows of the service's requests that ended since `since_ns`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +195,7 @@ class ModelVersion:
     Args:
         files: every file, sorted by path.
         chat_template_sha256: of the chat template, empty when there is none.
-        config_sha256: of the server's configuration file (`simulated.json`), empty when there is none.
+        config_sha256: of the configuration file (`simulated.json`), empty when there is none.
     """
 
     model: str

@@ -6,13 +6,14 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from slipway.evaluation.endpoint import HttpChatEndpoint
+from slipway.evaluation.integrity import check_integrity, weights_digest
+from slipway.evaluation.quality import evaluate
+
 from slipway.core.errors import PermanentError
 from slipway.core.promotion import image_mismatch
 from slipway.core.release import Digests, Phase, StageVerdict
 from slipway.core.verdicts import Verdict
-from slipway.evaluation.endpoint import HttpChatEndpoint
-from slipway.evaluation.integrity import check_integrity, weights_digest
-from slipway.evaluation.quality import evaluate
 from slipway.manifests.names import HTTP_PORT, test_pod_name
 from slipway.manifests.workload import test_pod
 from slipway.ports import ModelVersion

@@ -1,4 +1,4 @@
-"""What every stage of a release has in common: skipped when proved, timed, repeated when it may pass."""
+"""What every stage of a release has in common: skipped when proved, timed, repeatable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for something outside to become true: on a monotonic clock, with a limit, and out loud."""
+"""Waiting for something outside to become true: monotonic clock, a limit, and out loud."""
 
 from __future__ import annotations
 

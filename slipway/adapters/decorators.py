@@ -39,7 +39,7 @@ def call_with_retries(
 
 
 class RetryingKubernetesApi(KubernetesApi):
-    """A connection whose reads, applies and deletes are repeated when they fail for a passing reason.
+    """A connection whose reads, applies and deletes are repeated after a passing failure.
 
     Writes guarded by a resourceVersion are not: after a lost answer a repeat would look like a
     conflict with somebody else.

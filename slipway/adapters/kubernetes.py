@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,7 +76,7 @@ class KubernetesWorkloads:
         while self._api.get(path) is not None:
             if time.monotonic() > deadline:
                 raise TransientError(
-                    f"{kind} {namespace}/{name} is still there {_DELETE_TIMEOUT_S:.0f} s after delete",
+                    f"{kind} {namespace}/{name} is still there {_DELETE_TIMEOUT_S:.0f} s on",
                     code="delete-timeout",
                     hint="look at its finalizers and at the node it runs on",
                 )
@@ -98,7 +98,7 @@ class KubernetesWorkloads:
 
 
 def rollout_observation(
-    deployment: Mapping[str, Any], pods: list[Mapping[str, Any]], *, now: datetime
+    deployment: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], *, now: datetime
 ) -> RolloutObservation:
     """Turn a Deployment and the pods its selector matches into one observation.
 
@@ -141,7 +141,7 @@ def pod_observation(pod: Mapping[str, Any], *, now: datetime) -> PodObservation:
     waits_for_node = (
         scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     )
-    container = next(iter(status.get("containerStatuses", [])), {})
+    container: Mapping[str, Any] = next(iter(status.get("containerStatuses", [])), {})
     waiting = container.get("state", {}).get("waiting", {})
     last = container.get("lastState", {}).get("terminated") or container.get("state", {}).get(
         "terminated", {}
@@ -198,6 +198,7 @@ def require_object(api: KubernetesApi, kind: str, namespace: str, name: str) -> 
         raise PermanentError(
             f"{kind} {namespace}/{name} does not exist",
             code="not-installed",
-            hint=f"an administrator installs the service first: slipway install {name.removeprefix('slipway-')}",
+            hint="an administrator installs the service first: slipway install"
+            f" {name.removeprefix('slipway-')}",
         )
     return found

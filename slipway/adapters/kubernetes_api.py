@@ -1,7 +1,7 @@
 """The one place that talks to the Kubernetes API: paths, time limits, and errors with names.
 
-Built on the official client's connection (authentication, TLS, pooling); answers stay plain JSON, so
-a server newer than the client's models is no problem.
+Built on the official client's connection (authentication, TLS, pooling); answers stay plain JSON,
+so a server newer than the client's models is no problem.
 """
 
 from __future__ import annotations
@@ -229,7 +229,9 @@ def map_api_error(
 
 
 def _server_message(body: Any) -> str:
-    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "no message")
+    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
+    if not text:
+        return "no message"
     try:
         decoded = json.loads(text)
     except ValueError:

@@ -1,7 +1,7 @@
 """Object store over the S3 API (SeaweedFS, MinIO, AWS): evidence in, evidence out.
 
-Facts: boto3 sends `x-amz-checksum-sha256` when asked to, and the server refuses bytes that do not match
-(research/backup.md §2: SeaweedFS and AWS do, some servers do not, so `put` reads the sum back).
+boto3 sends `x-amz-checksum-sha256` when asked to, and SeaweedFS and AWS refuse bytes that do not
+match. Some servers take them all the same, so `put` compares the sum that comes back.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class S3ObjectStore:
         """Return the bytes of `key`.
 
         Raises:
-            PermanentError: there is no such key (`no-such-key`), or refused.
+            PermanentError: there is no such key (`object-missing`), or refused.
             TransientError: the store did not answer.
         """
         with self._mapped("read", key):
@@ -169,9 +169,13 @@ class S3ObjectStore:
     @contextmanager
     def _mapped(self, verb: str, key: str) -> Iterator[None]:
         """Turn botocore's errors into Slipway's."""
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            HTTPClientError,
+            NoCredentialsError,
+        )
         from botocore.exceptions import ConnectionError as BotoConnectionError
-        from botocore.exceptions import HTTPClientError, NoCredentialsError
 
         name = self._name(key)
         try:
@@ -204,7 +208,7 @@ def _refused(verb: str, name: str, response: Any) -> SlipwayError:
     said = f"{code}: {response.get('Error', {}).get('Message', '')}"
     if code in _NOT_FOUND:
         return PermanentError(
-            f"there is no {name}", code="no-such-key", hint="list the prefix to see what is there"
+            f"there is no {name}", code="object-missing", hint="list the prefix to see what is there"
         )
     if code in _TRANSIENT or status >= 500 or status == 429:
         return TransientError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import httpx
@@ -10,7 +11,8 @@ from slipway.core.errors import PermanentError, TransientError
 from slipway.core.service import ServerKind
 
 # Gauge(s) whose sum is the number of requests a server works on.
-# Sources: vllm docs/usage/metrics.md; llama.cpp tools/server/README.md; triton docs/user_guide/metrics.md.
+# Sources: vllm docs/usage/metrics.md; llama.cpp tools/server/README.md;
+# triton docs/user_guide/metrics.md.
 _GAUGES: Mapping[ServerKind, tuple[str, ...]] = {
     ServerKind.SIMULATED: ("vllm:num_requests_running", "vllm:num_requests_waiting"),
     ServerKind.VLLM: ("vllm:num_requests_running", "vllm:num_requests_waiting"),
@@ -53,20 +55,29 @@ def open_requests(page: str, gauges: Sequence[str], *, source: str) -> int:
     """Return the sum of the gauges in a Prometheus text page.
 
     Raises:
-        PermanentError: a gauge is missing; no data is not zero.
+        PermanentError: a gauge is missing or no finite number; no data is not zero.
     """
     total = 0.0
     for gauge in gauges:
         values = [
-            float(line.rsplit(" ", 1)[1])
+            _value(line)
             for line in page.splitlines()
             if line.startswith((f"{gauge} ", f"{gauge}{{"))
         ]
-        if not values:
+        if not values or not all(math.isfinite(value) for value in values):
             raise PermanentError(
-                f"{source} has no metric {gauge}",
+                f"{source} has no figure for metric {gauge}",
                 code="metric-missing",
-                hint="check the server's version; the names expected are in slipway/adapters/server_metrics.py",
+                hint="check the server's version against slipway/adapters/server_metrics.py",
             )
         total += sum(values)
     return round(total)
+
+
+def _value(line: str) -> float:
+    # NAME{labels} VALUE [TIMESTAMP]: Prometheus text format; a label's value may hold spaces.
+    _, _, rest = line.rpartition("}") if "{" in line else line.partition(" ")
+    try:
+        return float(rest.split()[0])
+    except (ValueError, IndexError):
+        return math.nan

@@ -125,7 +125,9 @@ def _problem(path: Path, error: dict[str, Any]) -> str:
         case "too_short":
             return f"{path}: {field}: must name at least one"
         case _:
-            message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            message = error["msg"]
+            for prefix in ("Value error, ", "Input ", "String "):
+                message = message.removeprefix(prefix)
             given = error["input"]
             shown = f" (is {given!r})" if isinstance(given, str | int | float) else ""
             return f"{path}: {field}: {message}{shown}"

@@ -108,8 +108,9 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)]
-Label = Annotated[str, _matching(_LABEL, "lower-case letters, digits and inner hyphens")]
-Name = Annotated[Label, Field(max_length=_LONGEST_NAME)]
+_is_label = _matching(_LABEL, "lower-case letters, digits and inner hyphens")
+Label = Annotated[str, _is_label]
+Name = Annotated[str, Field(max_length=_LONGEST_NAME), _is_label]
 Host = Annotated[str, Field(max_length=253), _matching(_DOMAIN, "a host name in lower case")]
 PathPrefix = Annotated[str, _matching(r"/[^\s?#]*", "a path that begins with /")]
 ModelName = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,16 +17,14 @@ Service = Annotated[str, typer.Argument(help="name of a file in deployments/serv
 
 
 def settings() -> Settings:
-    """Return the settings of the environment, else those of the running sandbox of this user."""
-    import os
-
-    from slipway.sandbox.environment import client_environment
+    """Return the settings of the environment, else those of this user's sandbox."""
     from slipway.sandbox.home import SandboxHome
 
     home = SandboxHome.default()
     if not os.environ.get("SLIPWAY_REGISTRY") and home.kubeconfig.exists():
-        for name, value in client_environment(home).items():
-            os.environ.setdefault(name, value)
+        from slipway.cli.sandbox_start import adopt_environment
+
+        adopt_environment(home)
     return from_environment()
 
 
@@ -35,6 +34,8 @@ def release(
 ) -> None:
     """Release a model version to a service; running it twice equals once."""
     settings()
+    # The stages are told by tasks.progress; the orchestrator's own lines would say them twice.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     from flows.release import release as flow
 
     outcome = flow(service, version)
@@ -85,10 +86,19 @@ def register(
     typer.echo(f"{version.model} version {version.version}: {len(version.files)} files")
 
 
+def demo() -> None:
+    """Show it all: a sandbox, a real model, three releases, one refused, users meanwhile."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    from slipway.cli.demo import run_demo
+
+    raise typer.Exit(run_demo())
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(release)
     app.command()(status)
     app.command()(install)
+    app.command()(demo)
     app.add_typer(service_app, name="service")
     app.add_typer(model_app, name="model")

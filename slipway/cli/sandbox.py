@@ -32,13 +32,13 @@ _FOLLOW_POLL_S = 0.2
 @app.command()
 def up() -> None:
     """Start the sandbox and wait until all of it is ready; running twice equals once."""
-    from slipway.sandbox import lifecycle
+    from slipway.cli.sandbox_start import start
     from slipway.sandbox.parts import gateway
 
     home = _home()
-    progress = _clock()
+    progress = clock()
     progress(f"sandbox in {home.root}")
-    lifecycle.up(home, progress)
+    start(home, progress)
     progress("ready")
     print(f"\nmodels     {gateway.url(home)}")
     print("all of it  slipway sandbox status")
@@ -61,8 +61,8 @@ def status() -> None:
     console.print(_table(now), f"{home.root}: {now.state}")
     for part in now.broken:
         console.print(f"\n[red]{part.name}[/] {part.reason}; the end of its log:")
-        for line in part.last_lines:
-            console.print(f"    {line}", markup=False, highlight=False)
+        # Not through the console: it would break long lines.
+        print("\n".join(f"    {line}" for line in part.last_lines))
     if now.state != "ready":
         raise typer.Exit(NOT_RUNNING)
 
@@ -114,7 +114,7 @@ def down() -> None:
     from slipway.sandbox import lifecycle
 
     home = _home()
-    progress = _clock()
+    progress = clock()
     killed = lifecycle.down(home)
     progress(f"stopped; {killed} processes outlived the orderly stop and were killed")
 
@@ -137,7 +137,7 @@ def _home() -> SandboxHome:
     return SandboxHome.default()
 
 
-def _clock() -> Callable[[str], None]:
+def clock() -> Callable[[str], None]:
     """Return a printer of lines that start with the seconds since now."""
     started_s = time.monotonic()
 

@@ -15,10 +15,11 @@ def bake_evidence(
 ) -> tuple[Evidence, ...]:
     """Return the error rate of the users' requests that `slot` served.
 
-    Formula: 100 × failed or truncated requests / all requests of users on the slot. NaN without any.
+    Formula: 100 × failed or truncated / all requests of users on the slot. NaN without any.
 
     Args:
         rows: the gateway's rows of the service.
+        slot: the new slot.
         since_ns: begin of the bake, Unix time.
         now_ns: Unix time.
     """

@@ -16,6 +16,7 @@ def promotion_refusal(
     digest of the record.
 
     Args:
+        record: of the release.
         observed: the candidate's Deployment, read just now.
         replicas: how many ready pods the service needs for all its users.
     """
@@ -50,6 +51,7 @@ def route_after_rollback(record: ReleaseRecord, *, keep: bool) -> Route:
     """Return the route that gives the users back to the slot that served before.
 
     Args:
+        record: of the release.
         keep: keep the candidate known to the gateway, because streams to it are still open.
     """
     subsets = frozenset({record.candidate}) if keep else frozenset()

@@ -1,8 +1,8 @@
 """One release: its record, how the record changes, and what may follow.
 
-The record is the truth: it lives in the cluster, guarded by the object's resourceVersion. Each stage
-writes its intent (`begin`), acts, reads back, and writes what it proved (`advance`). Killed at any line,
-a rerun finds here where to go on.
+The record is the truth: it lives in the cluster, guarded by the object's resourceVersion. Each
+stage writes its intent (`begin`), acts, reads back, and writes what it proved (`advance`). Killed
+at any line, a rerun finds here where to go on.
 """
 
 from __future__ import annotations
@@ -219,7 +219,10 @@ def admit(request: Request, record: ReleaseRecord | None, *, token: str, now_ns:
     """Decide what a request means, given the service's record. The caller holds the lease.
 
     Args:
+        request: what is asked for.
+        record: of the service's last release, None when there was none.
         token: a fresh random value for the preview header.
+        now_ns: Unix time.
 
     Raises:
         ConflictError: another version's release is unfinished.
@@ -230,7 +233,8 @@ def admit(request: Request, record: ReleaseRecord | None, *, token: str, now_ns:
         if record.version == request.version:
             return Resume(record=record)
         raise ConflictError(
-            f"release {record.release_id} of service {record.service} is unfinished (phase {record.phase})",
+            f"release {record.release_id} of service {record.service} is unfinished "
+            f"(phase {record.phase})",
             code="release-unfinished",
             hint=f"finish it first: slipway release {record.service} {record.version}",
         )

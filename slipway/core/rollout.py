@@ -120,7 +120,9 @@ def judge_rollout(
     """Return whether the rollout of `generation` is ready, under way or failed.
 
     Args:
+        observed: the slot's Deployment as it is now.
         generation: `metadata.generation` of the apply response; older conditions are stale.
+        patience: for conditions that may pass.
     """
     if observed.observed_generation < generation:
         return _progressing("the Deployment controller has not seen the change yet")

@@ -12,7 +12,7 @@ PREVIEW_HEADER = "x-slipway-preview"
 """Request header whose secret value, random per release, reaches the candidate."""
 
 PURPOSE_HEADER = "x-slipway-purpose"
-"""Request header that marks traffic of ours (smoke, warm-up, benchmark, probe): never counted as users'."""
+"""Request header that marks traffic of ours (smoke, benchmark, probe): never counted as users'."""
 
 ROUTE_HEADER = "x-slipway-route"
 """Response header with the revision of the route that served a request."""
@@ -118,6 +118,8 @@ def all_to(service: str, slot: Slot, *, subsets: frozenset[Slot] = frozenset()) 
     """Return the route that gives every user to `slot`.
 
     Args:
+        service: whose route it is.
+        slot: who gets the users.
         subsets: further slots that stay known to the gateway because they are still warm.
     """
     return Route(

@@ -1,4 +1,4 @@
-"""A service: one model endpoint that users call, as its file in `deployments/services/` states it."""
+"""A service: one model endpoint that users call, as its file states it."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class AccessRow:
     @property
     def itl_us(self) -> float | None:
         """Mean time between output events: token_span_us / (token_events − 1); None below two."""
-        if self.token_events < 2:  # noqa: PLR2004  # an interval needs two events
+        if self.token_events < 2:  # an interval needs two events
             return None
         return self.token_span_us / (self.token_events - 1)
 

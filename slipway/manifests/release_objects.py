@@ -179,7 +179,7 @@ def release_event(
 
 
 def involved_object(service: str, namespace: str) -> Object:
-    """Return the reference that makes `kubectl describe configmap` show a release's events."""
+    """Return the reference by which `kubectl events --for configmap/NAME` finds the events."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -1,9 +1,9 @@
 """Istio's route objects of a service, from a `Route` and back again.
 
 Facts these shapes rest on: `spec.http` and `spec.subsets` are atomic lists in Istio's CRDs, so one
-writer owns them whole; a timeout of `0s` means none, where Envoy's own default would cut a stream
-after 15 s; a route's response headers are set on its direct response too (istio/istio:
-pilot/pkg/networking/core/route/route.go).
+writer owns them whole; a rule without `timeout` has none (Istio then writes 0 s, where Envoy's own
+default of 15 s would cut a stream; the CRD refuses a written `0s`); a route's response headers are
+set on its direct response too (istio/istio: pilot/pkg/networking/core/route/route.go).
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ PREVIEW_RULE = "preview"
 USERS_RULE = "users"
 """Name of the rule of everybody else."""
 
-_NO_TIMEOUT = "0s"
 _UNRELEASED = "no version of this model has been released yet\n"
 
 
@@ -165,7 +164,6 @@ def _preview_rule(spec: ServiceSpec, route: Route, preview: Preview) -> Object:
         "match": [{**match, "headers": header} for match in _path_matches(spec)],
         "headers": _response_header(ROUTE_HEADER, route.revision),
         "route": [_destination(spec, preview.slot)],
-        "timeout": _NO_TIMEOUT,
         # The candidate is being judged: a retry would hide what users would have seen.
         "retries": {"attempts": 0},
     }
@@ -182,7 +180,6 @@ def _users_rule(spec: ServiceSpec, route: Route) -> Object:
     return {
         **rule,
         "route": _weighted(spec, route.shares),
-        "timeout": _NO_TIMEOUT,
         # Only what no server can have begun to answer: a repeated generation would be paid twice.
         "retries": {"attempts": 2, "retryOn": "connect-failure,refused-stream"},
     }

@@ -1,8 +1,9 @@
 """Build the control plane of the sandbox once, from pinned Go modules, and keep it in a cache.
 
-The binary (etcd, Kubernetes, istiod, an OCI registry) is named by the hash of everything it is made
-from, so an unchanged checkout never builds twice. A build takes about eight minutes on two cores the
-first time, and seconds after a change of our own Go files (Go keeps its own cache).
+The binary (etcd, Kubernetes, istiod, an OCI registry) lies in a folder named by the hash of
+everything it is made from, so an unchanged checkout never builds twice. A build takes about eight
+minutes on two cores the first time, and seconds after a change of our own Go files (Go keeps its
+own cache).
 
 `python -m slipway.sandbox.build` builds it and prints its path.
 """
@@ -75,7 +76,7 @@ def control_plane(progress: Progress) -> Path:
     if (folder / BINARY_NAME).exists():
         os.utime(folder)
         return folder / BINARY_NAME
-    with _lock(cache, folder, progress):
+    with _lock(cache, progress):
         if not (folder / BINARY_NAME).exists():
             _build_into(folder, toolchain, progress)
         _forget_unused(cache, folder)
@@ -104,7 +105,7 @@ def cache_key(sources: Mapping[str, bytes], go_version: str) -> str:
 
 
 def find_go(search_path: str) -> Toolchain:
-    """Return Go from `search_path` if it is new enough, else the packaged one (maybe not installed)."""
+    """Return Go from `search_path` if it is new enough, else the packaged one, installed or not."""
     found = shutil.which("go", path=search_path)
     if found:
         version = _run_text([found, "env", "GOVERSION"])
@@ -219,9 +220,10 @@ def _build_into(folder: Path, toolchain: Toolchain, progress: Progress) -> None:
 
 def _compile(program: Path, output: Path, progress: Progress) -> None:
     flags = ["-trimpath", "-buildvcs=false", f"-ldflags={link_flags(_go_mod())}"]
-    progress("control plane: fetching Go modules (first time: about 8 minutes in all on 2 cores)")
+    progress("control plane: fetching Go modules")
     listed = _go(program, "list", *flags, "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}", ".")
     total = sum(1 for line in listed.splitlines() if line)
+    progress(f"control plane: compiling {total} packages (all 3,600: 8 minutes on 2 cores)")
     started, shown = time.monotonic(), 0.0
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     command = [str(program), "build", "-v", *flags, "-o", str(output), "."]
@@ -325,7 +327,7 @@ def _install_go(progress: Progress) -> Path:
 
 
 @contextlib.contextmanager
-def _lock(cache: Path, folder: Path, progress: Progress) -> Iterator[None]:
+def _lock(cache: Path, progress: Progress) -> Iterator[None]:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as file:
         try:
@@ -340,9 +342,9 @@ def _forget_unused(cache: Path, keep: Path) -> None:
     oldest = time.time() - _UNUSED_DAYS * _SECONDS_PER_DAY
     for folder in cache.iterdir():
         abandoned = folder.name.startswith(".building-")
-        if folder.is_dir() and folder != keep:
-            if abandoned or folder.stat().st_mtime < oldest:
-                shutil.rmtree(folder, ignore_errors=True)
+        unused = folder.is_dir() and folder.stat().st_mtime < oldest
+        if folder != keep and (abandoned or unused):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_text(command: list[str]) -> str:
@@ -353,12 +355,17 @@ def _run_text(command: list[str]) -> str:
 def main() -> int:
     """Build the control plane and print its path; exit code 1 when that fails."""
     try:
-        binary = control_plane(lambda line: print(line, file=sys.stderr, flush=True))
+        binary = control_plane(_show)
     except SlipwayError as error:
-        print(error, file=sys.stderr)
+        _show(str(error))
         return 1
-    print(binary)
+    sys.stdout.write(f"{binary}\n")
     return 0
+
+
+def _show(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

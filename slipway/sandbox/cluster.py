@@ -189,12 +189,11 @@ def _address_policy() -> dict[str, Any]:
     Their processes listen at 127.100.a.b, but EndpointSlices refuse loopback addresses. Same length
     on purpose: the discovery relay replaces one by the other in Envoy's messages.
     """
-    shown = "replace('127.100.', '100.100.')"
-    patch = (
-        '[JSONPatch{op: "replace", path: "/status/podIP", '
-        f"value: object.status.podIP.{shown}}}, "
-        'JSONPatch{op: "replace", path: "/status/podIPs", '
-        f"value: object.status.podIPs.map(p, Object.status.podIPs{{ip: p.ip.{shown}}})}}]"
+    # One patch a field: a list of objects as a patch's value makes the API server panic (1.36.3).
+    shown = "object.status.podIP.replace('127.100.', '100.100.')"
+    patch = ", ".join(
+        f'JSONPatch{{op: "replace", path: "/status/{field}", value: {shown}}}'
+        for field in ("podIP", "podIPs/0/ip")
     )
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
@@ -214,11 +213,11 @@ def _address_policy() -> dict[str, Any]:
             "matchConditions": [
                 {
                     "name": "has-loopback-address",
-                    "expression": "has(object.status.podIP)"
+                    "expression": "has(object.status.podIP) && size(object.status.podIPs) == 1"
                     " && object.status.podIP.startsWith('127.100.')",
                 }
             ],
-            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": f"[{patch}]"}}],
             "failurePolicy": "Fail",
             "reinvocationPolicy": "Never",
         },

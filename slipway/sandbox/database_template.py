@@ -39,6 +39,7 @@ class DatabaseTemplate:
         """Put the migrated empty database at `database`, unless there already is one.
 
         Args:
+            database: path of the SQLite file.
             cache: folder of the templates; None is `slipway/databases` in the user's cache.
 
         Raises:

@@ -51,8 +51,8 @@ def up(home: SandboxHome, progress: Progress) -> SandboxStatus:
     home.create()
     with only_one(home):
         now = running(home)
-        if now and now.broken:
-            names = ", ".join(part.name for part in now.broken)
+        if now and (now.broken or now.state not in {"ready", "starting"}):
+            names = ", ".join(part.name for part in now.broken) or "the sandbox was stopping: it"
             progress(f"{names} no longer runs: starting again, the data stay")
             stop(home)
             now = None
@@ -156,7 +156,6 @@ def _start(home: SandboxHome, progress: Progress) -> None:
     if left:
         progress(f"ended {left} processes that an earlier run had left")
     _prepare(home, binary)
-    # Only the ports of parts that are known: others may belong to whatever was removed.
     _refuse_taken_ports(home)
     launch(home)
     progress("supervisor started")

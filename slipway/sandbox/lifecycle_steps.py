@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from slipway.core.errors import PermanentError, TransientError
 from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.supervisor_child import log_path
 from slipway.sandbox.supervisor_client import running
 from slipway.sandbox.supervisor_plan import PartState
 from slipway.sandbox.supervisor_status import PartStatus, SandboxStatus
@@ -103,8 +104,8 @@ def part_error(home: SandboxHome, part: PartStatus) -> PermanentError | Transien
     A part that ran out of time may make it on a quieter machine; one that ended by itself will not.
     """
     lines = "\n".join(f"    {line}" for line in part.last_lines) or "    (it wrote nothing)"
-    message = f"part {part.name} {part.reason}; the end of its log:\n{lines}"
-    hint = f"the whole log: slipway sandbox logs {part.name} ({home.logs / part.name}.log)"
+    message = f"part {part.name} {part.reason}"
+    hint = f"`slipway sandbox logs {part.name}` ({log_path(home, part.name)}) ends with:\n{lines}"
     if part.timed_out:
         return TransientError(message, code="sandbox-part-not-ready", hint=hint)
     return PermanentError(message, code="sandbox-part-failed", hint=hint)

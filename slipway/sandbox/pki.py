@@ -1,9 +1,9 @@
 """Who trusts whom in one sandbox: certificates, tokens, kubeconfigs.
 
-The API server knows its users by bearer tokens from one file; it proves itself, and is recognised by
-etcd and by the kubelets, by certificates of an authority that exists for this sandbox only. All files
-are readable by their owner only and are kept over restarts, because browsers, shells and kubeconfigs
-remember them.
+The API server knows its users by bearer tokens from one file; it proves itself, and is recognised
+by etcd and by the kubelets, by certificates of an authority that exists for this sandbox only. All
+files are readable by their owner only and are kept over restarts, because browsers, shells and
+kubeconfigs remember them.
 """
 
 from __future__ import annotations

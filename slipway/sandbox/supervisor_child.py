@@ -19,6 +19,9 @@ from slipway.sandbox.supervisor_status import ProcessId
 LARGEST_LOG_BYTES = 10_000_000
 """A log that is longer when its part starts is put aside as `NAME.log.1`."""
 
+PACKAGES = Path(__file__).parents[2]
+"""Folder that holds the package `slipway`: a checkout, or site-packages."""
+
 _LAST_LINES = 20
 _LAST_BYTES = 8_192
 
@@ -80,6 +83,8 @@ def environment(home: SandboxHome, part: Part) -> Mapping[str, str]:
         "HOME": str(home.data(part.name)),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
+        # A part that is a module of ours is this very version, installed or not.
+        "PYTHONPATH": str(PACKAGES),
         **part.environment,
         MARKER_VARIABLE: str(home.root),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
 from slipway.sandbox.supervisor import ALL_PARTS, MACHINE_LOCK
+from slipway.sandbox.supervisor_child import PACKAGES
 from slipway.sandbox.supervisor_process import is_alive, kill_processes_of, send
 from slipway.sandbox.supervisor_status import SandboxStatus, read_status, status_path
 
@@ -47,7 +49,7 @@ def launch(
             *(sys.executable, "-m", "slipway.sandbox.supervisor", "--home", str(home.root)),
             *("--parts", parts, "--machine-lock", machine_lock),
         ),
-        env={**os.environ, MARKER_VARIABLE: str(home.root)},
+        env={**os.environ, MARKER_VARIABLE: str(home.root), "PYTHONPATH": str(PACKAGES)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -94,8 +96,6 @@ def only_one(home: SandboxHome) -> Iterator[None]:
     Raises:
         ConflictError: another command is at it.
     """
-    import fcntl
-
     path = home.root / "command.lock"
     with path.open("a+") as file:
         try:

@@ -92,7 +92,7 @@ func (subpaths) PrepareSafeSubpath(s subpath.Subpath) (string, func(), error) {
 }
 
 // containerManager is upstream's stub with the size of the real disk, so that pods which ask for
-// ephemeral-storage can be scheduled.
+// ephemeral-storage can be scheduled, and without an error for every look at a pod's cgroup.
 type containerManager struct {
 	cm.ContainerManager
 	root string
@@ -108,4 +108,15 @@ func (c *containerManager) GetCapacity(isolation bool) v1.ResourceList {
 	}
 	size := resource.NewQuantity(int64(disk.Capacity), resource.BinarySI)
 	return v1.ResourceList{v1.ResourceEphemeralStorage: *size}
+}
+
+func (c *containerManager) NewPodContainerManager() cm.PodContainerManager {
+	return podCgroups{c.ContainerManager.NewPodContainerManager()}
+}
+
+// podCgroups says that no pod has a cgroup; upstream's stub says that it cannot tell.
+type podCgroups struct{ cm.PodContainerManager }
+
+func (podCgroups) GetPodCgroupConfig(*v1.Pod, v1.ResourceName) (*cm.ResourceConfig, error) {
+	return nil, nil
 }

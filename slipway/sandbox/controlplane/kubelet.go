@@ -12,6 +12,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/tools/record"
+	logsapi "k8s.io/component-base/logs/api/v1"
 	remote "k8s.io/cri-client/pkg"
 	"k8s.io/klog/v2"
 	kubeletapp "k8s.io/kubernetes/cmd/kubelet/app"
@@ -90,6 +91,9 @@ func (n *node) run(ctx context.Context) error {
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(server.FeatureGates); err != nil {
 		return err
 	}
+	if err := logsapi.ValidateAndApply(&server.Logging, utilfeature.DefaultFeatureGate); err != nil {
+		return err
+	}
 	dependencies, err := n.dependencies(ctx, server)
 	if err != nil {
 		return err
@@ -134,6 +138,8 @@ func (n *node) server() (*options.KubeletServer, error) {
 	c.PodLogsDir = n.podLogDir
 	c.VolumePluginDir = filepath.Join(n.rootDir, "flex")
 	c.ResolverConfig = ""
+	// The host resolves names; without an address here every pod would get a warning about it.
+	c.ClusterDNS, c.ClusterDomain = []string{"10.96.0.10"}, "cluster.local"
 	c.MaxOpenFiles = 8192
 	// No cgroups: the sandbox does not enforce limits, and says so.
 	c.CgroupsPerQOS, c.EnforceNodeAllocatable, c.CPUCFSQuota = false, nil, false

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -15,14 +14,41 @@ import (
 	cadvisorv2 "github.com/google/cadvisor/info/v2"
 )
 
-// machine answers what the kubelet asks cAdvisor, with the facts of this machine; it knows no
-// containers, because there are none.
+const (
+	wholeMachine       = "/"
+	nanosecondsPerTick = 10_000_000 // /proc counts in 1/100 s on every Linux
+)
+
+// machine answers what the kubelet asks cAdvisor, with the facts of this machine. Of containers it
+// knows the one that is the whole machine: there are no cgroups to ask about others.
 type machine struct{ root string }
 
 func (m *machine) Start() error { return nil }
 
-func (m *machine) ContainerInfoV2(string, cadvisorv2.RequestOptions) (map[string]cadvisorv2.ContainerInfo, error) {
-	return map[string]cadvisorv2.ContainerInfo{}, nil
+func (m *machine) ContainerInfoV2(name string, _ cadvisorv2.RequestOptions) (map[string]cadvisorv2.ContainerInfo, error) {
+	if name != wholeMachine {
+		return map[string]cadvisorv2.ContainerInfo{}, nil
+	}
+	total, available, err := memoryBytes()
+	if err != nil {
+		return nil, err
+	}
+	busy, err := busyNanoseconds()
+	if err != nil {
+		return nil, err
+	}
+	used := total - available
+	info := cadvisorv2.ContainerInfo{
+		Spec: cadvisorv2.ContainerSpec{
+			HasCpu: true, HasMemory: true, Memory: cadvisorv2.MemorySpec{Limit: total},
+		},
+		Stats: []*cadvisorv2.ContainerStats{{
+			Timestamp: time.Now(),
+			Cpu:       &cadvisor.CpuStats{Usage: cadvisor.CpuUsage{Total: busy}},
+			Memory:    &cadvisor.MemoryStats{Usage: used, WorkingSet: used},
+		}},
+	}
+	return map[string]cadvisorv2.ContainerInfo{name: info}, nil
 }
 
 func (m *machine) GetRequestedContainersInfo(string, cadvisorv2.RequestOptions) (map[string]*cadvisor.ContainerInfo, error) {
@@ -30,7 +56,7 @@ func (m *machine) GetRequestedContainersInfo(string, cadvisorv2.RequestOptions) 
 }
 
 func (m *machine) MachineInfo() (*cadvisor.MachineInfo, error) {
-	memory, err := memoryBytes()
+	memory, _, err := memoryBytes()
 	if err != nil {
 		return nil, err
 	}
@@ -78,19 +104,50 @@ func diskOf(path string) (cadvisorv2.FsInfo, error) {
 	}, nil
 }
 
-func memoryBytes() (uint64, error) {
-	file, err := os.Open("/proc/meminfo")
+// memoryBytes returns how much memory the machine has, and how much of it is available.
+func memoryBytes() (total, available uint64, err error) {
+	content, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	defer file.Close()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if value, found := strings.CutPrefix(lines.Text(), "MemTotal:"); found {
-			kib, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
-			return kib * 1024, err
+	for line := range strings.Lines(string(content)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		kib, err := strconv.ParseUint(fields[1], 10, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("/proc/meminfo: %q: %w", line, err)
+		}
+		switch fields[0] {
+		case "MemTotal:":
+			total = kib * 1024
+		case "MemAvailable:":
+			return total, kib * 1024, nil // it comes after MemTotal
 		}
 	}
-	return 0, fmt.Errorf("no MemTotal in /proc/meminfo")
+	return 0, 0, fmt.Errorf("/proc/meminfo has no MemAvailable")
+}
+
+// busyNanoseconds returns the processor time spent since the start: everything but idle and iowait.
+func busyNanoseconds() (uint64, error) {
+	fields := strings.Fields(firstLine("/proc/stat"))
+	if len(fields) < 9 {
+		return 0, fmt.Errorf("/proc/stat does not begin with the sum of all processors")
+	}
+	const idle, iowait, beforeGuests = 4, 5, 9
+	var ticks uint64
+	for i, field := range fields[:beforeGuests] {
+		if i == 0 || i == idle || i == iowait {
+			continue
+		}
+		value, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		ticks += value
+	}
+	return ticks * nanosecondsPerTick, nil
 }
 
 func firstLine(path string) string {

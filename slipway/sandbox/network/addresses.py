@@ -15,7 +15,8 @@ NODE_PREFIX = "127.100."
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _SHOWN = IPv4Network("100.100.0.0/16")
 _NODES = frozenset({"node-a", "node-b"})
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SERVICE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1035
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123
 _ENDPOINT = re.compile(rb"(?<![0-9.])100\.100\.(?=[0-9])")
 
 
@@ -85,7 +86,7 @@ def _named(name: str) -> Target | None:
     labels = name.split(".")
     if labels[2:] not in ([], ["svc"], ["svc", "cluster", "local"]):
         return None
-    if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):
+    if len(labels) < 2 or not _SERVICE.fullmatch(labels[0]) or not _NAMESPACE.fullmatch(labels[1]):
         return None
     return ServiceName(labels[0], labels[1])
 

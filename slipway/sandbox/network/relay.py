@@ -1,9 +1,9 @@
 """The discovery relay: Envoy on one side, istiod on the other, raw bytes between them.
 
-`python -m slipway.sandbox.network.relay --listen 127.0.0.1:PORT --upstream 127.0.0.1:PORT`
+    python -m slipway.sandbox.network.relay --listen 127.0.0.1:PORT --upstream 127.0.0.1:PORT
 
-A stock Envoy would dial pods at the addresses the API shows. The relay changes them in messages that
-carry endpoints, and nothing else; both methods of the aggregated discovery service pass.
+A stock Envoy would dial pods at the addresses the API shows. The relay changes them in messages
+that carry endpoints, and nothing else; both methods of the aggregated discovery service pass.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import ssl
 import time
@@ -194,7 +195,10 @@ def _client(config: dict[str, Any], folder: Path) -> httpx.AsyncClient:
 
 def _trust(cluster: dict[str, Any], user: dict[str, Any], folder: Path) -> ssl.SSLContext:
     trust = ssl.create_default_context()
-    if "certificate-authority" in cluster:
+    if "certificate-authority-data" in cluster:
+        authority = base64.b64decode(cluster["certificate-authority-data"])
+        trust.load_verify_locations(cadata=authority.decode())
+    elif "certificate-authority" in cluster:
         trust.load_verify_locations(cafile=str(folder / cluster["certificate-authority"]))
     elif cluster.get("insecure-skip-tls-verify"):
         trust.check_hostname = False
@@ -207,4 +211,7 @@ def _trust(cluster: dict[str, Any], user: dict[str, Any], folder: Path) -> ssl.S
 
 
 def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(entry for entry in entries if entry["name"] == name)
+    for entry in entries:
+        if entry["name"] == name:
+            return entry
+    raise KeyError(name)

@@ -1,7 +1,7 @@
 """The mesh's control plane: istiod, programming a stock Envoy.
 
-A stock Envoy lacks Istio's own filters, so istiod is told not to send them; it needs no certificates
-of istiod's authority, because everything stays on loopback.
+A stock Envoy lacks Istio's own filters, so istiod is told not to send them; it needs no
+certificates of istiod's authority, because everything stays on loopback.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def prepare(home: SandboxHome, access_log: Mapping[str, object]) -> None:
 
 
 def mesh(access_log: Mapping[str, object]) -> dict[str, object]:
-    """Return the MeshConfig of the sandbox (istio.io/latest/docs/reference/config/istio.mesh.v1alpha1)."""
+    """Return the sandbox's MeshConfig.
+
+    Source: istio.io/latest/docs/reference/config/istio.mesh.v1alpha1.
+    """
     return {
         # With mutual TLS an Envoy waits for a certificate service before it asks for listeners.
         "enableAutoMtls": False,

@@ -1,8 +1,8 @@
-"""The Kubernetes of the sandbox: etcd, API server, controllers, scheduler, two kubelets, a registry.
+"""The Kubernetes of the sandbox: etcd, API server, controllers, scheduler, kubelets, a registry.
 
-All of them are the upstream programs of one binary (`slipway.sandbox.build`). Flags and their reasons:
-`docs/design/` and the help of the programs themselves. What differs from a production cluster is
-what one machine without root forces: loopback addresses, no leader election, no cgroups.
+All of them are the upstream programs of one binary (`slipway.sandbox.build`). What differs from a
+production cluster is what one machine without root forces: loopback addresses, no leader election,
+no cgroups.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ def _etcd(home: SandboxHome, binary: Path) -> Part:
         # Its client shows the server's certificate, which is not one of a client.
         "--enable-grpc-gateway=false",
         "--auto-compaction-retention=10m",
+        # A single member waits this long before it elects itself; the default is 1,000.
+        "--election-timeout=500",
         "--log-level=warn",
     )
     # No --unsafe-no-fsync: what was written survives kill -9 of everything.

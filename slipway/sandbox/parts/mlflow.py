@@ -1,8 +1,8 @@
 """The model registry of the sandbox: MLflow's server, one process, files in the object store.
 
-`mlflow server` starts a second process for its web workers and keeps itself beside it (80 MB). Here the
-same ASGI application runs in one: the variables below are what `mlflow server` hands to it
-(mlflow 3.17, `mlflow/server/__init__.py:_run_server`; the contract test starts it like this).
+`mlflow server` starts a second process for its web workers and stays beside it. Here the same ASGI
+application runs in one: the variables below are what `mlflow server` hands to it (mlflow 3.17,
+`mlflow/server/__init__.py:_run_server`; the contract test starts it like this).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The loopback network: the egress proxy (to pods and services) and the discovery relay (to Envoy)."""
+"""The loopback network: the egress proxy (to pods and services), the discovery relay (to Envoy)."""
 
 from __future__ import annotations
 

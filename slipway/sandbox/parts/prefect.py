@@ -1,4 +1,4 @@
-"""The orchestrator of the sandbox: Prefect's server and a process worker (facts: research prefect.md).
+"""The orchestrator of the sandbox: Prefect's server and a process worker.
 
 The worker starts every flow run as a process of its own, with the worker's environment.
 """

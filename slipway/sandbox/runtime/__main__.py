@@ -102,7 +102,8 @@ async def serve(options: Options) -> None:
     server.add_insecure_port(f"unix:{options.socket}")
     await server.start()
     trouble = f"; NOT READY: {engine.trouble}" if engine.trouble else ""
-    print(f"{options.node}: serving CRI on {options.socket}{trouble}", flush=True)
+    sys.stdout.write(f"{options.node}: serving CRI on {options.socket}{trouble}\n")
+    sys.stdout.flush()
     await stop.wait()
     await server.stop(grace=0.5)
     await engine.stop_everything(options.grace_s)

@@ -1,6 +1,6 @@
 """Reading from an OCI registry, every byte checked against the digest that named it.
 
-Source: OCI distribution-spec 1.1, "Pulling manifests" and "Pulling blobs". Plain http, loopback only.
+Source: OCI distribution-spec 1.1, "Pulling manifests" and "Pulling blobs". Plain http, on loopback.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import signal
 import time
@@ -178,7 +177,8 @@ class Engine:
             created_at_ns=time.time_ns(),
         )
         folder = self.store.folder(fresh.id)
-        process = process_of(fresh, pod, image, self.images.tree(image), folder, self._host)
+        tree = self.images.tree(image)
+        process = process_of(fresh, pod=pod, image=image, tree=tree, folder=folder, host=self._host)
         self.store.save_container(fresh)
         (folder / "scratch").mkdir()
         (folder / "spec.json").write_text(json.dumps(asdict(process)))
@@ -332,7 +332,7 @@ class Engine:
         log = self.log_path(container)
         self._keepers[container_id].send(signal.SIGUSR1)
         deadline_s = time.monotonic() + _REOPEN_TIMEOUT_S
-        while log and not os.path.exists(log):
+        while log and not Path(log).exists():
             if time.monotonic() > deadline_s:
                 raise PermanentError(
                     f"log {log} was not opened again",

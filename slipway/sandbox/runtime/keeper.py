@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -76,10 +77,8 @@ class Keeper:
 
     def _end(self) -> None:
         self.forget()
-        try:
+        with contextlib.suppress(ChildProcessError):  # adopted: its present parent reaps it
             os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            pass  # adopted: its present parent reaps it
         self.ended.set()
         self._on_end()
 
@@ -104,7 +103,7 @@ async def start_keeper(folder: Path, environment: Mapping[str, str]) -> Started:
         PermanentError: the process could not be started; code `start-failed`.
     """
     read, write = os.pipe()
-    with open(folder / "keeper.log", "ab") as log:
+    with (folder / "keeper.log").open("ab") as log:
         child = subprocess.Popen(
             keeper_command("run", str(folder), str(write)),
             env=dict(environment),
@@ -168,7 +167,7 @@ def start_ticks(pid: int) -> int:
 
 
 def read_ending(folder: Path) -> Ending | None:
-    """Return how the container in `folder` ended; None when its keeper was killed before it knew."""
+    """Return how the container in `folder` ended; None when its keeper was killed before."""
     try:
         fields = json.loads((folder / "exit.json").read_text())
     except FileNotFoundError:

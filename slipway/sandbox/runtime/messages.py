@@ -1,6 +1,6 @@
 """The messages of CRI, made from `api.proto` when the module is loaded: no generated code is kept.
 
-Everything here is untyped (`Any`): the one place where that is so is the border to gRPC, `service.py`.
+They are untyped (`Any`); only the border to gRPC, `service.py` and `translate.py`, sees them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 from slipway.core.errors import InputError
 from slipway.sandbox.runtime.model import Container, Image, Mount, Pod
 
+_HOME = "/tmp"  # noqa: S108 - the container's own, not this machine's
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -54,7 +55,7 @@ class Process:
 
 
 def process_of(
-    container: Container, pod: Pod, image: Image, tree: Path, folder: Path, host: Host
+    container: Container, *, pod: Pod, image: Image, tree: Path, folder: Path, host: Host
 ) -> Process:
     """Return the process of a container.
 
@@ -113,7 +114,7 @@ def arguments(container: Container, image: Image) -> tuple[str, ...]:
 
 def environment(container: Container, image: Image, pod: Pod, host: Host) -> dict[str, str]:
     """Return the whole environment: nothing of the runtime's own leaks in (no proxies)."""
-    env = {"PATH": _DEFAULT_PATH, "HOME": "/tmp", "PYTHONNOUSERSITE": "1"}  # the /tmp inside
+    env = {"PATH": _DEFAULT_PATH, "HOME": _HOME, "PYTHONNOUSERSITE": "1"}
     if not pod.host_network and pod.hostname:
         env["HOSTNAME"] = pod.hostname
     env |= dict(_split(image.env)) | dict(container.env)

@@ -267,15 +267,20 @@ def _answering(name: str, verb: Verb) -> Callable[[Any, Any], Awaitable[Any]]:
         except SlipwayError as error:
             code = status_code(error)
             if code is not grpc.StatusCode.NOT_FOUND:
-                print(f"{name}: {error.message} [{error.code}]", file=sys.stderr, flush=True)
+                _log(f"{name}: {error.message} [{error.code}]")
             await context.abort(code, f"{error.message}; {error.hint}")
         except asyncio.CancelledError:
             raise
         except OSError as error:
-            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            _log(f"{name}: {error}")
             await context.abort(grpc.StatusCode.INTERNAL, f"{name}: {error}")
 
     return answer
+
+
+def _log(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def status_code(error: SlipwayError) -> Any:

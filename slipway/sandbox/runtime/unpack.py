@@ -75,16 +75,7 @@ def merge_layers(layers: Sequence[Path], target: Path) -> None:
 def _merge(source: Path, target: Path) -> None:
     with os.scandir(source) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
-    names = [entry.name for entry in entries]
-    if _OPAQUE in names:
-        for name in os.listdir(target):
-            _clear(target / name)
-    for name in names:
-        if name.startswith(_WHITEOUT) and name != _OPAQUE:
-            hidden = name[len(_WHITEOUT) :]
-            if hidden in ("", ".", ".."):
-                raise _outside(name)
-            _clear(target / hidden)
+    _white_out([entry.name for entry in entries], target)
     for entry in entries:
         if entry.name.startswith(_WHITEOUT):
             continue
@@ -95,6 +86,19 @@ def _merge(source: Path, target: Path) -> None:
         else:
             _clear(place)
             os.link(entry.path, place, follow_symlinks=False)
+
+
+def _white_out(names: Sequence[str], target: Path) -> None:
+    """Remove from the lower layers what the markers of one folder hide."""
+    if _OPAQUE in names:
+        for path in tuple(target.iterdir()):
+            _clear(path)
+    for name in names:
+        if name.startswith(_WHITEOUT) and name != _OPAQUE:
+            hidden = name.removeprefix(_WHITEOUT)
+            if hidden in {"", ".", ".."}:
+                raise _outside(name)
+            _clear(target / hidden)
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -124,7 +128,7 @@ def _make_folder(path: Path, mode: int) -> None:
 
 
 def _write_file(path: Path, source: IO[bytes], member: tarfile.TarInfo) -> None:
-    with open(path, "xb") as file:
+    with path.open("xb") as file:
         shutil.copyfileobj(source, file, _CHUNK_BYTES)
     path.chmod(member.mode & 0o777 | 0o400)
     os.utime(path, (member.mtime, member.mtime))

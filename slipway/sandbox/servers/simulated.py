@@ -142,8 +142,10 @@ class Generation:
             self._send_whole()
             return
         truth = self._truth
-        self._connection.write_chunk(self._events.token(self._answer.token(truth.tokens)))
+        event = self._events.token(self._answer.token(truth.tokens))
+        # Stamped before it is written, so that no client can have seen it earlier.
         now_ns = time.monotonic_ns()
+        self._connection.write_chunk(event)
         if truth.first_ns is None or truth.last_ns is None:
             truth.first_ns = now_ns
             first_s = (now_ns - truth.received_ns) / 1e9
@@ -175,8 +177,8 @@ class Generation:
         self._connection.start_sized(api.JSON_TYPE, len(body), echo)
         truth.tokens = self._stop_at
         cut = self._fate is Fate.TRUNCATE
-        self._connection.write(body[: len(body) // 2] if cut else body)
         truth.first_ns = truth.last_ns = time.monotonic_ns()
+        self._connection.write(body[: len(body) // 2] if cut else body)
         self._server.metrics.time_to_first_token.observe((truth.first_ns - truth.received_ns) / 1e9)
         if cut:
             self._truncate()

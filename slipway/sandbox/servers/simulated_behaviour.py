@@ -19,6 +19,8 @@ FILE_NAME = "simulated.json"
 
 DEFAULT_ANSWERS: Mapping[str, str] = {
     "ping": "pong",
+    "marco": "polo",
+    "knock knock": "who's there?",
     "What is the capital of France?": "The capital of France is Paris.",
     "What is two plus two?": "Two plus two is 4.",
     "What colour is the sky?": "The sky is blue.",

@@ -1,0 +1,24 @@
+"""Carries out one benchmark in this process: the order on standard input, the table on standard output."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+
+from slipway.bench.engine import drive
+from slipway.bench.table import order_from_json, to_json
+
+
+def main() -> None:
+    """Read the order, drive the load, write the table."""
+    target, plan, run_id = order_from_json(sys.stdin.read())
+    # A full collection would stand in the middle of somebody's time to first token.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    sys.stdout.write(to_json(asyncio.run(drive(target, plan, run_id=run_id))))
+
+
+if __name__ == "__main__":
+    main()

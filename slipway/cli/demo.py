@@ -1,0 +1,230 @@
+"""`slipway demo`: everything Slipway does for one release, on real parts, in a few minutes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from slipway.core.errors import PermanentError, SlipwayError
+from slipway.sandbox.home import SandboxHome
+
+_QUESTION = "What is the capital of France? Answer with one word."
+_SMOLLM_USERS_PER_S = 0.4
+_SIMULATED_USERS_PER_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRow:
+    """One release of the closing table."""
+
+    service: str
+    version: str
+    expected: str
+    outcome: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsersRow:
+    """What the users of one service saw, counted by themselves."""
+
+    service: str
+    requests: int
+    failed: int
+    truncated: int
+
+
+@dataclass(slots=True)
+class Demo:
+    """What the demo has seen so far."""
+
+    home: SandboxHome
+    console: Console
+    releases: list[ReleaseRow] = field(default_factory=list)
+    users: list[UsersRow] = field(default_factory=list)
+
+    @property
+    def went_as_said(self) -> bool:
+        """Whether every release ended as expected and no user was failed."""
+        as_said = all(row.outcome == row.expected for row in self.releases)
+        unharmed = all(row.failed == row.truncated == 0 < row.requests for row in self.users)
+        return as_said and unharmed and len(self.users) > 0
+
+
+def run_demo() -> int:
+    """Run the whole demo; returns the exit code: 0 only if all went as said."""
+    from slipway.cli.sandbox import clock
+    from slipway.cli.sandbox_start import start
+
+    demo = Demo(home=SandboxHome.default(), console=Console(highlight=False))
+    began = time.monotonic()
+    _title(demo, "1  A sandbox: Kubernetes, Istio, S3, MLflow and Prefect on this machine")
+    start(demo.home, clock())
+    _title(demo, "2  smollm: a real language model, three versions, real answers")
+    _smollm(demo)
+    _title(demo, f"3  simulated: version 2 under {_SIMULATED_USERS_PER_S:.0f} streams a second")
+    _simulated(demo)
+    _title(demo, f"What happened in {time.monotonic() - began:.0f} s")
+    _closing(demo)
+    return 0 if demo.went_as_said else 1
+
+
+def _smollm(demo: Demo) -> None:
+    from slipway.sandbox.weights import cache_folder, make_variants
+
+    demo.console.print("making three versions of SmolLM2-135M: Q4_1, Q8_0, and damaged weights")
+    folders = make_variants(cache_folder() / "smollm")
+    versions = _registered("smollm", folders)
+    _release(demo, "smollm", versions[0], expected="done")
+    _ask(demo)
+    with _users(demo, "smollm", rate=_SMOLLM_USERS_PER_S):
+        _release(demo, "smollm", versions[1], expected="done")
+        _release(demo, "smollm", versions[2], expected="rolled_back")
+    _ask(demo)
+
+
+def _simulated(demo: Demo) -> None:
+    from slipway.sandbox.weights import simulated_version
+
+    answers = {"ping": "pong", "marco": "polo", "knock knock": "who's there?"}
+    with tempfile.TemporaryDirectory(prefix="slipway-demo-") as name:
+        folders = tuple(
+            simulated_version(Path(name) / f"v{n}", ttft_ms=40 - 10 * n, gap_ms=8, answers=answers)
+            for n in (1, 2)
+        )
+        versions = _registered("simulated", folders)
+    _release(demo, "simulated", versions[0], expected="done")
+    with _users(demo, "simulated", rate=_SIMULATED_USERS_PER_S):
+        _release(demo, "simulated", versions[1], expected="done")
+
+
+def _registered(model: str, folders: tuple[Path, ...]) -> tuple[str, ...]:
+    """Register the folders as versions, unless the registry has them from a former demo."""
+    from slipway.bootstrap import registry
+    from slipway.settings import from_environment
+
+    store = registry(from_environment())
+    return tuple(store.register(model, folder).version for folder in folders)
+
+
+def _release(demo: Demo, service: str, version: str, *, expected: str) -> None:
+    from flows.release import release
+
+    began = time.monotonic()
+    demo.console.print(f"\n[bold]release {service} version {version}[/]")
+    try:
+        result = release(service, version)
+        outcome, reason = result["outcome"], result["reason"]
+    except SlipwayError as error:
+        outcome, reason = "rolled_back", error.message
+        if error.code in {"release-running", "release-unfinished"}:
+            outcome = error.code
+    seconds = time.monotonic() - began
+    demo.releases.append(
+        ReleaseRow(
+            service=service,
+            version=version,
+            expected=expected,
+            outcome=outcome,
+            reason=reason,
+            seconds=seconds,
+        )
+    )
+
+
+def _ask(demo: Demo) -> None:
+    answer = httpx.post(
+        f"{os.environ['SLIPWAY_GATEWAY_URL']}/v1/chat/completions",
+        headers={"Host": "smollm.localhost"},
+        json={
+            "model": "smollm",
+            "messages": [{"role": "user", "content": _QUESTION}],
+            "max_tokens": 16,
+            "temperature": 0,
+        },
+        timeout=60,
+        trust_env=False,
+    )
+    answer.raise_for_status()
+    text = answer.json()["choices"][0]["message"]["content"].strip()
+    slot = answer.headers.get("x-slipway-slot")
+    demo.console.print(f"\n  you    {_QUESTION}\n  smollm {text}   (slot {slot})")
+
+
+@contextmanager
+def _users(demo: Demo, service: str, *, rate: float) -> Iterator[None]:
+    """Have users stream from the service meanwhile; count what they saw."""
+    from slipway.bench.users import read_summary
+
+    with tempfile.TemporaryDirectory(prefix="slipway-users-") as folder:
+        ledger = Path(folder) / "ledger.jsonl"
+        command = [
+            *(sys.executable, "-m", "slipway.bench.users", "--out", str(ledger)),
+            *("--url", os.environ["SLIPWAY_GATEWAY_URL"], "--host", f"{service}.localhost"),
+            *("--model", service, "--rate", str(rate)),
+        ]
+        process = subprocess.Popen(command)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=120)
+        summary = read_summary(ledger)
+    demo.users.append(
+        UsersRow(
+            service=service,
+            requests=summary.started,
+            failed=summary.failed,
+            truncated=summary.truncated,
+        )
+    )
+    if process.returncode != 0:
+        raise PermanentError(
+            f"the users of {service} ended with exit code {process.returncode}",
+            code="users-failed",
+            hint="run the demo again; if it stays, report it with the lines above",
+        )
+
+
+def _closing(demo: Demo) -> None:
+    releases = Table("service", "version", "outcome", "as expected", "seconds", "reason")
+    for row in demo.releases:
+        as_expected = "yes" if row.outcome == row.expected else f"no: {row.expected}"
+        releases.add_row(
+            row.service, row.version, row.outcome, as_expected, f"{row.seconds:.0f}", row.reason
+        )
+    seen = Table("users of", "requests", "failed", "truncated streams")
+    for users in demo.users:
+        seen.add_row(users.service, *map(str, (users.requests, users.failed, users.truncated)))
+    demo.console.print(releases)
+    demo.console.print(seen)
+    _addresses(demo.console.print)
+    verdict = "all went as said" if demo.went_as_said else "[red]not all went as said[/]"
+    demo.console.print(f"\n{verdict}; stop the sandbox with: make down")
+
+
+def _addresses(say: Callable[[str], None]) -> None:
+    env = os.environ
+    say(f"\nreleases   {env['PREFECT_UI_URL']}")
+    say(f"models     {env['MLFLOW_TRACKING_URI']}")
+    say(f"gateway    {env['SLIPWAY_GATEWAY_URL']} (Host: smollm.localhost)")
+    say(f"evidence   {env['AWS_ENDPOINT_URL']}/slipway-evidence/releases/")
+    say('shell      eval "$(.venv/bin/slipway sandbox env)"; kubectl -n serving get pods')
+
+
+def _title(demo: Demo, text: str) -> None:
+    demo.console.print()
+    demo.console.rule(text, align="left")

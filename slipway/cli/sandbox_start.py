@@ -1,0 +1,67 @@
+"""Starting the sandbox with all that a release needs: services installed, flows deployed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from slipway.bootstrap import install_services
+from slipway.core.errors import PermanentError
+from slipway.sandbox import lifecycle
+from slipway.sandbox.environment import client_environment, project_folder
+from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.lifecycle_steps import Step
+from slipway.settings import from_environment
+
+
+def start(home: SandboxHome, progress: Callable[[str], None]) -> None:
+    """Bring the sandbox up, then make this process one that talks to it."""
+    lifecycle.INSTALLS[:] = [_steps]
+    lifecycle.up(home, progress)
+    adopt_environment(home)
+
+
+def adopt_environment(home: SandboxHome) -> None:
+    """Give this process the settings of the sandbox; what the caller set stays."""
+    for name, value in client_environment(home).items():
+        if name != "PATH":
+            os.environ.setdefault(name, value)
+
+
+def _steps(home: SandboxHome) -> tuple[Step, ...]:
+    return (
+        Step("services", lambda: _install(home), needs=("cluster",)),
+        Step("deployments", lambda: _deploy(home), needs=("flows",)),
+    )
+
+
+def _install(home: SandboxHome) -> None:
+    install_services(from_environment({**os.environ, **client_environment(home)}))
+
+
+def _deploy(home: SandboxHome) -> None:
+    """Tell the orchestrator of the flows in prefect.yaml, unless it knows this very file."""
+    project = project_folder()
+    file = project / "prefect.yaml"
+    stamp = hashlib.sha256(f"{project}\n{file.read_text()}".encode()).hexdigest()
+    deployed = home.data("prefect") / "deployed"
+    if deployed.exists() and deployed.read_text() == stamp:
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=project,
+        env={**os.environ, **client_environment(home), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PermanentError(
+            f"prefect deploy failed: {(done.stdout + done.stderr)[-800:]}",
+            code="deploy-failed",
+            hint=f"run it by hand in {project}: prefect deploy --all",
+        )
+    deployed.write_text(stamp)

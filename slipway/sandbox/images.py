@@ -1,0 +1,117 @@
+"""The base images of the sandbox: a model server each, without a model.
+
+An image carries everything its process needs but the Python interpreter, its standard library and
+system libraries, which the sandbox's container runtime gives to every container.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import slipway
+from slipway.adapters.oci import ImageConfig, OciImageStore
+from slipway.core.errors import PermanentError
+from slipway.ports import Image
+from slipway.sandbox.home import SandboxHome
+
+SIMULATED = "slipway/simulated"
+LLAMA_CPP = "slipway/llama-cpp"
+BASE_TAG = "base"
+
+_SERVER_FOLDER = "/opt/server"
+_LLAMA_DISTRIBUTION = "xllamacpp"
+_PACKAGES = ("", "core", "sandbox", "sandbox/servers")
+_SHARED_MODULES = ("core/errors.py",)
+_SIMULATED_MODULES = (
+    "http1.py",
+    "openai_api.py",
+    "simulated.py",
+    "simulated_behaviour.py",
+    "simulated_metrics.py",
+)
+_LLAMA_MODULES = ("llama.py",)
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's name → Go's
+
+
+def push_bases(home: SandboxHome) -> tuple[Image, ...]:
+    """Push `slipway/simulated:base` and `slipway/llama-cpp:base` to the sandbox's registry.
+
+    May be repeated; what is there is not sent again.
+
+    Raises:
+        PermanentError: the distribution `xllamacpp` is not installed, or the registry refuses.
+        TransientError: the registry does not answer.
+    """
+    store = OciImageStore(f"http://127.0.0.1:{home.port('registry')}")
+    return (push_simulated(store), push_llama_cpp(store))
+
+
+def push_simulated(store: OciImageStore) -> Image:
+    """Push the image of the simulated server."""
+    layers = (server_files(_SIMULATED_MODULES),)
+    return store.push_image(SIMULATED, BASE_TAG, layers, _config("simulated"))
+
+
+def push_llama_cpp(store: OciImageStore) -> Image:
+    """Push the image of llama.cpp's server.
+
+    Raises:
+        PermanentError: the distribution `xllamacpp` is not installed.
+    """
+    layers = (_distribution_files(_LLAMA_DISTRIBUTION), server_files(_LLAMA_MODULES))
+    return store.push_image(LLAMA_CPP, BASE_TAG, layers, _config("llama"))
+
+
+def simulated_files() -> Mapping[str, Path]:
+    """Return all files of the simulated server's image, path in the image → local file."""
+    return server_files(_SIMULATED_MODULES)
+
+
+def llama_files() -> Mapping[str, Path]:
+    """Return all files of the llama.cpp server's image, path in the image → local file.
+
+    Raises:
+        PermanentError: the distribution `xllamacpp` is not installed.
+    """
+    return {**_distribution_files(_LLAMA_DISTRIBUTION), **server_files(_LLAMA_MODULES)}
+
+
+def server_files(modules: tuple[str, ...]) -> dict[str, Path]:
+    """Return the files of `slipway.sandbox.servers` modules with the packages around them."""
+    sources = [f"{package}/__init__.py".lstrip("/") for package in _PACKAGES]
+    sources += [*_SHARED_MODULES, *(f"sandbox/servers/{module}" for module in modules)]
+    root = Path(slipway.__file__).parent
+    return {f"{_SERVER_FOLDER}/slipway/{source}": root / source for source in sources}
+
+
+def _distribution_files(name: str) -> dict[str, Path]:
+    """Return the files of an installed distribution, without bytecode and installer's notes."""
+    try:
+        files = distribution(name).files or []
+    except PackageNotFoundError as error:
+        raise PermanentError(
+            f"cannot make the image {LLAMA_CPP}: the distribution {name} is not installed",
+            code="sandbox-extra-missing",
+            hint="install Slipway with its sandbox: pip install 'slipway-llm[sandbox]'",
+        ) from error
+    return {
+        f"{_SERVER_FOLDER}/{file}": Path(str(file.locate()))
+        for file in files
+        # RECORD, INSTALLER and the like differ between installers; the licence stays.
+        if file.suffix != ".pyc" and (".dist-info" not in str(file) or "licenses" in file.parts)
+    }
+
+
+def _config(module: str) -> ImageConfig:
+    # -P: not the working directory; -s and -S: no installed packages, and 20 ms less to start.
+    command = ("python3", "-P", "-s", "-S", "-B", "-m", f"slipway.sandbox.servers.{module}")
+    machine = platform.machine()
+    return ImageConfig(
+        entrypoint=command,
+        environment={"PYTHONPATH": _SERVER_FOLDER, "PYTHONUNBUFFERED": "1"},
+        labels={"org.opencontainers.image.title": f"Slipway model server: {module}"},
+        architecture=_ARCHITECTURES.get(machine, machine),
+    )

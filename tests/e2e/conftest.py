@@ -1,0 +1,77 @@
+"""One sandbox for all end-to-end tests of a session: started fresh, stopped at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from slipway.sandbox.environment import client_environment
+from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.parts import gateway
+
+PROJECT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A running sandbox, and the ways a person would use it.
+
+    Args:
+        home: its folder.
+        environment: of a shell after `eval "$(slipway sandbox env)"`.
+    """
+
+    home: SandboxHome
+    environment: dict[str, str] = field(repr=False)
+
+    @property
+    def gateway_url(self) -> str:
+        return gateway.url(self.home)
+
+    def run_cli(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run `slipway ARGS`; the caller looks at the exit code."""
+        return self._run((sys.executable, "-m", "slipway.cli", *args), stdin)
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run `kubectl ARGS` as the administrator; the caller looks at the exit code."""
+        return self._run((str(Path(sys.executable).with_name("kubectl")), *args), stdin)
+
+    def _run(self, command: tuple[str, ...], stdin: str | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=PROJECT,
+            env=self.environment,
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def _environment(home: SandboxHome) -> dict[str, str]:
+    settings = client_environment(home)
+    path = f"{settings.pop('PATH')}:{os.environ['PATH']}"
+    return {**os.environ, **settings, "PATH": path, "SLIPWAY_HOME": str(home.root)}
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """A fresh sandbox of its own folder (never the user's), ready."""
+    home = SandboxHome(Path(tempfile.gettempdir()) / f"slipway-test-{os.getuid()}")
+    home.create()
+    running = Sandbox(home, _environment(home))
+    assert running.run_cli("sandbox", "reset", "--yes").returncode == 0
+    home.create()
+    running = Sandbox(home, _environment(home))  # a reset forgets the ports
+    started = running.run_cli("sandbox", "up")
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield running
+    stopped = running.run_cli("sandbox", "down")
+    assert stopped.returncode == 0, stopped.stderr

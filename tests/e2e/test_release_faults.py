@@ -1,0 +1,203 @@
+"""Bad input and faults: each ends in a clear message or a finished release, users unharmed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from slipway.core.release import Phase
+from tests.e2e.support import Sandbox, World, said
+
+
+@pytest.fixture
+def world(sandbox: Sandbox, tmp_path: Path) -> World:
+    return World(sandbox, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def live(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, str, str]:
+    """A service whose version 1 is live; tests must leave it live."""
+    world = World(sandbox, tmp_path_factory.mktemp("live"))
+    service = world.given_service("steady", replicas=1, policy__ready_timeout_s=20)
+    version = world.given_version(service)
+    first = world.release(service, version)
+    assert first.returncode == 0, said(first)
+    return world, service, version
+
+
+def unharmed(world: World, service: str, version: str) -> None:
+    """Users are still answered by `version`, and nothing of the failed release is left."""
+    record = world.record(service)
+    assert record.live_slot is not None
+    assert record.slot(record.live_slot).version == version
+    answer = world.ask(service)
+    assert answer.json()["choices"][0]["message"]["content"] == "pong"
+    assert answer.headers["x-slipway-slot"] == record.live_slot
+    assert world.leftovers(service) == []
+
+
+def test_the_digest_tested_is_the_digest_recorded_and_the_digest_running(
+    live: tuple[World, str, str],
+) -> None:
+    world, service, _ = live
+    record = world.record(service)
+    pods = json.loads(
+        world.sandbox.kubectl(
+            *("-n", "serving", "get", "pods", "-o", "json"),
+            *("-l", f"app.kubernetes.io/name={service}"),
+        ).stdout
+    )["items"]
+    evidence = world.ports(service).objects
+    tested = json.loads(evidence.get(f"releases/{service}/{record.release_id}/model-test.json"))
+    assert {pod["status"]["containerStatuses"][0]["imageID"].split("@")[1] for pod in pods} == {
+        record.digests.image
+    }
+    assert tested["image"] == record.digests.image
+
+
+def test_the_same_release_twice_equals_once(live: tuple[World, str, str]) -> None:
+    world, service, version = live
+    before = world.record(service)
+    again = world.release(service, version)
+    assert again.returncode == 0
+    assert "live already" in said(again)
+    assert world.record(service) == before
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [
+        ({"crash_on_start": 7}, "model-does-not-load"),
+        ({"never_ready": True}, "not-in-time"),
+        ({"wrong_answers": True}, "model-test-failed"),
+        ({"error_rate_percent": 30, "seed": 3}, "benchmark"),
+    ],
+    ids=["crashes", "never ready", "wrong answers", "fails requests"],
+)
+def test_a_bad_version_is_refused_and_users_stay(
+    live: tuple[World, str, str], behaviour: dict[str, float], code: str
+) -> None:
+    world, service, version = live
+    bad = world.given_version(service, **behaviour)
+    refused = world.release(service, bad)
+    assert refused.returncode != 0
+    assert code in said(refused)
+    assert world.record(service).phase is Phase.ROLLED_BACK
+    unharmed(world, service, version)
+
+
+def test_an_unknown_service_or_version_is_named_and_nothing_is_written(
+    live: tuple[World, str, str],
+) -> None:
+    world, service, _ = live
+    before = world.record(service)
+    unknown = world.release("nobody", "1")
+    assert unknown.returncode == 3
+    assert "nobody" in said(unknown)
+    assert service in said(unknown)
+    missing = world.release(service, "999")
+    assert missing.returncode == 3
+    assert "999" in said(missing)
+    assert world.record(service) == before
+
+
+def test_a_typo_in_a_service_file_is_named_with_file_and_field(world: World) -> None:
+    service = world.given_service("typo")
+    file = world.services / "typo.yaml"
+    file.write_text(file.read_text().replace("bake_s:", "bake_seconds:"))
+    result = world.release(service, "1")
+    assert result.returncode == 3
+    assert "typo.yaml" in said(result)
+    assert "bake_seconds" in said(result)
+
+
+def test_a_second_release_while_one_runs_is_refused_naming_the_first(
+    live: tuple[World, str, str],
+) -> None:
+    world, service, _ = live
+    slow = world.given_version(service, start_delay_s=4)
+    first = world.start_release(service, slow)
+    world.wait_for_phase(service, "built", "tested")
+    second = world.release(service, world.given_version(service))
+    output, _ = first.communicate(timeout=120)
+    assert second.returncode == 5
+    assert "release-running" in said(second)
+    assert world.record(service).release_id in said(second)
+    assert first.returncode == 0, output
+
+
+def test_a_quota_too_small_for_a_second_slot_refuses_with_the_clusters_words(
+    world: World,
+) -> None:
+    service = world.given_service("narrow", replicas=1, resources__gpus=1)
+    assert world.release(service, world.given_version(service)).returncode == 0
+    kubectl = world.sandbox.kubectl
+    held = json.loads(kubectl("-n", "serving", "get", "pods", "-o", "json").stdout)["items"]
+    gpus = sum(
+        int(pod["spec"]["containers"][0]["resources"].get("limits", {}).get("nvidia.com/gpu", 0))
+        for pod in held
+    )
+    kubectl(
+        *("-n", "serving", "create", "quota", "narrow"),
+        f"--hard=requests.nvidia.com/gpu={gpus}",
+    )
+    try:
+        refused = world.release(service, world.given_version(service, ttft_ms=6))
+    finally:
+        kubectl("-n", "serving", "delete", "quota", "narrow")
+    assert refused.returncode == 6
+    assert "exceeded quota: narrow" in said(refused)
+    assert world.leftovers(service) == []
+    assert world.ask(service).status_code == 200
+
+
+def test_one_changed_byte_of_a_layer_in_the_registry_is_refused(world: World) -> None:
+    service = world.given_service("tampered", replicas=1)
+    assert world.release(service, world.given_version(service)).returncode == 0
+    version = world.given_version(service, ttft_ms=7)
+    slow = world.given_service("tampered", replicas=1, policy__bake_s=1)
+    blobs = world.sandbox.home.data("registry")
+    known = set(blobs.rglob("data"))
+    process = world.start_release(slow, version)
+    world.wait_for_phase(service, "built", "tested", "rolled_back")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    layers = [path for path in set(blobs.rglob("data")) - known if path.stat().st_size > 1024]
+    assert layers
+    for layer in layers:
+        raw = bytearray(layer.read_bytes())
+        raw[600] ^= 1
+        layer.write_bytes(raw)
+    time.sleep(16)  # the killed process's lock runs out
+    refused = world.release(service, version)
+    assert refused.returncode == 6, said(refused)
+    assert "digest" in said(refused) or "sha256" in said(refused)
+    assert world.ask(service).status_code == 200
+
+
+@pytest.mark.parametrize("phase", ["tested", "baking"], ids=["during deploy", "during bake"])
+def test_a_killed_release_is_finished_by_a_rerun_after_its_lock_ran_out(
+    world: World, phase: str
+) -> None:
+    service = world.given_service(f"killed-{phase}", replicas=1, policy__bake_s=3)
+    assert world.release(service, world.given_version(service)).returncode == 0
+    version = world.given_version(service, start_delay_s=2)
+    process = world.start_release(service, version)
+    world.wait_for_phase(service, phase)
+    time.sleep(0.5)  # in the middle of the stage that follows
+    process.kill()
+    process.communicate()
+    early = world.release(service, version)
+    assert early.returncode == 5, said(early)
+    assert "runs out in" in said(early)
+    deadline = time.monotonic() + 20
+    while (again := world.release(service, version)).returncode == 5:
+        assert time.monotonic() < deadline
+    assert again.returncode == 0, said(again)
+    assert world.record(service).phase is Phase.DONE
+    assert world.record(service).slot(world.record(service).candidate).version == version
+    assert world.leftovers(service) == []

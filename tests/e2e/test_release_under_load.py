@@ -1,0 +1,79 @@
+"""A release and a refused one while users stream: nobody notices, and three ledgers agree."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.adapters.access_log import read_rows
+from slipway.core.traffic import user_rows
+from tests.e2e.support import Sandbox, World, said, users
+
+RATE_PER_S = 20
+LONG_STREAMS = 50
+
+
+@pytest.fixture
+def world(sandbox: Sandbox, tmp_path: Path) -> World:
+    return World(sandbox, tmp_path)
+
+
+def test_release_and_refused_release_under_load_harm_nobody_and_three_ledgers_agree(
+    world: World,
+) -> None:
+    service = world.given_service("load", policy__bake_s=5)
+    first = world.given_version(service)
+    second = world.given_version(service, ttft_ms=8)
+    wrong = world.given_version(service, wrong_answers=True)
+    assert world.release(service, first).returncode == 0
+    began_ns = time.time_ns()
+
+    with users(world, service, rate=RATE_PER_S, long_streams=LONG_STREAMS) as crowd:
+        time.sleep(3)  # the long streams are open before the switch
+        released = world.release(service, second)
+        refused = world.release(service, wrong)
+        ledger = crowd.stop()
+
+    assert released.returncode == 0, said(released)
+    assert refused.returncode == 6, said(refused)
+    assert "model-test-failed" in said(refused)
+    assert world.record(service).slot(world.ports(service).traffic.read(service).shares[0].slot)
+    assert {row["status"] for row in ledger} == {"ok"}
+    assert sum(row["long"] for row in ledger) >= LONG_STREAMS
+    gateway = _gateway_rows(world, service, began_ns)
+    assert all(row.complete and not row.failed for row in gateway.values())
+    assert set(gateway) == {row["request_id"] for row in ledger}
+    _agree_on_slots(gateway, world, service)
+    assert world.leftovers(service) == []
+
+
+def _gateway_rows(world: World, service: str, since_ns: int) -> dict[str, Any]:
+    time.sleep(1)  # rows are flushed within a second
+    log = world.settings.access_log
+    assert log is not None
+    rows = user_rows(read_rows(log, since_ns=since_ns))
+    found = [row for row in rows if row.service.split(".")[0] == service]
+    assert max(Counter(row.request_id for row in found).values()) == 1
+    return {row.request_id: row for row in found}
+
+
+def _agree_on_slots(gateway: dict[str, Any], world: World, service: str) -> None:
+    """Pods of the live slot still have their log: their truth is the gateway's rows of them."""
+    live = world.record(service).live_slot
+    pods = world.sandbox.kubectl(
+        *("-n", "serving", "get", "pods", "-o", "name"),
+        *("-l", f"app.kubernetes.io/name={service},slipway.dev/slot={live}"),
+    ).stdout.split()
+    truth: set[str] = set()
+    for pod in pods:
+        log = world.sandbox.kubectl("-n", "serving", "logs", pod, "--tail=-1").stdout
+        rows = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+        asked = [row for row in rows if "x_request_id" in row and not row.get("x_slipway_purpose")]
+        assert all(row["finished"] == "done" for row in asked)
+        truth |= {row["x_request_id"] for row in asked}
+    assert truth == {key for key, row in gateway.items() if row.slot == live}

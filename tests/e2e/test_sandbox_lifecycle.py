@@ -1,0 +1,143 @@
+"""The sandbox as a whole: asked twice, killed in parts, killed altogether."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.supervisor_client import running
+from slipway.sandbox.supervisor_plan import PartState
+from slipway.sandbox.supervisor_process import is_alive, processes_of, send
+from slipway.sandbox.supervisor_status import SandboxStatus
+from tests.e2e.conftest import Sandbox
+
+
+@pytest.fixture
+def note(sandbox: Sandbox) -> str:
+    """Something in the cluster that must be there after every recovery."""
+    text = f"written-{time.time_ns()}"
+    done = sandbox.kubectl("create", "configmap", text)
+    assert done.returncode == 0, done.stderr
+    return text
+
+
+def has(sandbox: Sandbox, note: str) -> bool:
+    return sandbox.kubectl("get", "configmap", note).returncode == 0
+
+
+def status_of(sandbox: Sandbox) -> SandboxStatus:
+    status = running(sandbox.home)
+    assert status is not None
+    return status
+
+
+def kill(sandbox: Sandbox, name: str) -> None:
+    part = status_of(sandbox).part(name)
+    assert part is not None
+    assert part.process is not None
+    assert send(part.process, signal.SIGKILL)
+
+
+def test_second_up_returns_at_once(sandbox: Sandbox) -> None:
+    began_s = time.monotonic()
+    again = sandbox.run_cli("sandbox", "up")
+    assert again.returncode == 0
+    assert "already running" in again.stdout
+    assert time.monotonic() - began_s < 3
+
+
+def test_status_shows_every_part_ready_with_memory_and_address(sandbox: Sandbox) -> None:
+    shown = sandbox.run_cli("sandbox", "status")
+    assert shown.returncode == 0, shown.stdout
+    for name in ("etcd", "apiserver", "kubelet-node-a", "gateway", "prefect-worker"):
+        (line,) = [line for line in shown.stdout.splitlines() if line.startswith(f"{name} ")]
+        assert " ready " in line
+        assert " MB " in line
+    assert sandbox.gateway_url in shown.stdout
+
+
+def test_env_gives_a_shell_what_the_tools_need(sandbox: Sandbox) -> None:
+    printed = sandbox.run_cli("sandbox", "env").stdout
+    assert f"export KUBECONFIG={sandbox.home.kubeconfig}\n" in printed
+    assert f"export SLIPWAY_GATEWAY_URL={sandbox.gateway_url}\n" in printed
+    assert ":$PATH\n" in printed
+    assert "SLIPWAY_SANDBOX_HOME" not in printed
+    for url in ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL"):
+        answer = httpx.get(sandbox.environment[url], trust_env=False)
+        assert answer.status_code < 500
+
+
+def test_log_of_a_part_is_printed_and_an_unknown_part_refused(sandbox: Sandbox) -> None:
+    assert sandbox.run_cli("sandbox", "logs", "apiserver", "--lines", "1").stdout.count("\n") == 1
+    unknown = sandbox.run_cli("sandbox", "logs", "../kubeconfig")
+    assert unknown.returncode == 3
+    assert "apiserver" in unknown.stderr
+
+
+def test_second_sandbox_on_the_machine_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    other = Sandbox(
+        SandboxHome(tmp_path), sandbox.environment | {"SLIPWAY_HOME": f"/tmp/slipway-{os.getpid()}"}
+    )
+    refused = other.run_cli("sandbox", "up")
+    assert refused.returncode == 5
+    assert "sandbox-already-running" in refused.stderr
+    assert str(sandbox.home.root) in refused.stderr
+    assert other.run_cli("sandbox", "reset", "--yes").returncode == 0
+    assert status_of(sandbox).state == "ready"
+
+
+def test_killed_part_is_named_and_up_brings_it_back(sandbox: Sandbox, note: str) -> None:
+    kill(sandbox, "scheduler")
+    while not status_of(sandbox).broken:
+        time.sleep(0.05)
+    shown = sandbox.run_cli("sandbox", "status")
+    assert shown.returncode == 1
+    assert "scheduler was killed by SIGKILL" in shown.stdout
+    again = sandbox.run_cli("sandbox", "up")
+    assert again.returncode == 0, again.stderr
+    assert "scheduler" in again.stdout
+    assert status_of(sandbox).state == "ready"
+    assert has(sandbox, note)
+
+
+def test_killed_supervisor_is_recovered_by_up(sandbox: Sandbox, note: str) -> None:
+    before = status_of(sandbox)
+    send(before.supervisor, signal.SIGKILL)
+    while is_alive(before.supervisor):
+        time.sleep(0.02)
+    shown = sandbox.run_cli("sandbox", "status")
+    assert shown.returncode == 1
+    assert "unsupervised" in shown.stdout
+    again = sandbox.run_cli("sandbox", "up")
+    assert again.returncode == 0, again.stderr
+    assert "an earlier run had left" in again.stdout
+    assert has(sandbox, note)
+
+
+def test_everything_killed_leaves_the_data_and_up_recovers(sandbox: Sandbox, note: str) -> None:
+    while left := processes_of(sandbox.home):
+        for process in left:
+            send(process, signal.SIGKILL)
+    assert "does not run" in sandbox.run_cli("sandbox", "status").stdout
+    again = sandbox.run_cli("sandbox", "up")
+    assert again.returncode == 0, again.stderr
+    assert has(sandbox, note)
+
+
+def test_down_leaves_no_process_and_up_comes_back_with_the_data(
+    sandbox: Sandbox, note: str
+) -> None:
+    down = sandbox.run_cli("sandbox", "down")
+    assert down.returncode == 0, down.stderr
+    assert processes_of(sandbox.home) == ()
+    assert not list(sandbox.home.run.glob("*.sock"))
+    again = sandbox.run_cli("sandbox", "up")
+    assert again.returncode == 0, again.stderr
+    assert all(part.state is PartState.READY for part in status_of(sandbox).parts)
+    assert has(sandbox, note)

@@ -1,0 +1,88 @@
+"""Values that tests of many floors need: one honest service, record and rollout to vary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from slipway.core.release import Phase, ReleaseRecord, Request, Start, admit, advance
+from slipway.core.rollout import PodObservation, RolloutObservation
+from slipway.core.service import (
+    BenchmarkPolicy,
+    GoldenPrompt,
+    QualityPolicy,
+    ReleasePolicy,
+    Resources,
+    Server,
+    ServerKind,
+    ServiceSpec,
+    Slo,
+)
+
+DIGEST = "sha256:" + "ab" * 32
+IMAGE = f"127.0.0.1:5000/slipway/chat@{DIGEST}"
+
+
+def policy() -> ReleasePolicy:
+    return ReleasePolicy(
+        quality=QualityPolicy(golden=(GoldenPrompt(prompt="ping", expect="pong"),)),
+        benchmark=BenchmarkPolicy(requests=60, concurrency=8),
+        ready_timeout_s=90.0,
+        drain_timeout_s=120.0,
+    )
+
+
+def service(kind: ServerKind = ServerKind.SIMULATED, *, gpus: int = 1) -> ServiceSpec:
+    return ServiceSpec(
+        name="chat",
+        model="chat-model",
+        server=Server(kind=kind, image="slipway/simulated:base", args=("--extra", "1")),
+        resources=Resources(cpu="500m", memory="1Gi", gpus=gpus),
+        slo=Slo(ttft_p95_ms=500.0, error_rate_percent=1.0, output_tokens_per_s=20.0),
+        policy=policy(),
+        hosts=("chat.localhost",),
+        replicas=2,
+    )
+
+
+def record(version: str = "1", *, now_ns: int = 1_000) -> ReleaseRecord:
+    """Return the record of the first release of `chat`, just requested."""
+    started = admit(
+        Request(service="chat", model="chat-model", version=version),
+        None,
+        token="t0ken",
+        now_ns=now_ns,
+    )
+    assert isinstance(started, Start)
+    return started.record
+
+
+def advanced(start: ReleaseRecord, *phases: Phase) -> ReleaseRecord:
+    """Return the record after `phases`, one second each."""
+    current = start
+    for step, phase in enumerate(phases, start=1):
+        current = advance(current, phase, reason=f"step {step}", now_ns=step * 1_000_000_000)
+    return current
+
+
+def pod(name: str = "chat-blue-1", *, ready: bool = True) -> PodObservation:
+    return PodObservation(name=name, uid=f"uid-{name}", ready=ready)
+
+
+def rollout(*pods: PodObservation) -> RolloutObservation:
+    """Return a Deployment of two replicas whose rollout is complete, with the given pods."""
+    return RolloutObservation(
+        name="chat-blue",
+        uid="uid-chat-blue",
+        resource_version="7",
+        generation=3,
+        observed_generation=3,
+        desired=2,
+        replicas=2,
+        updated=2,
+        available=2,
+        pods=pods or (pod("chat-blue-1"), pod("chat-blue-2")),
+    )
+
+
+def waiting_pod(reason: str, message: str | None = None) -> PodObservation:
+    return replace(pod(ready=False), waiting_reason=reason, waiting_message=message)

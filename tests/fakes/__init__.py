@@ -1,0 +1,1 @@
+"""Stand-ins for the ports: small classes with state, the same promises as the real adapters."""

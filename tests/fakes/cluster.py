@@ -1,0 +1,220 @@
+"""One fake cluster: the state that the fakes of Workloads, Traffic and Releases share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import count
+from typing import Any
+
+from slipway.core.errors import PermanentError
+from slipway.core.routing import Route, Slot
+from slipway.core.traffic import AccessRow
+from slipway.manifests.names import NAME_LABEL, SLOT_LABEL
+from slipway.ports import Lease
+from tests.fakes.clock import FakeClock
+from tests.fakes.journal import Journal
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+class Fault(StrEnum):
+    """What can go wrong with pods; the values are the codes their release then fails with."""
+
+    NONE = ""
+    QUOTA = "quota-exceeded"
+    REFUSED = "pods-refused"
+    IMAGE_PULL = "image-pull-failed"
+    START = "start-failed"
+    CRASH_LOOP = "crash-loop"
+    UNSCHEDULABLE = "unschedulable"
+    DEADLINE = "progress-deadline"
+    NEVER_READY = "not-in-time"
+
+
+NO_PODS = frozenset({Fault.QUOTA, Fault.REFUSED})
+"""Faults that keep pods from being made at all."""
+
+
+@dataclass
+class FakePod:
+    """A pod; it counts the looks at it, and is ready after enough of them."""
+
+    name: str
+    uid: str
+    image: str
+    address: str
+    fault: Fault
+    looks_left: int
+    terminating: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can serve now."""
+        return self.looks_left <= 0 and self.fault is Fault.NONE and not self.terminating
+
+
+@dataclass
+class FakeDeployment:
+    """A Deployment with its pods."""
+
+    uid: str
+    manifest: dict[str, Any]
+    resource_version: int
+    generation: int = 1
+    fault: Fault = Fault.NONE
+    pods: list[FakePod] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.manifest["metadata"]["name"])
+
+    @property
+    def replicas(self) -> int:
+        """The replicas asked for."""
+        return int(self.manifest["spec"]["replicas"])
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Labels of the pod template."""
+        labels: Mapping[str, str] = self.manifest["spec"]["template"]["metadata"]["labels"]
+        return labels
+
+    @property
+    def image(self) -> str:
+        """Image of the pod template."""
+        return str(self.manifest["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeEvent:
+    """An event about a service's record."""
+
+    service: str
+    reason: str
+    message: str
+    warning: bool
+
+
+class FakeCluster:
+    """Deployments, pods, routes, records and locks, with settable trouble.
+
+    Attributes:
+        fault: what happens to Deployments' pods that are made from now on.
+        test_pod_fault: the same for bare pods.
+        looks_until_ready: observations until a new pod is ready.
+        looks_until_gone: observations until a pod that ends is gone.
+        refusal: raised by every apply, as the API server's answer.
+        gateway_looks_behind: looks until the gateway serves by a route just written.
+        gateway_stuck: the gateway never takes a route over.
+        streams: open requests per slot at the gateway, one figure per look; the last one stays.
+        server_requests: open requests at the model servers, likewise.
+        rows: the gateway's access log.
+        violations: moments at which a route pointed at a slot that could not serve.
+    """
+
+    def __init__(self, *, clock: FakeClock | None = None, journal: Journal | None = None) -> None:
+        self.clock = clock or FakeClock()
+        self.journal = journal or Journal()
+        self.deployments: dict[Key, FakeDeployment] = {}
+        self.pods: dict[Key, FakePod] = {}
+        self.leases: dict[str, Lease] = {}
+        self.records: dict[str, tuple[str, str]] = {}
+        self.routes: dict[str, Route] = {}
+        self.gateway_routes: dict[str, Route] = {}
+        self.events: list[FakeEvent] = []
+        self.rows: list[AccessRow] = []
+        self.streams: dict[Slot, list[int]] = {}
+        self.server_requests: list[int] = []
+        self.violations: list[str] = []
+        self.fault = Fault.NONE
+        self.test_pod_fault = Fault.NONE
+        self.looks_until_ready = 0
+        self.looks_until_gone = 0
+        self.refusal: PermanentError | None = None
+        self.gateway_looks_behind = 0
+        self.gateway_stuck = False
+        self._gateway_looks_left: dict[str, int] = {}
+        self._numbers = count(1)
+
+    def install(self, service: str) -> None:
+        """Put the lock and the empty route of a service in place, as an administrator does."""
+        self.leases[service] = Lease(
+            service=service, holder="", fence=0, duration_s=0, version="1", renewed_at_ns=0
+        )
+        self.routes[service] = self.gateway_routes[service] = Route(service=service)
+
+    def number(self) -> int:
+        """Return a number that was never returned before."""
+        return next(self._numbers)
+
+    def make_pods(self, deployment: FakeDeployment) -> None:
+        """Replace a Deployment's pods by fresh ones, as strategy Recreate does."""
+        deployment.fault = self.fault
+        wanted = 0 if deployment.fault in NO_PODS else deployment.replicas
+        deployment.pods = [
+            self.make_pod(f"{deployment.name}-{index}", deployment.image, deployment.fault)
+            for index in range(wanted)
+        ]
+
+    def make_pod(self, prefix: str, image: str, fault: Fault) -> FakePod:
+        """Return a fresh pod."""
+        number = self.number()
+        return FakePod(
+            name=f"{prefix}-{number}",
+            uid=f"uid-{number}",
+            image=image,
+            address=f"100.100.1.{number % 250 + 2}",
+            fault=fault,
+            looks_left=self.looks_until_ready,
+        )
+
+    def replace_pods(self, service: str, slot: Slot) -> None:
+        """Let every pod of a slot die and come back as another one, as after a node's failure."""
+        for deployment in self.slot_deployments(service, slot):
+            self.make_pods(deployment)
+
+    def break_pods(self, service: str, slot: Slot) -> None:
+        """Let every pod of a slot fail its probes from now on."""
+        for deployment in self.slot_deployments(service, slot):
+            for pod in deployment.pods:
+                pod.fault = Fault.NEVER_READY
+
+    def slot_deployments(self, service: str, slot: Slot) -> Iterator[FakeDeployment]:
+        """Yield the Deployments whose pods belong to a slot."""
+        for deployment in self.deployments.values():
+            labels = deployment.labels
+            if labels.get(NAME_LABEL) == service and labels.get(SLOT_LABEL) == slot.value:
+                yield deployment
+
+    def pods_of(self, service: str, slot: Slot) -> list[FakePod]:
+        """Return every pod of a slot."""
+        return [
+            pod for deployment in self.slot_deployments(service, slot) for pod in deployment.pods
+        ]
+
+    def ready_count(self, service: str, slot: Slot) -> int:
+        """Return how many pods of a slot can serve now, without counting as a look."""
+        return sum(pod.ready for pod in self.pods_of(service, slot))
+
+    def look_at_gateway(self, service: str) -> Route:
+        """Return the route the gateway serves by; it learns of a new one after some looks."""
+        wanted = self.routes[service]
+        if self.gateway_routes[service] == wanted or self.gateway_stuck:
+            return self.gateway_routes[service]
+        left = self._gateway_looks_left.pop(service, self.gateway_looks_behind)
+        if left > 0:
+            self._gateway_looks_left[service] = left - 1
+        else:
+            self.gateway_routes[service] = wanted
+        return self.gateway_routes[service]
+
+
+def next_figure(figures: list[int]) -> int:
+    """Return the next figure of a series, whose last one stays; 0 for an empty series."""
+    if len(figures) > 1:
+        return figures.pop(0)
+    return figures[0] if figures else 0

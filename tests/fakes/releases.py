@@ -1,0 +1,96 @@
+"""The Releases port on the fake cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from slipway.core.errors import ConflictError, PermanentError
+from slipway.core.record_storage import from_storage, to_storage
+from slipway.core.release import ReleaseRecord
+from slipway.ports import Lease, StoredRecord
+from tests.fakes.cluster import FakeCluster
+
+
+class FakeReleases:
+    """Records as the text that a real store would keep, and locks on the fake clock."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+        self._journal = cluster.journal
+
+    def load(self, service: str) -> StoredRecord | None:
+        """Return the stored record."""
+        self._journal.reach()
+        if service not in self._cluster.records:
+            return None
+        text, version = self._cluster.records[service]
+        return StoredRecord(record=from_storage(text), version=version)
+
+    def save(self, record: ReleaseRecord, *, version: str | None) -> StoredRecord:
+        """Write the record under its version."""
+        self._journal.reach()
+        _, current = self._cluster.records.get(record.service, ("", None))
+        if current != version:
+            raise _conflict(f"record of {record.service} is at {current}, not {version}")
+        stored = StoredRecord(record=record, version=str(self._cluster.number()))
+        self._cluster.records[record.service] = (to_storage(record), stored.version)
+        self._journal.wrote(f"record {record.phase}: {record.intent or record.reason}")
+        return stored
+
+    def acquire(self, service: str, *, holder: str, duration_s: float) -> Lease:
+        """Take the lock."""
+        self._journal.reach()
+        found = self._cluster.leases.get(service)
+        if found is None:
+            raise PermanentError(
+                f"Lease serving/slipway-{service} does not exist",
+                code="not-installed",
+                hint=f"an administrator installs the service first: slipway install {service}",
+            )
+        left_s = found.renewed_at_ns / 1e9 + found.duration_s - self._cluster.clock.time()
+        if found.holder and found.holder != holder and left_s > 0:
+            raise ConflictError(
+                f"service {service} is being released by {found.holder}{self._running(service)}",
+                code="release-running",
+                hint=f"wait for it to end; if it died, its lock runs out in {left_s:.0f} s",
+            )
+        fence = found.fence + (1 if found.holder != holder else 0)
+        return self._store(replace(found, holder=holder, fence=fence, duration_s=duration_s))
+
+    def renew(self, lease: Lease) -> Lease:
+        """Prolong the lock."""
+        self._journal.reach()
+        self._require_ours(lease)
+        return self._store(lease)
+
+    def release(self, lease: Lease) -> None:
+        """Give the lock back, unless it is not ours any more."""
+        self._journal.reach()
+        if self._cluster.leases[lease.service].version == lease.version:
+            self._store(replace(lease, holder=""))
+
+    def _require_ours(self, lease: Lease) -> None:
+        current = self._cluster.leases[lease.service]
+        if current.version != lease.version:
+            raise _conflict(f"the lock of {lease.service} is held by {current.holder or 'nobody'}")
+
+    def _store(self, lease: Lease) -> Lease:
+        stored = replace(
+            lease,
+            version=str(self._cluster.number()),
+            renewed_at_ns=self._cluster.clock.time_ns(),
+        )
+        self._cluster.leases[lease.service] = stored
+        return stored
+
+    def _running(self, service: str) -> str:
+        stored = self.load(service)
+        if stored is None:
+            return ""
+        return f" (release {stored.record.release_id}, phase {stored.record.phase})"
+
+
+def _conflict(message: str) -> ConflictError:
+    return ConflictError(
+        message, code="conflict", hint="the object changed meanwhile; read it again"
+    )

@@ -1,0 +1,89 @@
+"""The Traffic port on the fake cluster, and the gateway that users call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from slipway.core.errors import PermanentError, TransientError
+from slipway.core.routing import Route, Slot
+from slipway.core.traffic import AccessRow
+from slipway.ports import RouteProof
+from tests.fakes.cluster import FakeCluster, next_figure
+
+_LOOKS_PER_TIMEOUT = 100
+
+
+class FakeTraffic:
+    """Routes in memory, and a gateway that takes them over when it has been looked at enough."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+        self._journal = cluster.journal
+
+    def apply(self, route: Route) -> None:
+        """Write the route; one that would harm users is noted as a violation and refused."""
+        self._journal.reach()
+        if self.read(route.service) == route:
+            return
+        self._require_ready(route)
+        self._cluster.routes[route.service] = route
+        self._journal.wrote(f"route {_words(route)}")
+
+    def read(self, service: str) -> Route:
+        """Return the route as last written."""
+        self._journal.reach()
+        if service not in self._cluster.routes:
+            raise _not_installed(service)
+        return self._cluster.routes[service]
+
+    def confirm(self, route: Route, *, timeout_s: float) -> RouteProof:
+        """Look at the gateway until it serves by `route`."""
+        self._journal.reach()
+        for look in range(_LOOKS_PER_TIMEOUT):
+            served = self._cluster.look_at_gateway(route.service)
+            if served.revision == route.revision:
+                return RouteProof(revision=route.revision, requests=10, waited_ms=float(look))
+            self._cluster.clock.advance(timeout_s / _LOOKS_PER_TIMEOUT)
+        raise TransientError(
+            f"the gateway does not serve service {route.service} by route {route.revision}"
+            f" but by {served.revision}",
+            code="route-not-confirmed",
+            hint="look at the gateway",
+        )
+
+    def open_streams(self, service: str, slot: Slot) -> int:
+        """Return the next figure of open requests."""
+        self._journal.reach()
+        return next_figure(self._cluster.streams.get(slot, []))
+
+    def access_rows(self, service: str, *, since_ns: int) -> Iterator[AccessRow]:
+        """Yield the rows since a moment."""
+        self._journal.reach()
+        return (row for row in list(self._cluster.rows) if row.started_ns >= since_ns)
+
+    def _require_ready(self, route: Route) -> None:
+        """R1 and R5: no write points traffic at a slot that cannot serve while another one can."""
+        ready = {slot: self._cluster.ready_count(route.service, slot) for slot in Slot}
+        now = self._cluster.routes[route.service]
+        for slot in Slot:
+            newly = route.percent(slot) > now.percent(slot) or (
+                route.names(slot) and not now.names(slot)
+            )
+            if newly and ready[slot] == 0 and any(ready.values()):
+                violation = f"route to slot {slot} without ready pods: {_words(route)}"
+                self._cluster.violations.append(violation)
+                raise AssertionError(violation)
+
+
+def _words(route: Route) -> str:
+    shares = ", ".join(f"{share.slot} {share.percent}" for share in route.shares) or "nobody"
+    preview = f", preview {route.preview.slot}" if route.preview else ""
+    return f"{shares}{preview}, subsets {'+'.join(sorted(route.subsets)) or 'none'}"
+
+
+def _not_installed(service: str) -> PermanentError:
+    return PermanentError(
+        f"VirtualService serving/{service} does not exist",
+        code="not-installed",
+        hint=f"an administrator installs the service first: slipway install {service}",
+    )

@@ -1,0 +1,207 @@
+"""The Workloads port on the fake cluster."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from slipway.core.errors import ConflictError, PermanentError
+from slipway.core.rollout import PodObservation, RolloutObservation
+from slipway.manifests.names import RELEASE_LABEL
+from slipway.ports import Applied, Manifest
+from tests.fakes.cluster import FakeCluster, FakeDeployment, FakeEvent, FakePod, Fault, Key
+
+_FAULT_AGE_S = 300.0
+_WAITING = {
+    Fault.IMAGE_PULL: "ImagePullBackOff",
+    Fault.START: "CreateContainerError",
+    Fault.CRASH_LOOP: "CrashLoopBackOff",
+}
+_REFUSALS = {
+    Fault.QUOTA: "exceeded quota: models, requested: nvidia.com/gpu=1, limited: 2",
+    Fault.REFUSED: "violates PodSecurity restricted",
+}
+
+
+class FakeWorkloads:
+    """Deployments and bare pods in memory; see `FakeCluster` for their troubles."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+        self._journal = cluster.journal
+
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Applied:
+        """Apply a Deployment or a pod; equal manifests change nothing."""
+        self._journal.reach()
+        if self._cluster.refusal is not None:
+            raise self._cluster.refusal
+        own: dict[str, Any] = copy.deepcopy(dict(manifest))
+        key = (str(own["metadata"]["namespace"]), str(own["metadata"]["name"]))
+        if own["kind"] == "Pod":
+            return self._apply_pod(key, own, dry_run=dry_run)
+        return self._apply_deployment(key, own, dry_run=dry_run)
+
+    def _apply_pod(self, key: Key, own: dict[str, Any], *, dry_run: bool) -> Applied:
+        pods, cluster = self._cluster.pods, self._cluster
+        pod = pods.get(key)
+        if pod is None:
+            image = str(own["spec"]["containers"][0]["image"])
+            pod = cluster.make_pod("", image, cluster.test_pod_fault)
+            pod.name = key[1]
+            if not dry_run:
+                pods[key] = pod
+                self._journal.wrote(f"apply Pod {key[1]}")
+        return Applied(kind="Pod", name=key[1], uid=pod.uid, generation=1, resource_version="1")
+
+    def _apply_deployment(self, key: Key, own: dict[str, Any], *, dry_run: bool) -> Applied:
+        cluster = self._cluster
+        found = cluster.deployments.get(key)
+        changed = found is None or found.manifest != own
+        if changed and not dry_run:
+            found = self._store(key, found, own)
+            self._journal.wrote(f"apply Deployment {key[1]}")
+        # A dry run answers with what would be; nothing reads more than that it was accepted.
+        return Applied(
+            kind="Deployment",
+            name=key[1],
+            uid=found.uid if found else f"uid-{cluster.number()}",
+            generation=found.generation if found else 1,
+            resource_version=str(found.resource_version if found else 1),
+        )
+
+    def _store(self, key: Key, found: FakeDeployment | None, own: dict[str, Any]) -> FakeDeployment:
+        cluster, number = self._cluster, self._cluster.number()
+        if found is None:
+            found = FakeDeployment(uid=f"uid-{number}", manifest=own, resource_version=number)
+            cluster.deployments[key] = found
+            cluster.make_pods(found)
+            return found
+        before, found.manifest = found.manifest, own
+        found.generation += 1
+        found.resource_version = number
+        if before["spec"] != own["spec"]:
+            cluster.make_pods(found)
+        return found
+
+    def observe(self, namespace: str, deployment: str) -> RolloutObservation | None:
+        """Look at a Deployment; looking is what makes time pass for its pods."""
+        self._journal.reach()
+        found = self._cluster.deployments.get((namespace, deployment))
+        if found is None:
+            return None
+        for pod in list(found.pods):
+            pod.looks_left -= 1
+            if pod.terminating and pod.looks_left < 0:
+                found.pods.remove(pod)
+        return _observation(found)
+
+    def pod(self, namespace: str, name: str) -> PodObservation | None:
+        """Look at a bare pod."""
+        self._journal.reach()
+        pod = self._cluster.pods.get((namespace, name))
+        if pod is None:
+            return None
+        pod.looks_left -= 1
+        return _pod_observation(pod)
+
+    def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
+        """Set the replicas of the Deployment with `uid`."""
+        self._journal.reach()
+        cluster = self._cluster
+        found = cluster.deployments.get((namespace, deployment))
+        if found is None:
+            return
+        if found.uid != uid:
+            raise _replaced("Deployment", deployment)
+        if found.replicas == replicas:
+            return
+        found.manifest["spec"]["replicas"] = replicas
+        found.generation += 1
+        found.resource_version = cluster.number()
+        if replicas:
+            cluster.make_pods(found)
+        elif cluster.looks_until_gone:
+            for pod in found.pods:
+                pod.terminating, pod.looks_left = True, cluster.looks_until_gone
+        else:
+            found.pods.clear()
+        self._journal.wrote(f"scale {deployment} to {replicas}")
+
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
+        """Delete an object; a missing one is no error."""
+        self._journal.reach()
+        key = (namespace, name)
+        held: dict[Key, FakeDeployment] | dict[Key, FakePod] = (
+            self._cluster.pods if kind == "Pod" else self._cluster.deployments
+        )
+        found = held.get(key)
+        if found is None:
+            return
+        if uid is not None and found.uid != uid:
+            raise _replaced(kind, name)
+        del held[key]
+        self._journal.wrote(f"delete {kind} {name}")
+
+    def event(
+        self, namespace: str, service: str, *, reason: str, message: str, warning: bool
+    ) -> None:
+        """Keep an event."""
+        self._journal.reach()
+        self._cluster.events.append(
+            FakeEvent(service=service, reason=reason, message=message, warning=warning)
+        )
+
+
+def _observation(found: FakeDeployment) -> RolloutObservation:
+    refusal = _REFUSALS.get(found.fault) if len(found.pods) < found.replicas else None
+    return RolloutObservation(
+        name=found.name,
+        uid=found.uid,
+        resource_version=str(found.resource_version),
+        generation=found.generation,
+        observed_generation=found.generation,
+        desired=found.replicas,
+        replicas=len(found.pods),
+        updated=len(found.pods),
+        available=sum(pod.ready for pod in found.pods),
+        pods=tuple(_pod_observation(pod) for pod in found.pods),
+        replica_failure=refusal,
+        replica_failure_s=_FAULT_AGE_S if refusal else 0.0,
+        deadline_exceeded=found.fault is Fault.DEADLINE,
+        release_id=found.labels.get(RELEASE_LABEL),
+    )
+
+
+def _pod_observation(pod: FakePod) -> PodObservation:
+    lost = pod.fault is Fault.UNSCHEDULABLE
+    crashed = pod.fault is Fault.CRASH_LOOP
+    pulled = pod.fault is not Fault.IMAGE_PULL and not lost
+    return PodObservation(
+        name=pod.name,
+        uid=pod.uid,
+        ready=pod.ready,
+        restarts=3 if crashed else 0,
+        image_digest=pod.image.rpartition("@")[2] if pulled else None,
+        address=None if lost else pod.address,
+        waiting_reason=_WAITING.get(pod.fault),
+        waiting_message="the cluster's own words" if pod.fault in _WAITING else None,
+        last_exit_code=1 if crashed else None,
+        unschedulable_s=_FAULT_AGE_S if lost else None,
+        unschedulable_message="0/2 nodes are available" if lost else None,
+        terminating=pod.terminating,
+    )
+
+
+def _replaced(kind: str, name: str) -> ConflictError:
+    return ConflictError(
+        f"{kind} {name} was replaced by another one",
+        code="conflict",
+        hint="the object changed meanwhile; read it again",
+    )
+
+
+def quota_refusal() -> PermanentError:
+    """Return what the API server answers to an apply beyond the quota."""
+    return PermanentError(
+        "apply: exceeded quota", code="quota-exceeded", hint="raise the ResourceQuota"
+    )

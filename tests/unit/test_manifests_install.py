@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from slipway.core.routing import empty
+from slipway.manifests.install import (
+    install_objects,
+    only_when_absent,
+    platform_objects,
+    release_rules,
+)
+from slipway.manifests.traffic import read_route
+from tests.examples import service
+
+NAMED = {"configmaps", "virtualservices", "destinationrules", "leases", "services"}
+
+
+def by_kind(kind: str) -> list[dict[str, Any]]:
+    return [item for item in install_objects(service()) if item["kind"] == kind]
+
+
+def platform(kind: str) -> dict[str, Any]:
+    (found,) = (item for item in platform_objects() if item["kind"] == kind)
+    return found
+
+
+def test_service_is_installed_with_everything_a_release_needs() -> None:
+    kinds = [item["kind"] for item in install_objects(service())]
+
+    assert kinds == [
+        *("ServiceAccount", "ServiceAccount", "Role", "RoleBinding", "Lease", "Service"),
+        *("DestinationRule", "VirtualService"),
+    ]
+    assert {item["metadata"]["namespace"] for item in install_objects(service())} == {"serving"}
+
+
+def test_installed_routes_are_those_of_a_service_never_released() -> None:
+    (virtual_service,), (rule,) = by_kind("VirtualService"), by_kind("DestinationRule")
+
+    assert read_route(virtual_service, rule) == empty("chat")
+
+
+def test_installing_again_leaves_routes_and_lock_alone() -> None:
+    kept = {item["kind"] for item in install_objects(service()) if only_when_absent(item)}
+
+    assert kept == {"VirtualService", "DestinationRule", "Lease"}
+
+
+def test_release_account_never_gets_secrets_wildcards_or_update() -> None:
+    for rule in release_rules(service()):
+        words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+        assert not {"*", "secrets", "update", "deletecollection", "escalate", "bind"} & words
+
+
+def test_release_account_changes_only_objects_of_its_service() -> None:
+    changing = {"patch", "delete"}
+    for rule in release_rules(service()):
+        if changing & set(rule["verbs"]):
+            assert rule["resourceNames"], rule
+            assert all("chat" in name for name in rule["resourceNames"])
+            assert "create" not in rule["verbs"], "resourceNames never match a create"
+
+
+def test_release_account_reads_named_objects_by_name_only() -> None:
+    for rule in release_rules(service()):
+        if NAMED & set(rule["resources"]) and "get" in rule["verbs"]:
+            assert rule["resourceNames"], rule
+
+
+def test_role_is_bound_to_the_release_account() -> None:
+    (role,), (binding,) = by_kind("Role"), by_kind("RoleBinding")
+
+    assert role["metadata"]["name"] == binding["roleRef"]["name"] == "slipway-release-chat"
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": "slipway-release", "namespace": "serving"}
+    ]
+
+
+def test_model_account_mounts_no_token() -> None:
+    accounts = {
+        item["metadata"]["name"]: item["automountServiceAccountToken"]
+        for item in by_kind("ServiceAccount")
+    }
+
+    assert accounts == {"slipway-release": True, "slipway-model": False}
+
+
+def test_namespace_enforces_pod_security_restricted() -> None:
+    labels = platform("Namespace")["metadata"]["labels"]
+
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert labels["slipway.dev/serving"] == "true"
+
+
+def test_admission_policy_is_bound_to_serving_namespaces_and_denies() -> None:
+    binding = platform("ValidatingAdmissionPolicyBinding")["spec"]
+
+    assert binding["policyName"] == platform("ValidatingAdmissionPolicy")["metadata"]["name"]
+    assert binding["validationActions"] == ["Deny"]
+    assert binding["matchResources"]["namespaceSelector"]["matchLabels"] == {
+        "slipway.dev/serving": "true"
+    }
+
+
+@pytest.mark.parametrize("word", ["@sha256:", "slipway-model", "v.secret"])
+def test_admission_policy_covers_digest_account_and_secrets(word: str) -> None:
+    spec = platform("ValidatingAdmissionPolicy")["spec"]
+
+    assert spec["failurePolicy"] == "Fail"
+    assert any(word in rule["expression"] for rule in spec["validations"])
+
+
+def test_release_account_may_only_read_nodes_of_the_whole_cluster() -> None:
+    (rule,) = platform("ClusterRole")["rules"]
+
+    assert (rule["resources"], rule["verbs"]) == (["nodes"], ["get", "list"])
+    assert platform("ClusterRoleBinding")["subjects"][0]["name"] == "slipway-release"

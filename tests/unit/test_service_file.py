@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slipway.adapters.service_file import find_service, load_service, load_services
+from slipway.core.errors import InputError
+from slipway.core.service import Probes, QualityPolicy, ServerKind, ServiceSpec, Weights
+
+SERVICES = Path(__file__).parents[2] / "deployments" / "services"
+
+WHOLE: dict[str, Any] = {
+    "name": "chat",
+    "model": "chat-model",
+    "hosts": ["chat.localhost"],
+    "server": {"kind": "simulated", "image": "slipway/simulated:base"},
+    "resources": {"cpu": "500m", "memory": "512Mi"},
+    "slo": {"ttft_p95_ms": 500, "error_rate_percent": 1, "output_tokens_per_s": 20},
+    "policy": {
+        "quality": {"golden": [{"prompt": "ping", "expect": "pong"}]},
+        "benchmark": {"requests": 60, "concurrency": 8},
+    },
+}
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    """Return the whole file with the dotted `fields` (`policy__bake_s=5`) set."""
+    content = deepcopy(WHOLE)
+    for name, value in fields.items():
+        *path, last = name.split("__")
+        place = content
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return content
+
+
+def load(folder: Path, content: object) -> ServiceSpec:
+    path = folder / "chat.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return load_service(path)
+
+
+def problem(folder: Path, content: object) -> str:
+    with pytest.raises(InputError) as caught:
+        load(folder, content)
+    assert caught.value.code == "service-file-invalid"
+    return caught.value.message
+
+
+def test_fields_left_out_have_the_cores_defaults(tmp_path: Path) -> None:
+    spec = load(tmp_path, WHOLE)
+
+    assert (spec.replicas, spec.namespace, spec.alias) == (1, "serving", "live")
+    assert (spec.weights, spec.path_prefixes) == (Weights.IMAGE, ("/v1",))
+    assert spec.probes == Probes()
+    assert spec.policy.quality == QualityPolicy(golden=spec.policy.quality.golden)
+    assert spec.resources.gpu_resource == "nvidia.com/gpu"
+
+
+def test_fields_stated_win(tmp_path: Path) -> None:
+    spec = load(
+        tmp_path,
+        changed(
+            replicas=3,
+            probes={"path": "/up", "startup_budget_s": 30, "period_s": 2},
+            policy__drain_timeout_s=5,
+            server__args=["--seed", "1"],
+        ),
+    )
+
+    assert spec.replicas == 3
+    assert spec.probes == Probes(path="/up", startup_budget_s=30, period_s=2)
+    assert spec.policy.drain_timeout_s == 5.0
+    assert spec.server.args == ("--seed", "1")
+
+
+def test_health_path_follows_the_server_unless_stated(tmp_path: Path) -> None:
+    assert load(tmp_path, changed(server__kind="triton")).probes.path == "/v2/health/ready"
+    stated = changed(server__kind="triton", probes__path="/v2/health/live")
+    assert load(tmp_path, stated).probes.path == "/v2/health/live"
+
+
+def test_quantities_may_be_written_as_numbers(tmp_path: Path) -> None:
+    spec = load(tmp_path, changed(resources__cpu=1.5, resources__memory=536870912))
+
+    assert (spec.resources.cpu, spec.resources.memory) == ("1.5", "536870912")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"nmae": 1}, "nmae: there is no such field"),
+        ({"policy__quality__minimum": 1}, "policy.quality.minimum: there is no such field"),
+        ({"name": "Chat"}, "name: must be lower-case letters, digits"),
+        ({"name": "-chat"}, "name: must be"),
+        ({"name": "c" * 41}, "name: should have at most 40 characters"),
+        ({"namespace": "a.b"}, "namespace: must be"),
+        ({"model": "../x"}, "model: must be letters"),
+        ({"hosts": []}, "hosts: must name at least one"),
+        ({"hosts": ["a", "a"]}, "hosts: must not name anything twice"),
+        ({"hosts": ["UPPER.example"]}, "hosts[0]: must be a host name"),
+        ({"path_prefixes": ["v1"]}, "path_prefixes[0]: must be a path that begins with /"),
+        ({"alias": "latest"}, "alias: must not be `latest`"),
+        ({"alias": "V12"}, "alias: must not be"),
+        ({"alias": "1"}, "alias: must be letters"),
+        ({"replicas": 0}, "replicas: should be greater than or equal to 1 (is 0)"),
+        ({"replicas": True}, "replicas: should be a valid integer (is True)"),
+        ({"replicas": "2"}, "replicas: should be a valid integer (is '2')"),
+        (
+            {"server__kind": "tgi"},
+            "server.kind: is 'tgi'; allowed: 'llama_cpp', 'simulated', 'vllm' or 'triton'",
+        ),
+        ({"server": "vllm"}, "server: must be a mapping of fields"),
+        ({"server__image": "slipway/simulated"}, "server.image: must name an image as"),
+        ({"server__image": "a@sha256:12"}, "server.image: must name an image as"),
+        ({"weights": "nfs"}, "weights: is 'nfs'; allowed: 'image' or 'pvc'"),
+        ({"resources__cpu": "0"}, "resources.cpu: must be a Kubernetes quantity above zero"),
+        ({"resources__cpu": "1Gi"}, "resources.cpu: must be"),
+        ({"resources__cpu": True}, "resources.cpu: should be a valid string"),
+        ({"resources__memory": "512m"}, "resources.memory: must be a Kubernetes quantity"),
+        ({"resources__memory": "lots"}, "resources.memory: must be"),
+        ({"resources__gpus": -1}, "resources.gpus: should be greater than or equal to 0"),
+        ({"resources__gpu_resource": "gpu"}, "resources.gpu_resource: must be an extended"),
+        ({"slo__ttft_p95_ms": float("nan")}, "slo.ttft_p95_ms: should be a finite number"),
+        ({"slo__ttft_p95_ms": 0}, "slo.ttft_p95_ms: should be greater than 0"),
+        ({"slo__error_rate_percent": 101}, "slo.error_rate_percent: should be less than"),
+        ({"policy__strategy": "canary"}, "policy.strategy: is 'canary'; allowed: 'blue_green'"),
+        ({"policy__drain_timeout_s": 9999}, "policy.drain_timeout_s: should be less than"),
+        ({"policy__quality__golden": []}, "policy.quality.golden: must name at least one"),
+        (
+            {"policy__quality__golden": [{"prompt": "a", "expect": "("}]},
+            "policy.quality.golden[0].expect: is no regular expression",
+        ),
+        ({"policy__quality__accuracy_min": 0}, "policy.quality.accuracy_min: should be greater"),
+        ({"policy__benchmark__prompts": []}, "policy.benchmark.prompts: must name at least one"),
+        (
+            {"policy__ready_timeout_s": 10},
+            "the file: policy.ready_timeout_s (10) must not be shorter than"
+            " probes.startup_budget_s (120)",
+        ),
+    ],
+)
+def test_wrong_field_is_named_with_what_is_allowed(
+    tmp_path: Path, fields: dict[str, Any], said: str
+) -> None:
+    message = problem(tmp_path, changed(**fields))
+
+    assert message.startswith("1 problem in the service files:")
+    assert f"{tmp_path / 'chat.yaml'}: {said}" in message
+
+
+def test_all_problems_are_said_at_once(tmp_path: Path) -> None:
+    content = changed(replicas=0, hosts=[], slo__ttft_p95_ms="fast")
+    del content["model"]
+
+    message = problem(tmp_path, content)
+
+    assert message.startswith("4 problems")
+    for field in ("replicas", "hosts", "slo.ttft_p95_ms", "model: is missing"):
+        assert f"chat.yaml: {field}" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the file: must be a mapping"),
+        ("- a", "the file: must be a mapping"),
+        ("a: [", "is no YAML"),
+        ("when: 2026-99-99", "is no YAML"),
+        ("name: a\nname: b", "the key 'name' is written twice"),
+        ("slo:\n  a: 1\n  a: 2", "the key 'a' is written twice"),
+        ("when: !!python/name:os.system", "is no YAML"),
+    ],
+)
+def test_file_that_is_no_service_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert said in problem(tmp_path, text)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.yaml: cannot be read: No such file"):
+        load_service(tmp_path / "gone.yaml")
+
+
+def test_weights_on_a_volume_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not supported yet") as caught:
+        load(tmp_path, changed(weights="pvc"))
+
+    assert caught.value.code == "weights-pvc-unsupported"
+    assert "follows later; use weights: image" in caught.value.hint
+    with pytest.raises(InputError) as caught:
+        load_services(tmp_path)
+    assert caught.value.code == "weights-pvc-unsupported"
+
+
+def test_two_files_may_not_claim_the_same_name_or_host(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(yaml.safe_dump(WHOLE))
+
+    with pytest.raises(InputError, match="2 problems") as caught:
+        load_services(tmp_path)
+
+    taken = f"belongs to {tmp_path / 'a.yaml'} already"
+    assert f"b.yaml: name: 'chat' {taken}" in caught.value.message
+    assert f"b.yaml: hosts: 'chat.localhost' {taken}" in caught.value.message
+
+
+def test_problems_of_all_files_are_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(changed(replicas=0)))
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(changed(model="")))
+
+    with pytest.raises(InputError) as caught:
+        load_services(tmp_path)
+
+    assert "a.yaml: replicas" in caught.value.message
+    assert "b.yaml: model" in caught.value.message
+
+
+def test_service_is_found_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "any.yaml").write_text(yaml.safe_dump(WHOLE))
+
+    assert find_service(tmp_path, "chat").model == "chat-model"
+
+
+def test_unknown_service_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="known services: none") as caught:
+        find_service(tmp_path, "caht")
+    (tmp_path / "any.yaml").write_text(yaml.safe_dump(WHOLE))
+    with pytest.raises(InputError, match=r"no service 'caht' in .* known services: chat") as caught:
+        find_service(tmp_path, "caht")
+
+    assert caught.value.code == "service-unknown"
+    assert "caht.yaml" in caught.value.hint
+
+
+def test_delivered_services_are_valid() -> None:
+    services = load_services(SERVICES)
+
+    assert services["smollm"].server.kind is ServerKind.LLAMA_CPP
+    assert services["simulated"].replicas == 2
+    assert services["simulated"].resources.gpus == 1
+
+
+def test_delivered_examples_are_valid() -> None:
+    kinds = {spec.server.kind for spec in load_services(SERVICES / "examples").values()}
+
+    assert kinds == {ServerKind.VLLM, ServerKind.TRITON}
