@@ -67,7 +67,7 @@ def connect(service: str, settings: Settings) -> Ports:
         traffic=IstioTraffic(api, spec, gateway),
         metrics=ServerMetrics(proxy=settings.cluster_proxy),
         registry=registry(settings),
-        images=OciImageStore(settings.registry, scheme=settings.registry_scheme),
+        images=OciImageStore(f"{settings.registry_scheme}://{settings.registry}"),
         objects=S3ObjectStore(bucket=settings.evidence_bucket, endpoint=settings.s3_endpoint),
     )
 

@@ -58,7 +58,8 @@ def test_model(session: ReleaseSession) -> str:
         result = evaluate(endpoint, spec.policy.quality, model=spec.model)
     finally:
         workloads.delete("Pod", spec.namespace, name)
-    key = session.put_evidence("model-test.json", result.to_json(), "application/json")
+    seen = {"image": session.record.digests.image, **result.to_json()}
+    key = session.put_evidence("model-test.json", seen, "application/json")
     reasons = tuple(item.reason for item in result.results)
     session.judge(
         StageVerdict(stage="test", verdict=result.verdict, reasons=reasons, evidence_key=key)

@@ -139,7 +139,7 @@ class KubernetesApi:
                 serialized[0],
                 serialized[1],
                 headers=serialized[2],
-                body=_encoded(body, content_type),
+                body=body,  # the client serialises JSON bodies, strings pass as they are
                 _request_timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
             )
             raw = answer.read()
@@ -175,13 +175,6 @@ class KubernetesApi:
             query=query,
             content_type="application/apply-patch+yaml",
         )
-
-
-def _encoded(body: Any, content_type: str) -> Any:
-    # The client serialises JSON bodies itself, but passes strings of other types through.
-    if body is None or isinstance(body, str) or content_type == "application/json":
-        return body
-    return json.dumps(body)
 
 
 def _has_kubeconfig() -> bool:

@@ -207,9 +207,7 @@ def _refused(verb: str, name: str, response: Any) -> SlipwayError:
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     said = f"{code}: {response.get('Error', {}).get('Message', '')}"
     if code in _NOT_FOUND:
-        return PermanentError(
-            f"there is no {name}", code="object-missing", hint="list the prefix to see what is there"
-        )
+        return PermanentError(f"there is no {name}", code="object-missing", hint="list its prefix")
     if code in _TRANSIENT or status >= 500 or status == 429:
         return TransientError(
             f"cannot {verb} {name} just now ({said})",

@@ -1,4 +1,4 @@
-"""Carries out one benchmark in this process: the order on standard input, the table on standard output."""
+"""Carries out one benchmark in this process: order on standard input, table on standard output."""
 
 from __future__ import annotations
 

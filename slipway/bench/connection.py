@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection that streams server-sent events, with a time stamp on every event.
 
-Nothing is parsed as JSON while events arrive: a parser that runs between two reads would be measured
-as latency of the server.
+Nothing is parsed as JSON while events arrive: a parser that runs between two reads would be
+measured as latency of the server.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Exchange:
 
 
 class Connection(asyncio.Protocol):
-    """A kept-alive connection; one request at a time. The methods without docstring are callbacks."""
+    """A kept-alive connection, one request at a time; callbacks of asyncio and httptools."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -91,10 +91,8 @@ class Connection(asyncio.Protocol):
             exchange.ended_ns = exchange.sent_ns
             return exchange
         transport.write(data)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._done
-        except TimeoutError:
+        await asyncio.wait((self._done,), timeout=timeout_s)
+        if not self._done.done():
             self._end(f"no complete answer within {timeout_s:g} s")
             self.close()
         return exchange
@@ -106,10 +104,12 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember what to write to (asyncio)."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what a stream socket gives
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Parse what arrived (asyncio)."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -117,22 +117,27 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End the request that was under way (asyncio)."""
         self.reusable = False
         self._end("connection reset" if exc else "connection closed")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header (httptools)."""
         if self._exchange is not None:
             self._exchange.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        """Keep the status (httptools)."""
         if self._exchange is not None:
             self._exchange.http_status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
+        """Stamp the events of a chunk (httptools)."""
         if self._exchange is not None:
             self._exchange.feed(body)
 
     def on_message_complete(self) -> None:
+        """End the request (httptools)."""
         if not self._parser.should_keep_alive():
             self.reusable = False
         if self._exchange is not None:
@@ -192,17 +197,23 @@ async def _tunnel(proxy: str, host: str, port: int) -> socket.socket:
         await loop.sock_sendall(
             tunnel, f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
         )
-        answer = b""
-        # Byte by byte: what follows the empty line belongs to the tunnel.
-        while not answer.endswith(b"\r\n\r\n"):
-            byte = await loop.sock_recv(tunnel, 1)
-            if not byte or len(answer) > _MAX_CONNECT_ANSWER_BYTES:
-                raise ConnectionError(f"the proxy {proxy} closed the tunnel to {host}:{port}")
-            answer += byte
-        status = answer.split(b"\r\n", 1)[0].decode("latin-1")
-        if status.split(" ")[1:2] != [str(_HTTP_OK)]:
-            raise ConnectionError(f"the proxy {proxy} refused {host}:{port}: {status}")
+        status = await _status_line(tunnel)
     except BaseException:
         tunnel.close()
         raise
+    if status.split(" ")[1:2] != [str(_HTTP_OK)]:
+        tunnel.close()
+        raise ConnectionError(f"the proxy {proxy} gives no tunnel to {host}:{port}: {status}")
     return tunnel
+
+
+async def _status_line(tunnel: socket.socket) -> str:
+    """Read the head of an answer and return its first line, empty when it broke off."""
+    answer = b""
+    # Byte by byte: what follows the empty line belongs to the tunnel.
+    while not answer.endswith(b"\r\n\r\n") and len(answer) < _MAX_CONNECT_ANSWER_BYTES:
+        byte = await asyncio.get_running_loop().sock_recv(tunnel, 1)
+        if not byte:
+            return ""
+        answer += byte
+    return answer.split(b"\r\n", 1)[0].decode("latin-1")

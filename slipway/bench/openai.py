@@ -1,7 +1,7 @@
 """OpenAI's streaming chat API, as bytes: the request out, the meaning of the events in.
 
-What counts: the first event with content is the first token (a role-only event is not); an event with
-`error` inside a 200 answer is an error; a stream without `[DONE]` is truncated.
+What counts: the first event with content is the first token (a role-only event is not); an event
+with `error` inside a 200 answer is an error; a stream without `[DONE]` is truncated.
 """
 
 from __future__ import annotations
@@ -115,21 +115,15 @@ def read_stream(events: Sequence[tuple[int, bytes]]) -> StreamFacts:
 
 def judge_stream(exchange: Exchange, facts: StreamFacts) -> tuple[Status, str]:
     """Return how a request ended, and why when it is not ok."""
-    if exchange.http_status != _HTTP_OK:
-        if exchange.http_status == 0:
-            return Status.ERROR, exchange.failure or "no answer"
-        said = bytes(exchange.body).decode(errors="replace")
-        return Status.ERROR, f"HTTP {exchange.http_status}: {said}"
-    if facts.error:
-        return Status.ERROR, facts.error
-    if not facts.done:
+    error = _http_error(exchange) or facts.error
+    if not error and not facts.done:
         why = exchange.failure or "the answer ended"
         if facts.events:
             return Status.TRUNCATED, f"{why} without [DONE] after {facts.events} events"
-        return Status.ERROR, f"{why} without [DONE] and without content"
-    if not facts.events:
-        return Status.ERROR, "the stream held no content"
-    return Status.OK, ""
+        error = f"{why} without [DONE] and without content"
+    if not error and not facts.events:
+        error = "the stream held no content"
+    return (Status.ERROR, error) if error else (Status.OK, "")
 
 
 def to_row(
@@ -156,6 +150,14 @@ def to_row(
         status=status,
         error=error,
     )
+
+
+def _http_error(exchange: Exchange) -> str:
+    if exchange.http_status == _HTTP_OK:
+        return ""
+    if exchange.http_status == 0:
+        return exchange.failure or "no answer"
+    return f"HTTP {exchange.http_status}: {bytes(exchange.body).decode(errors='replace')}"
 
 
 def _has_text(value: dict[str, Any]) -> bool:

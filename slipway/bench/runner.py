@@ -45,7 +45,7 @@ def run_benchmark(target: Target, plan: BenchmarkPlan, *, run_id: str) -> Reques
     if done.returncode != 0:
         raise PermanentError(
             f"the load generator ended with exit code {done.returncode}: {done.stderr[-1000:]}",
-            code="benchmark-failed",
+            code="load-generator-failed",
             hint="run the release again; if it stays, report the lines above",
         )
     table = from_json(done.stdout)

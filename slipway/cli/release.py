@@ -34,8 +34,8 @@ def release(
 ) -> None:
     """Release a model version to a service; running it twice equals once."""
     settings()
-    # The stages are told by tasks.progress; the orchestrator's own lines would say them twice.
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    _quiet_orchestrator()
+    _require_orchestrator()
     from flows.release import release as flow
 
     outcome = flow(service, version)
@@ -86,9 +86,38 @@ def register(
     typer.echo(f"{version.model} version {version.version}: {len(version.files)} files")
 
 
+def _quiet_orchestrator() -> None:
+    """Leave the terminal to `tasks.progress`; the run's log still gets every line."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "slipway")
+
+
+def _require_orchestrator() -> None:
+    """Refuse clearly when a Prefect server is named but does not answer.
+
+    Raises:
+        TransientError: it does not.
+    """
+    import httpx
+
+    from slipway.core.errors import TransientError
+
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return  # Prefect then starts a server of its own for this process
+    try:
+        httpx.get(f"{url}/health", timeout=10, trust_env=False).raise_for_status()
+    except httpx.HTTPError as error:
+        raise TransientError(
+            f"the Prefect server at {url} does not answer: {error}",
+            code="orchestrator-unreachable",
+            hint="start it (slipway sandbox up), or set PREFECT_API_URL to one that runs",
+        ) from error
+
+
 def demo() -> None:
     """Show it all: a sandbox, a real model, three releases, one refused, users meanwhile."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    _quiet_orchestrator()
     from slipway.cli.demo import run_demo
 
     raise typer.Exit(run_demo())

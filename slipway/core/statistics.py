@@ -1,9 +1,10 @@
 """Figures of samples, without anything the data do not say.
 
-Quantiles are order statistics: never a value between two observations, never one beyond the largest.
-A figure that cannot be formed is NaN, which every gate judges ERROR, never 0.
+Quantiles are order statistics: never a value between two observations, never one beyond the
+largest. A figure that cannot be formed is NaN, which every gate judges ERROR, never 0.
 """
 
+# the design names this module; it is only imported as slipway.core.statistics
 from __future__ import annotations
 
 import math

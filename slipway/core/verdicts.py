@@ -10,7 +10,7 @@ from enum import StrEnum
 class Verdict(StrEnum):
     """What a gate says. Only PASS moves a release forward."""
 
-    PASS = "PASS"  # noqa: S105  # a verdict, no password
+    PASS = "PASS"
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
     ERROR = "ERROR"

@@ -165,7 +165,7 @@ function envoy_on_response(handle)
         stop = text:find("\\n", from, true)
       end
       rest = text:sub(from)
-      if #rest > LONGEST_LINE then rest, skipping = "", true end
+      if skipping or #rest > LONGEST_LINE then rest, skipping = "", true end
       if events > before then
         -- Written at every chunk: a stream that is cut never comes to the end of this loop.
         local now = now_us(handle)

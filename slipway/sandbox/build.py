@@ -11,6 +11,7 @@ own cache).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -343,8 +344,18 @@ def _forget_unused(cache: Path, keep: Path) -> None:
     for folder in cache.iterdir():
         abandoned = folder.name.startswith(".building-")
         unused = folder.is_dir() and folder.stat().st_mtime < oldest
-        if folder != keep and (abandoned or unused):
+        if folder != keep and (abandoned or (unused and not _is_running(folder / BINARY_NAME))):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(binary: Path) -> bool:
+    # The kernel refuses to write to a program that some process executes: a sandbox that has been
+    # up for longer than a cache entry lives still restarts its parts from it.
+    try:
+        os.close(os.open(binary, os.O_WRONLY))
+    except OSError as error:
+        return error.errno == errno.ETXTBSY
+    return False
 
 
 def _run_text(command: list[str]) -> str:

@@ -11,8 +11,9 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from slipway.adapters.kubernetes_api import KubernetesApi
 from slipway.core.errors import InputError, TransientError
@@ -32,6 +33,9 @@ _POLL_S = 0.1
 _NODES_READY_S = 60.0
 _ESTABLISHED_S = 30.0
 _SERVICE_ACCOUNT_S = 30.0
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+_T = TypeVar("_T")
 
 
 def set_up(home: SandboxHome, crds: Path) -> None:
@@ -98,47 +102,56 @@ def apply_crds(api: KubernetesApi, folder: Path) -> None:
             code="crds-missing",
             hint="unset SLIPWAY_CONTROLPLANE, or put the folder `crds` beside the binary",
         )
-    present = _applied_hashes(api)
+    served = _served_hashes(api)
     with ThreadPoolExecutor(_WORKERS) as pool:
         # list() lets the first error out.
-        list(pool.map(lambda file: _apply_crd(api, file, present), files))
+        applied = list(pool.map(lambda file: _apply_crd(api, file, served), files))
+    # After all of them, because the API server takes them up one by one while others arrive.
+    for name in filter(None, applied):
+        _wait(partial(_not_established, api, name), _ESTABLISHED_S)
 
 
-def _apply_crd(api: KubernetesApi, file: Path, present: dict[str, str]) -> None:
+def _apply_crd(api: KubernetesApi, file: Path, served: dict[str, str]) -> str | None:
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     name = file.stem
-    if present.get(name) == digest:
-        return
+    if served.get(name) == digest:
+        return None
     manifest = json.loads(content)
     manifest["metadata"].setdefault("annotations", {})[CONTENT_HASH] = digest
     _apply_at(api, f"{_CRDS}/{name}", json.dumps(manifest))
-    _wait(lambda: _not_established(api, name), _ESTABLISHED_S)
+    return name
 
 
-def _applied_hashes(api: KubernetesApi) -> dict[str, str]:
-    listed = api.call("GET", _CRDS)
+def _served_hashes(api: KubernetesApi) -> dict[str, str]:
+    listed = _patiently(lambda: api.call("GET", _CRDS))
     return {
         item["metadata"]["name"]: item["metadata"].get("annotations", {}).get(CONTENT_HASH, "")
         for item in listed["items"]
+        if _is_established(item)
     }
 
 
 def _apply_at(api: KubernetesApi, path: str, body: str) -> None:
-    api.call(
-        "PATCH",
-        path,
-        body=body,
-        query={"fieldManager": FIELD_MANAGER, "force": "true"},
-        content_type="application/apply-patch+yaml",
+    _patiently(
+        lambda: api.call(
+            "PATCH",
+            path,
+            body=body,
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            content_type="application/apply-patch+yaml",
+        )
     )
 
 
 def _not_established(api: KubernetesApi, name: str) -> str | None:
     found = api.call("GET", f"{_CRDS}/{name}")
+    return None if _is_established(found) else f"{name} is not served yet"
+
+
+def _is_established(definition: dict[str, Any]) -> bool:
     # A definition that nobody looked at yet says `conditions: null`.
-    conditions = found.get("status", {}).get("conditions") or []
-    return None if _is_true(conditions, "Established") else f"{name} is not served yet"
+    return _is_true(definition.get("status", {}).get("conditions") or [], "Established")
 
 
 def _missing_account(api: KubernetesApi) -> str | None:
@@ -165,7 +178,7 @@ def _is_true(conditions: list[dict[str, Any]], kind: str) -> bool:
 
 def _wait(shortfall: Callable[[], str | None], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while (reason := shortfall()) is not None:
+    while (reason := _patiently(shortfall)) is not None:
         if time.monotonic() > deadline:
             raise TransientError(
                 f"the cluster of the sandbox was not ready after {timeout_s:.0f} s: {reason}",
@@ -173,6 +186,17 @@ def _wait(shortfall: Callable[[], str | None], timeout_s: float) -> None:
                 hint="look at `slipway sandbox status` and `slipway sandbox logs PART`",
             )
         time.sleep(_POLL_S)
+
+
+def _patiently(call: Callable[[], _T]) -> _T:
+    # Every call here may be repeated. An API server that has just started, on a busy machine,
+    # answers some of them too late.
+    for pause_s in _PAUSES_S:
+        try:
+            return call()
+        except TransientError:
+            time.sleep(pause_s)
+    return call()
 
 
 def _namespace(name: str, labels: dict[str, str]) -> dict[str, Any]:

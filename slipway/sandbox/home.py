@@ -92,8 +92,18 @@ class SandboxHome:
         return _folder(self.root / "config" / part)
 
     def port(self, name: str) -> int:
-        """Return the TCP port remembered under `name`, choosing a free one the first time."""
+        """Return the TCP port remembered under `name`, choosing a free one the first time.
+
+        Raises:
+            InputError: there is no sandbox in this folder.
+        """
         path = self.root / "ports.json"
+        if not self.root.is_dir():
+            raise InputError(
+                f"there is no sandbox in {self.root}",
+                code="sandbox-missing",
+                hint="start one: slipway sandbox up",
+            )
         ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
         if name not in ports:
             ports[name] = _free_port(frozenset(ports.values()))

@@ -27,12 +27,12 @@ class Step:
 
     Args:
         name: shown while it runs, for example `base images`; differs from the names of the parts.
-        run: does it; raises a SlipwayError when it cannot.
+        run: does it, its result is dropped; raises a SlipwayError when it cannot.
         needs: names of parts that must be ready and of steps that must be done before.
     """
 
     name: str
-    run: Callable[[], None]
+    run: Callable[[], object]
     needs: tuple[str, ...] = ()
 
 

@@ -65,7 +65,7 @@ def start_server(module: str, image: Path, model: Path, folder: Path) -> Running
         port = probe.getsockname()[1]
     truth = folder / f"truth-{port}.jsonl"
     flags = ("--host", "127.0.0.1", "--port", str(port), "--model-dir", str(model))
-    interpreter = (sys._base_executable, "-P", "-s", "-S", "-B")
+    interpreter = (str(Path(sys.base_prefix, "bin/python3")), "-P", "-s", "-S", "-B")
     with (folder / f"stderr-{port}").open("w") as errors:
         process = subprocess.Popen(
             (

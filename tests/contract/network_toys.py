@@ -115,9 +115,11 @@ def toy_api(kubeconfig: Path) -> Iterator[ToyApi]:
             "users": [{"name": "u", "user": {"token": "secret"}}],
         }
         kubeconfig.write_text(yaml.safe_dump(config))
-        yield api
-        server.shutdown()
-        thread.join()
+        try:
+            yield api
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextlib.contextmanager
@@ -143,9 +145,11 @@ def echo_pod(address: str, port: int = 0) -> Iterator[int]:
         server.settimeout(0.1)
         thread = threading.Thread(target=accept)
         thread.start()
-        yield server.getsockname()[1]
-        stop.set()
-        thread.join()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            stop.set()
+            thread.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,7 @@ class ToyProxy:
     """One egress proxy process."""
 
     port: int
-    socket: Path
+    path: Path
     log: Path
     process: subprocess.Popen[bytes]
 
@@ -162,7 +166,7 @@ class ToyProxy:
         if unix:
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(10)
-            connection.connect(str(self.socket))
+            connection.connect(str(self.path))
         else:
             connection = socket.create_connection(("127.0.0.1", self.port), 10)
         connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())

@@ -132,9 +132,11 @@ def toy_registry() -> Iterator[ToyRegistry]:
         registry.address = f"127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield registry
-        server.shutdown()
-        thread.join()
+        try:
+            yield registry
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class Cri:

@@ -28,7 +28,7 @@ note("started.txt")
 if kind == "dies":
     sys.exit(3)
 if kind == "parent":
-    child = "import time; time.sleep(600)"
+    child = "import time; held = b'x' * 20_000_000; time.sleep(600)"
     subprocess.Popen([sys.executable, "-S", "-c", child], start_new_session=True)
     subprocess.Popen([sys.executable, "-S", "-c", child], env={})
 if kind == "environment":

@@ -46,6 +46,8 @@ STREAMS: dict[str, tuple[bytes, ...]] = {
     "/done-without-line-end": (event("a"), b"data: [DONE]"),
     "/windows-lines": (event("a").replace(b"\n", b"\r\n"), DONE.replace(b"\n", b"\r\n")),
     "/long-line": (*(b"data: " + b"y" * 60_000 for _ in range(6)), b"\n", event("a"), DONE),
+    # Longer than the filter looks at; then a chunk that would be an event on a line of its own.
+    "/too-long-line": (b"data: " + b"y" * 300_000, event("inside"), event("a"), DONE),
     "/no-done": (event("a"), event("b")),
     "/error": (event("a"), ERROR, DONE),
     "/cut": (event("a"), event("b")),
@@ -236,6 +238,7 @@ def test_row_names_who_asked_and_who_answered(gateway: Gateway) -> None:
         ("/done-without-line-end", 1),
         ("/windows-lines", 1),
         ("/long-line", 1),
+        ("/too-long-line", 1),
     ],
 )
 def test_events_are_counted_however_the_bytes_are_cut(

@@ -34,7 +34,9 @@ class MemoryObjectStore:
         try:
             return self.objects[key]
         except KeyError as error:
-            raise PermanentError(f"there is no {key}", code="object-missing", hint="list") from error
+            raise PermanentError(
+                f"there is no {key}", code="object-missing", hint="list"
+            ) from error
 
     def list(self, prefix: str) -> list[str]:
         return sorted(key for key in self.objects if key.startswith(prefix))

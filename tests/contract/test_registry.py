@@ -1,4 +1,4 @@
-"""What `slipway.ports.Registry` promises, kept by MLflow (a real server on a real S3) and a stand-in."""
+"""What `slipway.ports.Registry` promises, kept by MLflow (a real server and S3) and a stand-in."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_silent_registry_is_a_passing_trouble(tmp_path_factory: pytest.TempPathF
 
 @pytest.mark.parametrize("damaged", ["manifest", "config", "layer", "truncated layer"])
 def test_damaged_content_is_refused_naming_both_digests(node: ToyNode, damaged: str) -> None:
-    """OCI distribution-spec, "Pulling blobs": a client SHOULD verify that content has its digest."""
+    """OCI distribution-spec, "Pulling blobs": a client SHOULD verify what it got."""
     name = node.registry.add(damaged.replace(" ", "-"), [archive({damaged: b"x" * 70000})])
     repository, digest = name.partition("/")[2].split("@")
     manifest = node.registry.manifests[f"{repository}/{digest}"]
@@ -195,6 +195,10 @@ def test_shared_layer_is_fetched_once_and_stays_while_one_image_needs_it(node: T
     assert len(fetched) == 2  # config and the layer that is new
     node.cri.image("RemoveImage", image={"image": first})
     assert node.output(second, "wc -c < /shared; cat /two") == ["1000", "2"]
+    third = node.registry.add("third", [shared, archive({"three": b"3"})])
+    node.registry.asked.clear()
+    node.cri.pull(third)
+    assert len([path for path in node.registry.asked if "/blobs/" in path]) == 2
 
 
 def test_hard_and_symbolic_links_work_inside_the_image(node: ToyNode) -> None:
@@ -240,12 +244,14 @@ def test_remove_is_idempotent_and_frees_the_files(node: ToyNode) -> None:
     """RemoveImage in api.proto: idempotent, "must not return an error" when already removed."""
     name = node.registry.add("removed", [archive({"only-here": b"x" * 5000})])
     before = _used_bytes(node)
+    layers = sorted((node.root / "images" / "layers").iterdir())
     node.cri.pull(name)
     assert _used_bytes(node) == before + 5000
     for _ in range(2):
         node.cri.image("RemoveImage", image={"image": name})
     assert _used_bytes(node) == before
     assert list((node.root / "images").rglob("only-here")) == []
+    assert sorted((node.root / "images" / "layers").iterdir()) == layers
 
 
 def test_image_that_a_container_needs_is_not_removed(node: ToyNode) -> None:

@@ -177,6 +177,45 @@ def test_two_requests_in_one_packet_get_two_answers_in_order(start: Start) -> No
     assert received.index(b"first") < received.index(b"second")
 
 
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET /health HTTP/1.0\r\n\r\n", b"200"),
+        (b"nonsense\r\n\r\n", b"400"),
+    ],
+)
+def test_connection_is_closed_when_the_client_wants_it_or_talks_nonsense(
+    start: Start, request_head: bytes, status: bytes
+) -> None:
+    host, port = start().url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(request_head)
+        received = b""
+        while chunk := client.recv(65536):
+            received += chunk
+    assert received.split(b" ")[1] == status
+    assert b"connection: close" in received
+
+
+def test_client_that_reads_slowly_gets_the_whole_stream(start: Start) -> None:
+    server = start(ttft_ms=0, gap_ms=0)
+    small = httpx.HTTPTransport(
+        verify=False, socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 131072)]
+    )
+    body = ask(stream=True, max_tokens=30_000, ignore_eos=True)
+    with (
+        httpx.Client(base_url=server.url, transport=small, timeout=30) as client,
+        client.stream("POST", CHAT, json=body) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        time.sleep(1)
+        rest = [line for line in lines if line]
+    assert sum('"content"' in line for line in rest) == 30_000
+    assert rest[-1] == "data: [DONE]"
+
+
 def test_errors_come_as_500_just_as_often_as_the_rule_says(start: Start) -> None:
     behaviour = Behaviour(error_rate_percent=30, ttft_ms=0, gap_ms=0, seed=5)
     server = start(error_rate_percent=30, ttft_ms=0, gap_ms=0, seed=5)

@@ -70,8 +70,10 @@ def sandbox() -> Iterator[Sandbox]:
     assert running.run_cli("sandbox", "reset", "--yes").returncode == 0
     home.create()
     running = Sandbox(home, _environment(home))  # a reset forgets the ports
-    started = running.run_cli("sandbox", "up")
-    assert started.returncode == 0, started.stdout + started.stderr
-    yield running
-    stopped = running.run_cli("sandbox", "down")
-    assert stopped.returncode == 0, stopped.stderr
+    try:
+        started = running.run_cli("sandbox", "up")
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield running
+    finally:
+        stopped = running.run_cli("sandbox", "down")
+        assert stopped.returncode == 0, stopped.stderr

@@ -190,13 +190,16 @@ class Users:
 
 
 @contextmanager
-def users(world: World, service: str, *, rate: float, long_streams: int = 0) -> Iterator[Users]:
+def users(
+    world: World, service: str, *, rate: float, long_streams: int = 0, long_tokens: int = 550
+) -> Iterator[Users]:
     """Run users of `service` meanwhile."""
     ledger = world.folder / f"users-{service}-{time.time_ns()}.jsonl"
     command = [
         *(sys.executable, "-m", "slipway.bench.users", "--url", world.sandbox.gateway_url),
         *("--host", f"{service}.localhost", "--model", service, "--rate", str(rate)),
-        *("--long-streams", str(long_streams), "--out", str(ledger)),
+        *("--long-streams", str(long_streams), "--long-tokens", str(long_tokens)),
+        *("--out", str(ledger)),
     ]
     process = subprocess.Popen(
         command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

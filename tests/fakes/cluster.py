@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import count
 from typing import Any
 
 from slipway.core.errors import PermanentError
@@ -112,6 +111,7 @@ class FakeCluster:
         gateway_stuck: the gateway never takes a route over.
         streams: open requests per slot at the gateway, one figure per look; the last one stays.
         server_requests: open requests at the model servers, likewise.
+        missing_images: references that no registry has.
         rows: the gateway's access log.
         violations: moments at which a route pointed at a slot that could not serve.
     """
@@ -126,6 +126,7 @@ class FakeCluster:
         self.routes: dict[str, Route] = {}
         self.gateway_routes: dict[str, Route] = {}
         self.events: list[FakeEvent] = []
+        self.missing_images: set[str] = set()
         self.rows: list[AccessRow] = []
         self.streams: dict[Slot, list[int]] = {}
         self.server_requests: list[int] = []
@@ -138,7 +139,7 @@ class FakeCluster:
         self.gateway_looks_behind = 0
         self.gateway_stuck = False
         self._gateway_looks_left: dict[str, int] = {}
-        self._numbers = count(1)
+        self._last_number = 0
 
     def install(self, service: str) -> None:
         """Put the lock and the empty route of a service in place, as an administrator does."""
@@ -149,7 +150,8 @@ class FakeCluster:
 
     def number(self) -> int:
         """Return a number that was never returned before."""
-        return next(self._numbers)
+        self._last_number += 1
+        return self._last_number
 
     def make_pods(self, deployment: FakeDeployment) -> None:
         """Replace a Deployment's pods by fresh ones, as strategy Recreate does."""
@@ -168,7 +170,7 @@ class FakeCluster:
             uid=f"uid-{number}",
             image=image,
             address=f"100.100.1.{number % 250 + 2}",
-            fault=fault,
+            fault=Fault.IMAGE_PULL if image in self.missing_images else fault,
             looks_left=self.looks_until_ready,
         )
 

@@ -24,7 +24,8 @@ class Journal:
         self.die_after = die_after
         self.lose_answer_of = lose_answer_of
         self.dead = False
-        self.on_write: Callable[[str], None] | None = None
+        self.checks: list[Callable[[str], None]] = []
+        self._at: list[tuple[str, Callable[[], None]]] = []
 
     def reach(self) -> None:
         """Mark a call to the outside: a dead process makes none."""
@@ -34,8 +35,12 @@ class Journal:
     def wrote(self, what: str) -> None:
         """Note a write that has just taken effect."""
         self.writes.append(what)
-        if self.on_write is not None:
-            self.on_write(what)
+        for check in self.checks:
+            check(what)
+        due = [item for item in self._at if what.startswith(item[0])]
+        self._at = [item for item in self._at if item not in due]
+        for _, happening in due:
+            happening()
         if self.die_after == len(self.writes):
             self.dead = True
             raise ProcessDied(f"killed after write {len(self.writes)}: {what}")
@@ -45,6 +50,10 @@ class Journal:
                 code="answer-lost",
                 hint="repeat the call",
             )
+
+    def at_write(self, beginning: str, happening: Callable[[], None]) -> None:
+        """Let something happen at the next write whose words begin so, once."""
+        self._at.append((beginning, happening))
 
     def next_process(self) -> None:
         """Begin again as a new process: it lives, and its writes are counted anew."""

@@ -41,6 +41,10 @@ class FakeRegistry:
     def add(self, model: str, files: Mapping[str, bytes]) -> ModelVersion:
         """Take files as the model's next version."""
         number = str(1 + sum(key[0] == model for key in self._versions))
+        return self.change(model, number, files)
+
+    def change(self, model: str, number: str, files: Mapping[str, bytes]) -> ModelVersion:
+        """Put files in place of a version's, checksums and all."""
         version = ModelVersion(
             model=model,
             version=number,
@@ -106,13 +110,13 @@ class FakeImageStore:
 
     Attributes:
         images: every image, by `repository@digest` and `repository:tag`.
-        damaged: digests whose blobs do not verify.
+        damaged: no image verifies any more.
     """
 
     def __init__(self, journal: Journal, *, bases: Sequence[str] = ()) -> None:
         self._journal = journal
         self.images: dict[str, Image] = {}
-        self.damaged: set[str] = set()
+        self.damaged = False
         for base in bases:
             self._keep(base.partition(":")[0], f"sha256:{_sha256(base.encode())}", also=base)
 
@@ -151,7 +155,7 @@ class FakeImageStore:
     def verify(self, image: Image) -> None:
         """Check an image's blobs."""
         self._journal.reach()
-        if image.digest in self.damaged:
+        if self.damaged:
             raise PermanentError(
                 f"image {image.reference}: a blob's bytes differ from its digest",
                 code="image-damaged",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Set
 from typing import Any
 
 from slipway.core.errors import ConflictError, PermanentError
@@ -12,6 +13,18 @@ from slipway.ports import Applied, Manifest
 from tests.fakes.cluster import FakeCluster, FakeDeployment, FakeEvent, FakePod, Fault, Key
 
 _FAULT_AGE_S = 300.0
+_SPEC_FIELDS = frozenset(
+    {
+        "minReadySeconds",
+        "paused",
+        "progressDeadlineSeconds",
+        "replicas",
+        "revisionHistoryLimit",
+        "selector",
+        "strategy",
+        "template",
+    }
+)
 _WAITING = {
     Fault.IMAGE_PULL: "ImagePullBackOff",
     Fault.START: "CreateContainerError",
@@ -55,6 +68,9 @@ class FakeWorkloads:
 
     def _apply_deployment(self, key: Key, own: dict[str, Any], *, dry_run: bool) -> Applied:
         cluster = self._cluster
+        unknown = own["spec"].keys() - _SPEC_FIELDS
+        if unknown:
+            raise _unknown_fields(unknown)
         found = cluster.deployments.get(key)
         changed = found is None or found.manifest != own
         if changed and not dry_run:
@@ -197,6 +213,14 @@ def _replaced(kind: str, name: str) -> ConflictError:
         f"{kind} {name} was replaced by another one",
         code="conflict",
         hint="the object changed meanwhile; read it again",
+    )
+
+
+def _unknown_fields(names: Set[str]) -> PermanentError:
+    return PermanentError(
+        f"apply: strict decoding error: unknown field {', '.join(sorted(names))}",
+        code="refused-by-cluster",
+        hint="correct what the server's message names",
     )
 
 

@@ -59,12 +59,31 @@ verdicts = st.builds(
 
 
 @st.composite
-def records(draw: st.DrawFn) -> ReleaseRecord:
-    """Draw a record at any point of a release, reached by legal steps only."""
-    current = record(str(draw(st.integers(1, 99))), now_ns=draw(times_ns))
+def histories(draw: st.DrawFn) -> list[Phase]:
+    """Draw the phases that a release may go through after its request."""
     following = list(FORWARD[1 : draw(st.integers(1, len(FORWARD)))])
     if draw(st.booleans()) and following[-1:] != [Phase.DONE]:
         following += [Phase.ROLLING_BACK, Phase.ROLLED_BACK][: draw(st.integers(1, 2))]
+    return following
+
+
+@st.composite
+def ended_histories(draw: st.DrawFn) -> list[Phase]:
+    """Draw the phases of a release that is over."""
+    reached = FORWARD[1 : draw(st.integers(1, len(FORWARD)))]
+    if reached[-1:] == (Phase.DONE,):
+        return list(reached)
+    return [*reached, Phase.ROLLING_BACK, Phase.ROLLED_BACK]
+
+
+any_history = histories()
+
+
+@st.composite
+def records(draw: st.DrawFn, phases: st.SearchStrategy[list[Phase]] = any_history) -> ReleaseRecord:
+    """Draw a record that went through `phases`, by default at any point of a release."""
+    current = record(str(draw(st.integers(1, 99))), now_ns=draw(times_ns))
+    following = draw(phases)
     for phase in following:
         current = advance(current, phase, reason=draw(texts), now_ns=draw(times_ns))
     for verdict in draw(st.lists(verdicts, max_size=3)):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -123,6 +126,41 @@ def test_modules_without_crds_are_refused(fake_go: FakeGo) -> None:
         build.control_plane(silent)
 
     assert not list(build.cache_folder().rglob(build.BINARY_NAME))
+
+
+def test_build_forgets_what_nobody_used_for_long(fake_go: FakeGo) -> None:
+    old = a_build_of_long_ago("old")
+
+    build.control_plane(silent)
+
+    assert not old.exists()
+
+
+def test_build_keeps_an_old_binary_that_still_runs(fake_go: FakeGo) -> None:
+    old = a_build_of_long_ago("old")
+    shutil.copy("/bin/cat", old / build.BINARY_NAME)
+    os.utime(old, (0, 0))
+    with subprocess.Popen([old / build.BINARY_NAME], stdin=subprocess.PIPE) as process:
+        build.control_plane(silent)
+
+        assert (old / build.BINARY_NAME).exists()
+        process.terminate()
+
+
+def test_build_removes_what_an_interrupted_one_left(fake_go: FakeGo) -> None:
+    left = build.cache_folder() / ".building-x"
+    left.mkdir(parents=True)
+
+    build.control_plane(silent)
+
+    assert not left.exists()
+
+
+def a_build_of_long_ago(name: str) -> Path:
+    folder = build.cache_folder() / name
+    folder.mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    return folder
 
 
 def test_override_wins_over_the_build(fake_go: FakeGo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,14 @@ def test_live_slot_after_a_rollback_is_the_old_one() -> None:
     assert advanced(second, Phase.ROLLED_BACK).live_slot is Slot.BLUE
 
 
+def test_promotion_is_remembered_through_a_rollback() -> None:
+    promoted = advanced(record(), *FORWARD[1:8])
+
+    assert not advanced(record(), *FORWARD[1:7]).has_passed_promotion
+    assert promoted.has_passed_promotion
+    assert advanced(promoted, Phase.ROLLING_BACK, Phase.ROLLED_BACK).has_passed_promotion
+
+
 def test_reached_phases_are_those_up_to_the_present_one() -> None:
     tested = advanced(record(), Phase.BUILT, Phase.TESTED)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network
+from typing import Any
 
 import pytest
 
@@ -168,7 +169,7 @@ def test_port_of_a_service_is_known_by_its_name() -> None:
 
 
 def test_only_ready_endpoints_of_the_named_port_are_returned() -> None:
-    slices = [
+    slices: list[dict[str, Any]] = [
         {
             "ports": [{"name": "http", "port": 8000}, {"name": "metrics", "port": 9000}],
             "endpoints": [

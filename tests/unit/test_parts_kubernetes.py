@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +18,16 @@ BINARY = Path("/opt/controlplane")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SandboxHome:
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxHome]:
     # A free port is found by binding one; unit tests open no sockets, so they are counted.
     counter = iter(range(20_000, 30_000))
     monkeypatch.setattr("slipway.sandbox.home._free_port", lambda _taken: next(counter))
-    home = SandboxHome(tmp_path)
-    for folder in (home.secrets, home.pki, home.run):
-        folder.mkdir()
-    (home.pki / "ca.crt").write_text("authority")
-    return home
+    # Not tmp_path: it is longer than what a kubelet's socket leaves for the folder.
+    with tempfile.TemporaryDirectory(prefix="sb") as folder:
+        home = SandboxHome(Path(folder))
+        home.create()
+        (home.pki / "ca.crt").write_text("authority")
+        yield home
 
 
 def all_parts(home: SandboxHome) -> dict[str, Part]:

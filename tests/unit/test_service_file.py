@@ -67,13 +67,14 @@ def test_fields_stated_win(tmp_path: Path) -> None:
         tmp_path,
         changed(
             replicas=3,
+            alias="production",
             probes={"path": "/up", "startup_budget_s": 30, "period_s": 2},
             policy__drain_timeout_s=5,
             server__args=["--seed", "1"],
         ),
     )
 
-    assert spec.replicas == 3
+    assert (spec.replicas, spec.alias) == (3, "production")
     assert spec.probes == Probes(path="/up", startup_budget_s=30, period_s=2)
     assert spec.policy.drain_timeout_s == 5.0
     assert spec.server.args == ("--seed", "1")
@@ -103,6 +104,7 @@ def test_quantities_may_be_written_as_numbers(tmp_path: Path) -> None:
         ({"model": "../x"}, "model: must be letters"),
         ({"hosts": []}, "hosts: must name at least one"),
         ({"hosts": ["a", "a"]}, "hosts: must not name anything twice"),
+        ({"resources__gpus": "1"}, "resources.gpus: should be a valid integer"),
         ({"hosts": ["UPPER.example"]}, "hosts[0]: must be a host name"),
         ({"path_prefixes": ["v1"]}, "path_prefixes[0]: must be a path that begins with /"),
         ({"alias": "latest"}, "alias: must not be `latest`"),

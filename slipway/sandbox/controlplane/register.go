@@ -33,10 +33,20 @@ func (n *node) register(ctx context.Context) error {
 	labels[v1.LabelHostname] = n.name
 	object := &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: labels},
-		Status: v1.NodeStatus{Addresses: []v1.NodeAddress{
-			{Type: v1.NodeInternalIP, Address: n.nodeAddress},
-			{Type: v1.NodeHostName, Address: n.name},
-		}},
+		Status: v1.NodeStatus{
+			Addresses: []v1.NodeAddress{
+				{Type: v1.NodeInternalIP, Address: n.nodeAddress},
+				{Type: v1.NodeHostName, Address: n.name},
+			},
+			// A kubelet reports a node that has this condition as Ready within 100 ms, and one
+			// without it at its next regular report, up to 10 s later.
+			Conditions: []v1.NodeCondition{{
+				Type:    v1.NodeReady,
+				Status:  v1.ConditionFalse,
+				Reason:  "KubeletNotReady",
+				Message: "the kubelet is starting",
+			}},
+		},
 	}
 	return wait.PollUntilContextCancel(ctx, registerEvery, true, func(ctx context.Context) (bool, error) {
 		_, err := client.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{})

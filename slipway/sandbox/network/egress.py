@@ -45,15 +45,21 @@ class Proxy:
         """Keep what is needed to resolve a name."""
         self._services = services
         self._network = service_network
+        self._live: set[asyncio.Task[object] | None] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end; never raises for what a client or a pod does."""
+        # Streams refer to their readers weakly: a half-closed tunnel that nothing else refers to
+        # would be collected as garbage, in the middle of its answer (seen).
+        task = asyncio.current_task()
+        self._live.add(task)
         try:
             await self._serve(reader, writer)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             return  # one of the two went away: the other sees its connection end
         finally:
             await _close(writer)
+            self._live.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +28,8 @@ _TO_ISTIOD = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
+
+_STOP_GRACE_S = 1.0
 
 Stream = Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]
 
@@ -53,6 +54,11 @@ def relayed(channel: Any, method: str) -> Stream:
                 yield map_response(message)
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # Envoy left
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the discovery relay ends")
         finally:
             call.cancel()
 
@@ -105,9 +111,9 @@ async def serve(listen: str, upstream: str) -> None:
     sys.stdout.write(f"relaying discovery from {upstream} to {listen}\n")
     sys.stdout.flush()
     await stop.wait()
-    await server.stop(grace=0)
-    with contextlib.suppress(asyncio.CancelledError):
-        await channel.close()
+    # The channel first: its streams end, and with them Envoy's, before the server must cut them.
+    await channel.close()
+    await server.stop(grace=_STOP_GRACE_S)
 
 
 def main(arguments: list[str]) -> None:

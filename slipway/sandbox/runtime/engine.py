@@ -17,7 +17,9 @@ from slipway.sandbox.runtime.images import ImageStore
 from slipway.sandbox.runtime.keeper import (
     Executed,
     Keeper,
+    Started,
     execute,
+    find_started,
     probe,
     read_ending,
     start_keeper,
@@ -75,12 +77,23 @@ class Engine:
     def adopt(self) -> None:
         """Take over the containers that outlived an earlier runtime; the others have exited."""
         for container in tuple(self.store.containers.values()):
+            if container.state is ContainerState.CREATED:
+                self._adopt_unrecorded(container)
             if container.state is not ContainerState.RUNNING:
                 continue
             if start_ticks(container.keeper) == container.keeper_ticks != 0:
                 self._keepers[container.id] = self._watch(container.id, container.keeper)
             else:
                 self._ended(container.id)
+
+    def _adopt_unrecorded(self, container: Container) -> None:
+        """Take over a container whose start the earlier runtime did not live to record."""
+        folder = self.store.folder(container.id)
+        started = find_started(folder)
+        if started is not None:
+            self._is_running(container, started)
+        elif read_ending(folder) is not None:
+            self._ended(container.id)
 
     async def stop_everything(self, grace_s: float) -> None:
         """End every container; pods are not ready any more. For the orderly end of a sandbox."""
@@ -237,6 +250,9 @@ class Engine:
             )
             self.store.save_container(failed)
             raise
+        self._is_running(container, started)
+
+    def _is_running(self, container: Container, started: Started) -> None:
         running = replace(
             container,
             state=ContainerState.RUNNING,
@@ -262,6 +278,7 @@ class Engine:
             container,
             state=ContainerState.EXITED,
             exit_code=code,
+            started_at_ns=ending.started_at_ns if ending else container.started_at_ns,
             finished_at_ns=ending.finished_at_ns if ending else time.time_ns(),
             reason="Completed" if code == 0 else "Error",
             message="" if ending else "its keeper was killed",

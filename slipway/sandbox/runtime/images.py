@@ -129,6 +129,7 @@ class ImageStore:
         kept = {layer for other in self._images.values() for layer in other.layers}
         for layer in set(image.layers) - kept:
             self._discard(self._layer(layer))
+            self._size_file(layer).unlink(missing_ok=True)
 
     def _unpack(self, reference: Reference, manifest: Manifest) -> Image:
         config = _config(reference, manifest)
@@ -147,7 +148,7 @@ class ImageStore:
     def _fetch_layer(self, reference: Reference, layer: Blob, diff_id: str) -> int:
         """Return the layer's size in bytes, unpacking it when it is not here."""
         place = self._layer(layer.digest)
-        size = place.with_name(f"{place.name}.size")
+        size = self._size_file(layer.digest)
         if place.is_dir() and size.exists():
             return int(size.read_text())
         if any(mark in layer.media_type for mark in _FOREIGN):
@@ -188,6 +189,9 @@ class ImageStore:
 
     def _layer(self, digest: str) -> Path:
         return self._root / "layers" / _hex(digest)
+
+    def _size_file(self, digest: str) -> Path:
+        return self._root / "layers" / f"{_hex(digest)}.size"
 
     def _discard(self, folder: Path) -> None:
         """Remove a folder at once for whoever looks: by a rename, then file by file."""

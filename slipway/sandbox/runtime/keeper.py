@@ -26,6 +26,7 @@ class Ending:
 
     exit_code: int
     signal: int
+    started_at_ns: int
     finished_at_ns: int
     error: str
 
@@ -166,13 +167,34 @@ def start_ticks(pid: int) -> int:
     return int(text.rpartition(")")[2].split()[19])
 
 
+def find_started(folder: Path) -> Started | None:
+    """Return the live keeper of the container in `folder`, from what it wrote; None without one.
+
+    For a runtime that was killed before it could record its own start of the container.
+    """
+    try:
+        fields = json.loads((folder / "started.json").read_text())
+        command = Path(f"/proc/{fields['keeper']}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if str(folder).encode() not in command.split(b"\0"):
+        return None
+    return Started(fields["keeper"], fields["init"], fields["started_at_ns"])
+
+
 def read_ending(folder: Path) -> Ending | None:
     """Return how the container in `folder` ended; None when its keeper was killed before."""
     try:
         fields = json.loads((folder / "exit.json").read_text())
     except FileNotFoundError:
         return None
-    return Ending(fields["exit_code"], fields["signal"], fields["finished_at_ns"], fields["error"])
+    return Ending(
+        fields["exit_code"],
+        fields["signal"],
+        fields["started_at_ns"],
+        fields["finished_at_ns"],
+        fields["error"],
+    )
 
 
 def execute(

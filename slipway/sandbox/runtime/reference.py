@@ -49,12 +49,12 @@ def parse_reference(name: str) -> Reference:
     """
     rest, _, digest = name.partition("@")
     registry, slash, path = rest.partition("/")
-    repository, _, tag = path.partition(":")
+    repository, colon, tag = path.partition(":")
     whole = (
         bool(slash)
         and ("." in registry or ":" in registry or registry == "localhost")
         and _REPOSITORY.fullmatch(repository) is not None
-        and (not tag or _TAG.fullmatch(tag) is not None)
+        and (not colon or _TAG.fullmatch(tag) is not None)
         and ("@" not in name or is_digest(digest))
     )
     if not whole:

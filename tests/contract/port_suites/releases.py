@@ -1,0 +1,148 @@
+"""The promises of `slipway.ports.Releases`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from slipway.core.errors import ConflictError, PermanentError
+from slipway.core.release import Phase, ReleaseRecord, Request, Start, admit, advance
+from slipway.ports import Releases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasesSubject:
+    """What is under test.
+
+    Args:
+        service: installed for this test alone; its record does not exist, its lock is free.
+        missing_service: name of a service that is not installed.
+        pass_time: lets that many seconds go by.
+    """
+
+    releases: Releases
+    service: str
+    missing_service: str
+    pass_time: Callable[[float], None]
+
+
+def a_record(service: str, *, version: str = "1") -> ReleaseRecord:
+    """Return the record of a release that was just requested."""
+    request = Request(service=service, model="demo", version=version)
+    admission = admit(request, None, token="t" * 32, now_ns=1_790_000_000_000_000_001)
+    assert isinstance(admission, Start)
+    return admission.record
+
+
+class ReleasesSuite:
+    """Records are written by one hand at a time; locks have one holder and a growing fence."""
+
+    @pytest.fixture
+    def subject(self) -> ReleasesSubject:
+        """Return what is under test; overridden."""
+        raise NotImplementedError
+
+    def test_record_of_a_service_never_released_is_none(self, subject: ReleasesSubject) -> None:
+        assert subject.releases.load(subject.service) is None
+
+    def test_record_saved_is_loaded_equal_with_its_version(self, subject: ReleasesSubject) -> None:
+        record = replace(a_record(subject.service), reason='"quoted" ü → 日本\n')
+        saved = subject.releases.save(record, version=None)
+        assert saved.record == record
+        assert subject.releases.load(subject.service) == saved
+
+    def test_record_saved_again_under_its_version_is_replaced(
+        self, subject: ReleasesSubject
+    ) -> None:
+        first = subject.releases.save(a_record(subject.service), version=None)
+        changed = advance(first.record, Phase.BUILT, reason="built", now_ns=2)
+        second = subject.releases.save(changed, version=first.version)
+        assert second.version != first.version
+        assert subject.releases.load(subject.service) == second
+
+    def test_first_save_over_an_existing_record_is_a_conflict(
+        self, subject: ReleasesSubject
+    ) -> None:
+        kept = subject.releases.save(a_record(subject.service), version=None)
+        with pytest.raises(ConflictError):
+            subject.releases.save(a_record(subject.service, version="2"), version=None)
+        assert subject.releases.load(subject.service) == kept
+
+    def test_save_under_an_old_version_is_a_conflict_and_changes_nothing(
+        self, subject: ReleasesSubject
+    ) -> None:
+        first = subject.releases.save(a_record(subject.service), version=None)
+        kept = subject.releases.save(replace(first.record, reason="kept"), version=first.version)
+        with pytest.raises(ConflictError) as caught:
+            subject.releases.save(replace(first.record, reason="stale"), version=first.version)
+        assert caught.value.code == "conflict"
+        assert subject.releases.load(subject.service) == kept
+
+    def test_lock_of_a_service_not_installed_is_refused_naming_what_to_do(
+        self, subject: ReleasesSubject
+    ) -> None:
+        with pytest.raises(PermanentError) as caught:
+            subject.releases.acquire(subject.missing_service, holder="a", duration_s=15)
+        assert caught.value.code == "not-installed"
+        assert caught.value.hint.endswith(f"slipway install {subject.missing_service}")
+
+    def test_free_lock_is_taken(self, subject: ReleasesSubject) -> None:
+        lease = subject.releases.acquire(subject.service, holder="a", duration_s=15)
+        assert (lease.service, lease.holder, lease.duration_s) == (subject.service, "a", 15)
+
+    def test_held_lock_is_refused_naming_its_holder_and_release(
+        self, subject: ReleasesSubject
+    ) -> None:
+        subject.releases.acquire(subject.service, holder="first", duration_s=60)
+        record = subject.releases.save(a_record(subject.service), version=None).record
+        with pytest.raises(ConflictError) as caught:
+            subject.releases.acquire(subject.service, holder="second", duration_s=60)
+        assert caught.value.code == "release-running"
+        assert "first" in caught.value.message
+        assert record.release_id in caught.value.message
+
+    def test_holder_may_take_its_own_lock_again_under_the_same_fence(
+        self, subject: ReleasesSubject
+    ) -> None:
+        first = subject.releases.acquire(subject.service, holder="a", duration_s=15)
+        again = subject.releases.acquire(subject.service, holder="a", duration_s=15)
+        assert again.fence == first.fence
+
+    def test_lock_given_back_is_free_and_its_fence_grows(self, subject: ReleasesSubject) -> None:
+        first = subject.releases.acquire(subject.service, holder="a", duration_s=60)
+        subject.releases.release(first)
+        second = subject.releases.acquire(subject.service, holder="b", duration_s=60)
+        assert second.fence > first.fence
+
+    def test_lock_run_out_is_taken_over_and_its_fence_grows(self, subject: ReleasesSubject) -> None:
+        first = subject.releases.acquire(subject.service, holder="dead", duration_s=1)
+        subject.pass_time(1.2)
+        second = subject.releases.acquire(subject.service, holder="heir", duration_s=60)
+        assert second.holder == "heir"
+        assert second.fence > first.fence
+
+    def test_renewed_lock_does_not_run_out(self, subject: ReleasesSubject) -> None:
+        lease = subject.releases.acquire(subject.service, holder="a", duration_s=2)
+        subject.pass_time(1.2)
+        renewed = subject.releases.renew(lease)
+        assert renewed.renewed_at_ns > lease.renewed_at_ns
+        assert renewed.fence == lease.fence
+        subject.pass_time(1.2)
+        with pytest.raises(ConflictError):
+            subject.releases.acquire(subject.service, holder="b", duration_s=2)
+
+    def test_renewal_of_a_lock_taken_over_is_a_conflict(self, subject: ReleasesSubject) -> None:
+        old = subject.releases.acquire(subject.service, holder="dead", duration_s=1)
+        subject.pass_time(1.2)
+        subject.releases.acquire(subject.service, holder="heir", duration_s=60)
+        with pytest.raises(ConflictError):
+            subject.releases.renew(old)
+
+    def test_release_of_a_lock_taken_over_leaves_it_alone(self, subject: ReleasesSubject) -> None:
+        old = subject.releases.acquire(subject.service, holder="dead", duration_s=1)
+        subject.pass_time(1.2)
+        heir = subject.releases.acquire(subject.service, holder="heir", duration_s=60)
+        subject.releases.release(old)
+        assert subject.releases.renew(heir).holder == "heir"

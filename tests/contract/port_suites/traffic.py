@@ -1,0 +1,174 @@
+"""The promises of `slipway.ports.Traffic`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from slipway.core.errors import PermanentError, TransientError
+from slipway.core.routing import (
+    PREVIEW_HEADER,
+    PURPOSE_HEADER,
+    Route,
+    Share,
+    Slot,
+    all_to,
+    empty,
+    with_preview,
+    without_slot,
+)
+from slipway.ports import Traffic
+from tests.fakes.gateway import GatewayAnswer
+
+_TOKEN = "c0ffee" * 5
+_CONFIRM_S = 30.0
+_BOTH = frozenset(Slot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficSubject:
+    """What is under test.
+
+    Args:
+        service: has ready pods in both slots; its route is empty.
+        missing_service: name of a service that is not installed.
+        ask: sends one request of a user, with these extra headers, through the gateway.
+        now_ns: Unix time on the clock of the access log.
+        wait: calls a look until it is true, and fails the test when that takes too long.
+    """
+
+    traffic: Traffic
+    service: str
+    missing_service: str
+    ask: Callable[[Mapping[str, str]], GatewayAnswer]
+    now_ns: Callable[[], int]
+    wait: Callable[[Callable[[], bool]], None]
+
+    def switch(self, route: Route) -> None:
+        """Write a route and wait until the gateway serves by it."""
+        self.traffic.apply(route)
+        proof = self.traffic.confirm(route, timeout_s=_CONFIRM_S)
+        assert proof.revision == route.revision
+        assert proof.requests > 0
+
+
+class TrafficSuite:
+    """A route confirmed is the route users get; nobody else sees the preview."""
+
+    @pytest.fixture
+    def subject(self) -> TrafficSubject:
+        """Return what is under test; overridden."""
+        raise NotImplementedError
+
+    def test_service_never_released_answers_503_by_the_empty_route(
+        self, subject: TrafficSubject
+    ) -> None:
+        route = subject.traffic.read(subject.service)
+        assert route == empty(subject.service)
+        subject.traffic.confirm(route, timeout_s=_CONFIRM_S)
+        answer = subject.ask({})
+        assert (answer.status, answer.revision) == (503, route.revision)
+
+    def test_route_confirmed_serves_users_from_its_slot(self, subject: TrafficSubject) -> None:
+        route = all_to(subject.service, Slot.BLUE)
+        subject.switch(route)
+        assert subject.traffic.read(subject.service) == route
+        answer = subject.ask({})
+        assert (answer.status, answer.slot, answer.revision) == (200, "blue", route.revision)
+
+    def test_same_route_applied_twice_equals_once(self, subject: TrafficSubject) -> None:
+        route = all_to(subject.service, Slot.BLUE)
+        subject.switch(route)
+        subject.switch(route)
+        assert subject.traffic.read(subject.service) == route
+
+    def test_preview_reaches_the_candidate_by_its_token_alone(
+        self, subject: TrafficSubject
+    ) -> None:
+        subject.switch(all_to(subject.service, Slot.BLUE))
+        route = with_preview(all_to(subject.service, Slot.BLUE), Slot.GREEN, _TOKEN)
+        subject.switch(route)
+        assert subject.traffic.read(subject.service) == route
+        assert subject.ask({PREVIEW_HEADER: _TOKEN}).slot == "green"
+        assert subject.ask({}).slot == "blue"
+        assert subject.ask({PREVIEW_HEADER: _TOKEN[:-1]}).slot == "blue"
+
+    def test_preview_before_the_first_release_leaves_users_at_503(
+        self, subject: TrafficSubject
+    ) -> None:
+        subject.switch(with_preview(empty(subject.service), Slot.BLUE, _TOKEN))
+        assert subject.ask({PREVIEW_HEADER: _TOKEN}).slot == "blue"
+        assert subject.ask({}).status == 503
+
+    def test_switch_moves_users_and_keeps_the_old_slot_known(self, subject: TrafficSubject) -> None:
+        subject.switch(all_to(subject.service, Slot.BLUE))
+        route = all_to(subject.service, Slot.GREEN, subsets=_BOTH)
+        subject.switch(route)
+        assert subject.ask({}).slot == "green"
+        assert subject.traffic.read(subject.service).subsets == _BOTH
+
+    def test_withdrawn_slot_leaves_no_trace(self, subject: TrafficSubject) -> None:
+        both = with_preview(all_to(subject.service, Slot.BLUE), Slot.GREEN, _TOKEN)
+        subject.switch(both)
+        route = without_slot(both, Slot.GREEN)
+        subject.switch(route)
+        assert subject.traffic.read(subject.service) == all_to(subject.service, Slot.BLUE)
+        assert subject.ask({PREVIEW_HEADER: _TOKEN}).slot == "blue"
+
+    def test_divided_route_is_read_back_as_written(self, subject: TrafficSubject) -> None:
+        route = Route(
+            service=subject.service,
+            shares=(Share(slot=Slot.BLUE, percent=70), Share(slot=Slot.GREEN, percent=30)),
+            subsets=_BOTH,
+        )
+        subject.switch(route)
+        assert subject.traffic.read(subject.service) == route
+
+    def test_route_never_written_is_not_confirmed(self, subject: TrafficSubject) -> None:
+        with pytest.raises(TransientError) as caught:
+            subject.traffic.confirm(all_to(subject.service, Slot.GREEN), timeout_s=0.5)
+        assert caught.value.code == "route-not-confirmed"
+
+    def test_idle_slots_have_no_open_streams(self, subject: TrafficSubject) -> None:
+        subject.switch(all_to(subject.service, Slot.BLUE))
+        assert subject.traffic.open_streams(subject.service, Slot.BLUE) == 0
+        assert subject.traffic.open_streams(subject.service, Slot.GREEN) == 0
+
+    def test_service_not_installed_is_refused_by_name(self, subject: TrafficSubject) -> None:
+        for call in (
+            lambda: subject.traffic.read(subject.missing_service),
+            lambda: subject.traffic.apply(empty(subject.missing_service)),
+        ):
+            with pytest.raises(PermanentError, match=subject.missing_service) as caught:
+                call()
+            assert caught.value.code == "not-installed"
+
+    def test_requests_leave_rows_with_slot_route_and_purpose(self, subject: TrafficSubject) -> None:
+        route = all_to(subject.service, Slot.BLUE)
+        subject.switch(route)
+        since_ns = subject.now_ns()
+        subject.ask({})
+        subject.ask({PURPOSE_HEADER: "smoke"})
+
+        def rows() -> list[tuple[str, int, str, str]]:
+            found = subject.traffic.access_rows(subject.service, since_ns=since_ns)
+            return sorted((row.slot, row.status, row.route_revision, row.purpose) for row in found)
+
+        subject.wait(lambda: len(rows()) >= 2)
+        assert rows() == [
+            ("blue", 200, route.revision, ""),
+            ("blue", 200, route.revision, "smoke"),
+        ]
+
+    def test_rows_before_the_moment_asked_for_are_left_out(self, subject: TrafficSubject) -> None:
+        subject.switch(all_to(subject.service, Slot.BLUE))
+        since_ns = subject.now_ns()
+        subject.ask({})
+        subject.wait(lambda: _count(subject, since_ns) == 1)
+        assert _count(subject, subject.now_ns()) == 0
+
+
+def _count(subject: TrafficSubject, since_ns: int) -> int:
+    return sum(1 for _ in subject.traffic.access_rows(subject.service, since_ns=since_ns))

@@ -1,0 +1,181 @@
+"""What `slipway.manifests` builds, asked of a real API server: schemas, CEL rules, admission.
+
+A JSON schema alone does not suffice: Istio's CRDs refuse by CEL rules what their schema accepts,
+for example `timeout: 0s`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import pytest
+
+from slipway.core.routing import Route, Share, Slot, empty, with_preview
+from slipway.core.service import ServerKind, ServiceSpec
+from slipway.manifests import workload
+from slipway.manifests.install import install_objects, platform_objects
+from slipway.manifests.release_objects import record_config_map, release_event
+from slipway.manifests.traffic import destination_rule, virtual_service
+from tests.examples import IMAGE, record, service
+
+BOTH = frozenset(Slot)
+DIVIDED = Route(
+    service="chat",
+    shares=(Share(slot=Slot.BLUE, percent=90), Share(slot=Slot.GREEN, percent=10)),
+    subsets=BOTH,
+)
+NAMESPACE = "manifests-test"
+
+
+class Sandbox(Protocol):
+    """What the fixture `sandbox` offers."""
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]: ...
+
+
+def spec_of(kind: ServerKind = ServerKind.SIMULATED) -> ServiceSpec:
+    return replace(service(kind), namespace=NAMESPACE)
+
+
+def apply(
+    sandbox: Sandbox, manifest: Mapping[str, Any], *options: str
+) -> subprocess.CompletedProcess[str]:
+    return sandbox.kubectl(
+        *("apply", "--server-side", "--validate=strict", "--force-conflicts"),
+        *("--field-manager=slipway-install", *options, "-f", "-"),
+        stdin=json.dumps(manifest),
+    )
+
+
+def asked(sandbox: Sandbox, manifest: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Ask the API server whether it would take `manifest`, writing nothing."""
+    return apply(sandbox, manifest, "--dry-run=server")
+
+
+@pytest.fixture(scope="module")
+def installed(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """A namespace of its own (so no other test's quota counts), with policy and accounts."""
+    namespace = next(item for item in platform_objects(NAMESPACE) if item["kind"] == "Namespace")
+    accounts = (item for item in install_objects(spec_of()) if item["kind"] == "ServiceAccount")
+    for manifest in (*platform_objects(), namespace, *accounts):
+        answer = apply(sandbox, manifest)
+        assert answer.returncode == 0, answer.stderr
+    yield sandbox
+    sandbox.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def deployment(spec: ServiceSpec, image: str = IMAGE) -> dict[str, Any]:
+    return workload.slot_deployment(
+        spec, slot=Slot.BLUE, workload="chat-blue", image=image, release_id="chat-v1-1"
+    )
+
+
+def bare_pod(spec: ServiceSpec, image: str = IMAGE) -> dict[str, Any]:
+    return workload.test_pod(spec, image=image, release_id="chat-v1-1")
+
+
+@pytest.mark.parametrize("kind", list(ServerKind))
+def test_workloads_of_every_server_pass_schema_pod_security_and_policy(
+    installed: Sandbox, kind: ServerKind
+) -> None:
+    # A bare pod meets Pod Security itself; a Deployment is only warned about.
+    for manifest in (deployment(spec_of(kind)), bare_pod(spec_of(kind))):
+        answer = asked(installed, manifest)
+        assert answer.returncode == 0, answer.stderr
+        assert "would violate PodSecurity" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "route",
+    [empty("chat"), DIVIDED, with_preview(DIVIDED, Slot.GREEN, "t0ken")],
+    ids=["empty", "divided", "preview"],
+)
+def test_routes_pass_the_rules_of_istios_resources(installed: Sandbox, route: Route) -> None:
+    for manifest in (
+        virtual_service(spec_of(), route),
+        destination_rule(spec_of(), route.subsets, revision=route.revision),
+    ):
+        answer = asked(installed, manifest)
+        assert answer.returncode == 0, answer.stderr
+
+
+def test_installation_and_record_are_accepted(installed: Sandbox) -> None:
+    stored = record_config_map(record(), namespace=NAMESPACE)
+
+    for manifest in (*platform_objects(), *install_objects(spec_of()), stored):
+        answer = asked(installed, manifest)
+        assert answer.returncode == 0, answer.stderr
+
+
+def test_event_of_a_release_is_accepted(installed: Sandbox) -> None:
+    event = release_event(
+        "chat", NAMESPACE, reason="Held", message="x" * 3000, warning=True, at_ns=time.time_ns()
+    )
+
+    answer = installed.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(event))
+
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_written_timeout_of_zero_is_what_istio_refuses(installed: Sandbox) -> None:
+    manifest = virtual_service(spec_of(), DIVIDED)
+    manifest["spec"]["http"][0]["timeout"] = "0s"
+
+    answer = asked(installed, manifest)
+
+    assert answer.returncode != 0
+    assert "must be a valid duration greater than 1ms" in answer.stderr
+
+
+@pytest.mark.parametrize("build", [deployment, bare_pod])
+def test_image_by_tag_is_refused_by_the_admission_policy(
+    installed: Sandbox, build: Callable[[ServiceSpec, str], dict[str, Any]]
+) -> None:
+    answer = asked(installed, build(spec_of(), "127.0.0.1:5000/slipway/chat:v1"))
+
+    assert answer.returncode != 0
+    assert "must be named by digest" in answer.stderr
+
+
+def test_secret_in_a_model_pod_is_refused_by_the_admission_policy(installed: Sandbox) -> None:
+    manifest = bare_pod(spec_of())
+    manifest["spec"]["volumes"].append({"name": "s", "secret": {"secretName": "s"}})
+
+    answer = asked(installed, manifest)
+
+    assert answer.returncode != 0
+    assert "may mount no secret" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "thing", "allowed"),
+    [
+        ("patch", "deployments.apps/chat-blue", "yes"),
+        ("patch", "deployments.apps/other-blue", "no"),
+        ("delete", "pods/chat-test", "yes"),
+        ("delete", "pods/chat-blue-1", "no"),
+        ("patch", "virtualservices.networking.istio.io/chat", "yes"),
+        ("patch", "virtualservices.networking.istio.io/other", "no"),
+        ("get", "secrets", "no"),
+        ("update", "deployments.apps/chat-blue", "no"),
+        ("create", "roles.rbac.authorization.k8s.io", "no"),
+    ],
+)
+def test_release_account_may_do_its_work_and_nothing_else(
+    installed: Sandbox, verb: str, thing: str, allowed: str
+) -> None:
+    for manifest in install_objects(spec_of()):
+        if manifest["kind"] in {"Role", "RoleBinding"}:
+            assert apply(installed, manifest).returncode == 0
+
+    answer = installed.kubectl(
+        *("auth", "can-i", verb, thing, f"--namespace={NAMESPACE}"),
+        f"--as=system:serviceaccount:{NAMESPACE}:slipway-release",
+    )
+
+    assert answer.stdout.strip() == allowed, answer.stderr

@@ -1,0 +1,235 @@
+"""Releases that go well, and those that are refused before they begin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prefect.artifacts import Artifact
+
+from slipway.core.errors import ConflictError, InputError, PermanentError
+from slipway.core.release import FORWARD, Phase
+from slipway.core.routing import Slot, all_to, empty
+from slipway.core.verdicts import Verdict
+from tests.flow.world import SERVICE, World
+
+
+def test_first_release_serves_from_blue_with_no_old_slot(fresh: World) -> None:
+    outcome = fresh.release("1")
+    assert (outcome["outcome"], outcome["slot"]) == ("done", "blue")
+    assert fresh.record.stable is None
+    assert fresh.cluster.routes[SERVICE] == all_to(SERVICE, Slot.BLUE)
+    assert (fresh.replicas(Slot.BLUE), fresh.replicas(Slot.GREEN)) == (2, 0)
+    assert fresh.alias == "1"
+
+
+def test_second_release_swaps_the_slots_and_retires_the_old_one(world: World) -> None:
+    outcome = world.release("2")
+    assert (outcome["outcome"], outcome["slot"]) == ("done", "green")
+    assert world.record.stable is Slot.BLUE
+    assert world.cluster.routes[SERVICE] == all_to(SERVICE, Slot.GREEN)
+    assert (world.replicas(Slot.BLUE), world.replicas(Slot.GREEN)) == (0, 2)
+    assert world.alias == "2"
+
+
+def test_third_release_comes_back_to_blue(world: World) -> None:
+    world.release("2")
+    outcome = world.release("3")
+    assert (outcome["release"], outcome["slot"]) == ("chat-v3-3", "blue")
+    assert (world.replicas(Slot.BLUE), world.replicas(Slot.GREEN)) == (2, 0)
+    assert world.record.slot(Slot.GREEN).version == "2"
+
+
+def test_release_that_ends_leaves_nothing_over(world: World) -> None:
+    world.release("2")
+    assert world.cluster.pods == {}
+    assert world.cluster.leases[SERVICE].holder == ""
+    assert world.record.intent == ""
+    assert world.cluster.violations == []
+
+
+def test_release_proves_every_phase_in_order(world: World) -> None:
+    world.release("2")
+    assert tuple(entry.phase for entry in world.record.history) == FORWARD
+
+
+def test_release_leaves_its_evidence_and_an_event(world: World) -> None:
+    outcome = world.release("2")
+    assert world.evidence() == [
+        "benchmark-requests.parquet",
+        "benchmark.md",
+        "model-test.json",
+        "record.json",
+    ]
+    assert outcome["evidence"].endswith(f"releases/{SERVICE}/chat-v2-2/")
+    verdicts = {item.stage: item for item in world.record.verdicts}
+    assert verdicts["test"].verdict is verdicts["benchmark"].verdict is Verdict.PASS
+    assert verdicts["benchmark"].evidence_key in world.objects.objects
+    event = world.cluster.events[-1]
+    assert (event.reason, event.warning) == ("Released", False)
+
+
+def test_record_stored_as_evidence_is_the_one_in_the_cluster(world: World) -> None:
+    world.release("2")
+    stored = world.objects.get(f"releases/{SERVICE}/chat-v2-2/record.json")
+    assert stored.decode() == world.cluster.records[SERVICE][0]
+
+
+def test_promoted_pods_are_the_very_pods_that_were_tested(world: World) -> None:
+    world.release("2")
+    pods = {pod.uid for pod in world.cluster.pods_of(SERVICE, Slot.GREEN)}
+    assert pods == set(world.record.tested_pod_uids)
+
+
+def test_alias_moves_after_the_users_did_and_before_the_old_slot_goes(world: World) -> None:
+    world.release("2")
+    writes = world.journal.writes
+    users = writes.index("route green 100, subsets blue+green")
+    alias = writes.index("alias live to 2")
+    gone = writes.index("scale chat-blue to 0")
+    assert users < alias < gone
+
+
+def test_same_release_twice_equals_once(world: World) -> None:
+    world.release("2")
+    before = world.final_state()
+    world.journal.next_process()
+    outcome = world.release("2")
+    assert outcome["already_done"]
+    assert world.journal.writes == []
+    assert world.final_state() == before
+
+
+def test_slow_pods_a_late_gateway_and_open_streams_are_waited_for(world: World) -> None:
+    cluster = world.cluster
+    cluster.looks_until_ready = cluster.looks_until_gone = cluster.gateway_looks_behind = 4
+    cluster.streams[Slot.BLUE] = [3, 2, 1, 0]
+    cluster.server_requests = [2, 1, 1, 1, 1, 0]
+    outcome = world.release("2")
+    assert outcome["outcome"] == "done"
+    assert cluster.streams[Slot.BLUE] == [0]
+    assert cluster.server_requests == [0]
+    assert cluster.violations == []
+
+
+def test_old_slot_keeps_its_pods_while_a_stream_is_open(world: World) -> None:
+    world.cluster.streams[Slot.BLUE] = [1]
+    replicas_seen: list[int] = []
+    look = world.traffic.open_streams
+
+    def look_and_note(service: str, slot: Slot) -> int:
+        replicas_seen.append(world.replicas(Slot.BLUE))
+        if len(replicas_seen) == 5:
+            world.cluster.streams[Slot.BLUE] = [0]
+        return look(service, slot)
+
+    object.__setattr__(world.traffic, "open_streams", look_and_note)
+    world.release("2")
+    assert replicas_seen == [2] * 5
+    assert world.replicas(Slot.BLUE) == 0
+
+
+def test_bake_looks_again_and_again_for_its_whole_time(world: World) -> None:
+    world.set_policy(bake_s=5.0)
+    began_ns = world.clock.now_ns
+    world.release("2")
+    assert world.clock.now_ns - began_ns >= 5e9
+    assert world.record.began_ns(Phase.DONE) - world.record.began_ns(Phase.BAKING) >= 5e9
+
+
+def test_invalid_benchmark_is_repeated_and_not_judged(thorough_world: World) -> None:
+    behaviour = thorough_world.model
+
+    def spoil_the_first() -> None:
+        behaviour.odd_rows = 1 if behaviour.benchmarks == 1 else 0
+
+    behaviour.while_benchmarked.append(spoil_the_first)
+    outcome = thorough_world.release("2")
+    assert (outcome["outcome"], behaviour.benchmarks) == ("done", 2)
+
+
+def test_release_shows_its_report_and_its_benchmark_in_the_flow_run(thorough_world: World) -> None:
+    thorough_world.release("2")
+    shown = {key: Artifact.get(key) for key in ("release-chat", "benchmark-chat")}
+    report, benchmark = shown["release-chat"], shown["benchmark-chat"]
+    assert isinstance(report, Artifact)
+    assert isinstance(benchmark, Artifact)
+    assert "chat-v2-2: live" in str(report.data)
+    assert "ttft_p95_ms" in str(benchmark.data)
+
+
+def test_report_that_cannot_be_stored_changes_no_outcome(world: World) -> None:
+    world.at_write("record done", lambda: setattr(world.objects, "unreachable", True))
+    assert world.release("2")["outcome"] == "done"
+    assert "record.json" not in world.evidence()
+
+
+def test_evidence_that_could_not_be_stored_is_stored_by_the_next_run(world: World) -> None:
+    world.at_write("record done", lambda: setattr(world.objects, "unreachable", True))
+    world.release("2")
+    world.objects.unreachable = False
+    assert world.release("2")["already_done"]
+    assert "record.json" in world.evidence()
+
+
+def test_unknown_version_is_refused_before_any_write(world: World) -> None:
+    with pytest.raises(InputError) as caught:
+        world.release("99")
+    assert caught.value.code == "unknown-version"
+    assert world.journal.writes == []
+
+
+def test_service_not_installed_is_refused_before_any_write(fresh: World) -> None:
+    fresh.cluster.leases.clear()
+    with pytest.raises(PermanentError) as caught:
+        fresh.release("1")
+    assert caught.value.code == "not-installed"
+    assert fresh.journal.writes == []
+    assert fresh.cluster.routes[SERVICE] == empty(SERVICE)
+
+
+def test_second_release_while_one_runs_is_refused_naming_the_first(world: World) -> None:
+    refused: list[ConflictError] = []
+
+    def start_another() -> None:
+        with pytest.raises(ConflictError) as caught:
+            world.release("3")
+        refused.append(caught.value)
+
+    world.model.while_benchmarked.append(start_another)
+    assert world.release("2")["outcome"] == "done"
+    assert refused[0].code == "release-running"
+    assert "chat-v2-2" in refused[0].message
+    assert world.record.version == "2"
+
+
+def test_other_version_is_refused_while_a_release_is_unfinished(world: World) -> None:
+    world.journal.die_after = 8
+    world.die_in_release("2")
+    world.journal.next_process()
+    world.clock.advance(60)
+    with pytest.raises(ConflictError) as caught:
+        world.release("3")
+    assert caught.value.code == "release-unfinished"
+    assert "chat-v2-2" in caught.value.message
+    assert "slipway release chat 2" in caught.value.hint
+    assert world.journal.writes == []
+    assert world.cluster.leases[SERVICE].holder == ""
+
+
+def test_outcome_of_a_release_is_plain_values(world: World) -> None:
+    outcome: dict[str, Any] = world.release("2")
+    stages = [item["stage"] for item in outcome["stages"]]
+    assert stages == [
+        "integrity",
+        "image",
+        "test",
+        "deploy",
+        "smoke",
+        "benchmark",
+        "promote",
+        "alias",
+        "bake",
+        "retire",
+    ]
+    assert outcome["image"].startswith("sha256:")

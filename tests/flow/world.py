@@ -1,0 +1,300 @@
+"""Everything a release touches, as fakes, around the real flow, tasks, rules and manifests."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pytest
+from prefect import Task
+
+from flows.release import release
+from slipway.bench.validation import TableReport
+from slipway.bench.values import BenchmarkPlan, RequestRow, RequestTable, Status, Target
+from slipway.bootstrap import Ports
+from slipway.core.errors import ConflictError, InputError, TransientError
+from slipway.core.record_storage import from_storage
+from slipway.core.release import Phase, ReleaseRecord
+from slipway.core.routing import Slot, all_to
+from slipway.evaluation.endpoint import ChatAnswer
+from slipway.manifests.names import RELEASE_LABEL
+from slipway.ports import Lease, Releases
+from slipway.settings import from_environment
+from tasks import benchmark, image, model, rollback, traffic, workload
+from tasks.lock import LockKeeper
+from tests.fakes.clock import FakeClock
+from tests.fakes.cluster import FakeCluster
+from tests.fakes.gateway import FakeGateway
+from tests.fakes.journal import Journal, ProcessDied
+from tests.fakes.releases import FakeReleases
+from tests.fakes.services import BASE_IMAGE, small_service
+from tests.fakes.stores import FakeImageStore, FakeMetrics, FakeObjectStore, FakeRegistry
+from tests.fakes.traffic import FakeTraffic
+from tests.fakes.workloads import FakeWorkloads
+
+SERVICE = "chat"
+MODEL = "demo"
+_HEAD_START_S = 60.0
+
+
+@dataclass
+class FakeModel:
+    """How the version under release behaves; a test makes it bad.
+
+    Attributes:
+        answer: what it says to every golden prompt; empty is no answer at all.
+        ttft_ms: its time to first token under load.
+        error_percent: of its requests under load.
+        odd_rows: rows of the next table that cannot be true.
+        benchmarks: how often it was loaded.
+        while_benchmarked: called when the load begins.
+    """
+
+    answer: str = "pong"
+    ttft_ms: float = 50.0
+    error_percent: int = 0
+    odd_rows: int = 0
+    benchmarks: int = 0
+    while_benchmarked: list[Callable[[], None]] = field(default_factory=list)
+
+
+class World:
+    """One service `chat` of model `demo`, installed, with versions 1 to 3 in the registry.
+
+    Attributes:
+        thorough: validate benchmark tables and publish artifacts as in earnest.
+    """
+
+    def __init__(self) -> None:
+        self.thorough = False
+        self.journal = Journal()
+        self.cluster = FakeCluster(clock=FakeClock(), journal=self.journal)
+        self.cluster.install(SERVICE)
+        self.spec = small_service(SERVICE)
+        self.registry = FakeRegistry(self.journal)
+        for number in (1, 2, 3):
+            self.registry.add(MODEL, {"simulated.json": b'{"seed": %d}' % number})
+        self.images = FakeImageStore(self.journal, bases=[BASE_IMAGE])
+        self.objects = FakeObjectStore(self.journal)
+        self.gateway = FakeGateway(self.cluster, SERVICE)
+        self.model = FakeModel()
+        self.workloads = FakeWorkloads(self.cluster)
+        self.releases = FakeReleases(self.cluster)
+        self.traffic = FakeTraffic(self.cluster)
+        self.metrics = FakeMetrics(self.cluster)
+
+    def copy(self) -> World:
+        """Return a world of its own in the same state."""
+        return copy.deepcopy(self)
+
+    @property
+    def clock(self) -> FakeClock:
+        """The clock of the cluster and of the release."""
+        return self.cluster.clock
+
+    def enter(self, patch: pytest.MonkeyPatch) -> None:
+        """Let every release of this test run in this world, without waiting."""
+        patch.setattr("tasks.session.current_settings", self._settings)
+        patch.setattr("tasks.session.connect", self._connect)
+        for module in ("session", "traffic", "waiting", "reporting"):
+            patch.setattr(f"tasks.{module}.time", self.clock)
+        patch.setattr("tasks.traffic.httpx.post", self.gateway.post)
+        patch.setattr("tasks.model.HttpChatEndpoint", self._endpoint)
+        patch.setattr("tasks.benchmark.run", self._benchmark)
+        if not self.thorough:
+            # A quarter of a second each, and every release does them: one test keeps them.
+            patch.setattr("tasks.benchmark.validate", _accept)
+            patch.setattr("tasks.reporting.create_markdown_artifact", _show_nothing)
+        for part in (benchmark, image, model, rollback, traffic, workload):
+            for item in vars(part).values():
+                if isinstance(item, Task):
+                    patch.setattr(item, "retry_delay_seconds", 0)
+
+    def release(self, version: str) -> dict[str, Any]:
+        """Run the flow."""
+        outcome: dict[str, Any] = release(SERVICE, version)
+        return outcome
+
+    def die_in_release(self, version: str) -> None:
+        """Run the flow as a process that dies on its way, as the journal was told."""
+        with pytest.raises(ProcessDied):
+            self.release(version)
+
+    def set_policy(self, *, bake_s: float) -> None:
+        """Change the service's policy."""
+        self.spec = replace(self.spec, policy=replace(self.spec.policy, bake_s=bake_s))
+
+    def at_write(self, beginning: str, happening: Callable[[], None]) -> None:
+        """Let something happen at the next write whose words begin so, once."""
+        self.journal.at_write(beginning, happening)
+
+    def die_at_write(self, beginning: str) -> None:
+        """Let the process die after the next write whose words begin so."""
+
+        def die() -> None:
+            self.journal.die_after = len(self.journal.writes)
+
+        self.at_write(beginning, die)
+
+    def release_until_it_ends(self, version: str) -> dict[str, Any]:
+        """Run the flow, and once more when a lost answer looked like another's write."""
+        try:
+            return self.release(version)
+        except (ConflictError, TransientError):
+            return self.release(version)
+
+    def keeper_on_the_fake_clock(self, releases: Releases, lease: Lease) -> LockKeeper:
+        """Stand in for `LockKeeper`: it never renews, and its time is the world's."""
+        return LockKeeper(releases, lease, renew_every_s=3600, monotonic=self.clock.monotonic)
+
+    def assert_taken_back(self, version: str, *, code: str) -> None:
+        """Check that a release of `version` onto version 1 in slot blue was taken back whole."""
+        record = self.record
+        assert (record.version, record.phase) == (version, Phase.ROLLED_BACK)
+        assert (record.failure_code, record.intent) == (code, "")
+        assert record.reason
+        assert self.cluster.routes[SERVICE] == all_to(SERVICE, Slot.BLUE)
+        assert self.cluster.gateway_routes[SERVICE] == all_to(SERVICE, Slot.BLUE)
+        assert (self.replicas(Slot.BLUE), self.replicas(Slot.GREEN)) == (2, 0)
+        assert self.cluster.pods_of(SERVICE, Slot.GREEN) == []
+        assert self.cluster.ready_count(SERVICE, Slot.BLUE) == 2
+        assert self.cluster.pods == {}
+        assert self.alias == "1"
+        assert self.cluster.leases[SERVICE].holder == ""
+        assert self.cluster.violations == []
+
+    def release_after_death(self, version: str) -> dict[str, Any]:
+        """Run the flow as a new process, when the dead one's lock has run out."""
+        self.journal.next_process()
+        self.clock.advance(_HEAD_START_S)
+        return self.release(version)
+
+    @property
+    def record(self) -> ReleaseRecord:
+        """The record as stored."""
+        return from_storage(self.cluster.records[SERVICE][0])
+
+    @property
+    def alias(self) -> str | None:
+        """The version the registry's alias points at."""
+        return self.registry.aliases.get((MODEL, "live"))
+
+    def replicas(self, slot: Slot) -> int:
+        """Return the replicas asked for in a slot; 0 when it has no Deployment."""
+        return sum(item.replicas for item in self.cluster.slot_deployments(SERVICE, slot))
+
+    def evidence(self) -> list[str]:
+        """Return the names of the evidence of the record's release, whatever the store's state."""
+        prefix = f"releases/{SERVICE}/{self.record.release_id}/"
+        keys = sorted(self.objects.objects)
+        return [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+
+    def final_state(self) -> dict[str, Any]:
+        """Return what must be equal however often the release died on its way."""
+        record = asdict(self.record)
+        record["history"] = [str(entry.phase) for entry in self.record.history]
+        record["tested_pod_uids"] = len(self.record.tested_pod_uids)
+        for moment in ("started_at_ns", "preview_token"):
+            del record[moment]
+        return {
+            "record": record,
+            "route": self.cluster.routes[SERVICE],
+            "gateway": self.cluster.gateway_routes[SERVICE],
+            "ready": {slot: self.cluster.ready_count(SERVICE, slot) for slot in Slot},
+            "deployments": {
+                item.name: (item.replicas, item.image, item.labels.get(RELEASE_LABEL))
+                for item in self.cluster.deployments.values()
+            },
+            "test pods": list(self.cluster.pods),
+            "aliases": self.registry.aliases,
+            "images": sorted(self.images.images),
+            "objects": sorted(self.objects.objects),
+            "lock holder": self.cluster.leases[SERVICE].holder,
+            "violations": self.cluster.violations,
+        }
+
+    def _settings(self) -> Any:
+        return from_environment(
+            {
+                "SLIPWAY_REGISTRY": "127.0.0.1:5000",
+                "SLIPWAY_GATEWAY_URL": "http://127.0.0.1:8080",
+                "MLFLOW_TRACKING_URI": "http://127.0.0.1:5001",
+            }
+        )
+
+    def _connect(self, service: str, settings: Any) -> Ports:
+        if service != SERVICE:
+            raise InputError(f"no service {service}", code="service-unknown", hint="choose chat")
+        return Ports(
+            settings=settings,
+            spec=self.spec,
+            releases=self.releases,
+            workloads=self.workloads,
+            traffic=self.traffic,
+            metrics=self.metrics,
+            registry=self.registry,
+            images=self.images,
+            objects=self.objects,
+        )
+
+    def _endpoint(self, base_url: str, **_: Any) -> FakeEndpoint:
+        return FakeEndpoint(self.model)
+
+    def _benchmark(self, target: Target, plan: BenchmarkPlan, *, run_id: str) -> RequestTable:
+        self.model.benchmarks += 1
+        for happening in self.model.while_benchmarked:
+            happening()
+        headers = dict(target.headers)
+        rows = tuple(
+            self._row(f"{run_id}-{index}", plan, self.gateway.ask(headers).status, index)
+            for index in range(plan.requests)
+        )
+        return RequestTable(
+            rows=rows,
+            started_ns=1,
+            window_s=10.0,
+            ended_at_ns=self.clock.time_ns(),
+            client_cpu_percent=1.0,
+        )
+
+    def _row(self, request_id: str, plan: BenchmarkPlan, status: int, index: int) -> RequestRow:
+        failed = status != 200 or index * 100 < self.model.error_percent * plan.requests
+        ttft_ms, itl_ms = self.model.ttft_ms, 10.0
+        latency_ms = (
+            -1.0 if index < self.model.odd_rows else ttft_ms + itl_ms * (plan.max_tokens - 1)
+        )
+        return RequestRow(
+            request_id=request_id,
+            scenario=plan.scenario,
+            start_ns=1 + index,
+            ttft_ms=None if failed else ttft_ms,
+            latency_ms=None if failed else latency_ms,
+            itl_ms=None if failed else itl_ms,
+            input_tokens=None if failed else 8,
+            output_tokens=0 if failed else plan.max_tokens,
+            status=Status.ERROR if failed else Status.OK,
+            error=f"status {status}" if failed else "",
+        )
+
+
+def _accept(table: RequestTable, plan: BenchmarkPlan) -> TableReport:
+    return TableReport(valid=True, problems=(), rules=0)
+
+
+def _show_nothing(**_: str) -> None:
+    """Publish no artifact."""
+
+
+class FakeEndpoint:
+    """A model server that answers every prompt alike."""
+
+    def __init__(self, behaviour: FakeModel) -> None:
+        self._behaviour = behaviour
+
+    def ask(self, prompt: str, *, model: str, max_tokens: int) -> ChatAnswer:
+        """Return the answer."""
+        if not self._behaviour.answer:
+            raise TransientError("no answer", code="endpoint-unreachable", hint="look at its log")
+        return ChatAnswer(text=self._behaviour.answer, latency_ms=5.0)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import math
+
+from slipway.core.bake import bake_evidence
+from slipway.core.routing import Slot
+from slipway.core.traffic import AccessRow
+from slipway.core.verdicts import Evidence
+
+
+def row(slot: str = "green", *, status: int = 200, purpose: str = "") -> AccessRow:
+    return AccessRow(started_ns=1, slot=slot, status=status, purpose=purpose)
+
+
+def evidence(*rows: AccessRow) -> Evidence:
+    (found,) = bake_evidence(rows, Slot.GREEN, since_ns=0, now_ns=5_000_000_000)
+    return found
+
+
+def test_error_rate_is_that_of_users_on_the_new_slot() -> None:
+    found = evidence(row(), row(), row(), row(status=503), row("blue", status=503))
+
+    assert (found.name, found.value, found.n) == ("error_rate_percent", 25.0, 4)
+    assert (found.window_s, found.taken_at_ns) == (5.0, 5_000_000_000)
+
+
+def test_traffic_of_our_own_counts_neither_as_good_nor_as_bad() -> None:
+    found = evidence(row(), row(purpose="smoke", status=503), row(purpose="benchmark"))
+
+    assert (found.value, found.n) == (0.0, 1)
+
+
+def test_bake_without_users_has_no_figure() -> None:
+    found = evidence(row("blue"))
+
+    assert math.isnan(found.value)
+    assert found.n == 0

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from slipway.core.promotion import (
+    image_mismatch,
+    promotion_refusal,
+    rollback_refusal,
+    route_after_rollback,
+    route_with_users_on_candidate,
+)
+from slipway.core.release import Digests, ReleaseRecord
+from slipway.core.rollout import PodObservation
+from slipway.core.routing import Slot, all_to, empty
+from tests.examples import DIGEST, pod, record, rollout
+
+BOTH = frozenset(Slot)
+
+
+def good_pod(name: str) -> PodObservation:
+    return replace(pod(name), image_digest=DIGEST)
+
+
+def candidate() -> ReleaseRecord:
+    """Return a release to green over a serving blue, whose pods a and b were tested."""
+    return replace(
+        record("2"),
+        candidate=Slot.GREEN,
+        stable=Slot.BLUE,
+        digests=Digests(image=DIGEST),
+        tested_pod_uids=("uid-a", "uid-b"),
+    )
+
+
+def first() -> ReleaseRecord:
+    return replace(candidate(), candidate=Slot.BLUE, stable=None)
+
+
+def refusal(*pods: PodObservation) -> str | None:
+    return promotion_refusal(candidate(), rollout(*pods), replicas=2)
+
+
+def test_tested_pods_that_are_all_ready_may_get_the_users() -> None:
+    assert refusal(good_pod("a"), good_pod("b")) is None
+
+
+def test_candidate_without_a_deployment_gets_nobody() -> None:
+    assert promotion_refusal(candidate(), None, replicas=2) == (
+        "slot green has no Deployment any more"
+    )
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        replace(good_pod("b"), ready=False),
+        replace(good_pod("b"), terminating=True),
+    ],
+)
+def test_too_few_ready_pods_get_nobody(second: PodObservation) -> None:
+    assert refusal(good_pod("a"), second) == "slot green has 1 ready pods of 2 needed"
+
+
+def test_pods_that_were_never_tested_get_nobody() -> None:
+    assert refusal(good_pod("a"), good_pod("c")) == ("pods replaced since they were tested: c")
+
+
+def test_pods_of_another_image_get_nobody() -> None:
+    changed = replace(good_pod("b"), image_digest="sha256:other")
+
+    assert refusal(good_pod("a"), changed) == (f"image {DIGEST} expected: b runs sha256:other")
+
+
+def test_pod_whose_image_is_unknown_is_a_mismatch() -> None:
+    assert image_mismatch(candidate(), (pod("a"),)) == f"image {DIGEST} expected: a runs None"
+    assert image_mismatch(candidate(), (good_pod("a"),)) is None
+
+
+def test_promotion_keeps_the_old_slot_warm() -> None:
+    assert route_with_users_on_candidate(candidate()) == all_to("chat", Slot.GREEN, subsets=BOTH)
+
+
+def test_first_promotion_has_no_old_slot() -> None:
+    assert route_with_users_on_candidate(first()) == all_to("chat", Slot.BLUE)
+
+
+def test_rollback_gives_the_users_back() -> None:
+    assert route_after_rollback(candidate(), keep=False) == all_to("chat", Slot.BLUE)
+
+
+def test_rollback_keeps_the_candidate_known_while_its_streams_run() -> None:
+    kept = route_after_rollback(candidate(), keep=True)
+
+    assert kept == all_to("chat", Slot.BLUE, subsets=BOTH)
+    assert not kept.names(Slot.GREEN)
+
+
+def test_rollback_of_a_first_release_leaves_nobody_to_serve() -> None:
+    assert route_after_rollback(first(), keep=False) == empty("chat")
+    kept = route_after_rollback(first(), keep=True)
+    assert (kept.shares, kept.subsets) == ((), frozenset({Slot.BLUE}))
+
+
+@pytest.mark.parametrize(
+    ("blue", "green", "refused"),
+    [(1, 1, False), (1, 0, False), (0, 0, False), (0, 1, True)],
+)
+def test_users_go_back_unless_only_the_candidate_can_serve(
+    blue: int, green: int, refused: bool
+) -> None:
+    current = route_with_users_on_candidate(candidate())
+
+    reason = rollback_refusal(candidate(), current, ready={Slot.BLUE: blue, Slot.GREEN: green})
+
+    assert (reason is not None) is refused
+    if refused:
+        assert reason == "slot blue has no ready pod yet, slot green still serves"
+
+
+def test_rollback_that_moves_nobody_is_never_refused() -> None:
+    assert rollback_refusal(first(), empty("chat"), ready={}) is None
+    on_stable = all_to("chat", Slot.BLUE, subsets=BOTH)
+    assert rollback_refusal(candidate(), on_stable, ready={Slot.GREEN: 1}) is None
