@@ -38,5 +38,5 @@ def release(service: str, version: str) -> dict[str, Any]:
                 promote(session)
                 move_alias(session)
                 bake(session)
-                retire_slot(session)
+            retire_slot(session)
         return outcome_of(session)

@@ -52,7 +52,7 @@ def run_benchmark(session: ReleaseSession) -> str:
     )
     session.put_evidence("benchmark.md", report.encode(), "text/markdown")
     verdict = overall(results)
-    reasons = tuple(f"{item.gate.name} {item.verdict}: {item.reason}" for item in results)
+    reasons = tuple(item.reason for item in results)
     session.judge(
         StageVerdict(stage="benchmark", verdict=verdict, reasons=reasons, evidence_key=key)
     )

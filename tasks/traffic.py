@@ -7,18 +7,17 @@ from dataclasses import replace
 
 import httpx
 
-from slipway.core.bake import bake_evidence
+from slipway.core.bake import bake_evidence, judge_bake
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.promotion import promotion_refusal, route_with_users_on_candidate
 from slipway.core.release import Phase, StageVerdict
 from slipway.core.routing import PREVIEW_HEADER, PURPOSE_HEADER, SLOT_HEADER, with_preview
-from slipway.core.verdicts import Bound, Gate, Verdict, judge
+from slipway.core.verdicts import Verdict
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 
 _SMOKE_REQUESTS = 3
 _BAKE_POLL_S = 0.5
-_BAKE_MIN_REQUESTS = 20
 
 
 @release_stage("smoke", proves=Phase.SMOKED)
@@ -143,17 +142,8 @@ def _bake_once(session: ReleaseSession, began_ns: int) -> StageVerdict:
             hint="look at the log of the slot's pods",
         )
     rows = tuple(session.ports.traffic.access_rows(record.service, since_ns=began_ns))
-    gate = Gate(
-        name="bake errors",
-        evidence="error_rate_percent",
-        bound=Bound.AT_MOST,
-        threshold=spec.slo.error_rate_percent,
-        n_min=_BAKE_MIN_REQUESTS,
-    )
-    result = judge(
-        gate,
-        bake_evidence(rows, record.candidate, since_ns=began_ns, now_ns=time.time_ns()),
-    )
+    evidence = bake_evidence(rows, record.candidate, since_ns=began_ns, now_ns=time.time_ns())
+    result = judge_bake(evidence, error_rate_percent=spec.slo.error_rate_percent)
     if result.verdict is Verdict.FAIL:
         raise PermanentError(
             f"users of slot {record.candidate} fail during the bake: {result.reason}",

@@ -159,11 +159,13 @@ class IstioTraffic:
         stats = self._admin(
             admin_url, "/stats", {"format": "json", "filter": "upstream_rq_active$"}
         )
-        wanted = f"cluster.{cluster}.upstream_rq_active"
-        values = [int(i["value"]) for i in stats.get("stats", []) if i.get("name") == wanted]
+        # Newer Istio ends the cluster's part of the name with a semicolon, its statistics delimiter.
+        wanted = {f"cluster.{cluster}{end}.upstream_rq_active" for end in ("", ";")}
+        values = [int(i["value"]) for i in stats.get("stats", []) if i.get("name") in wanted]
         if len(values) != 1:
             raise TransientError(
-                f"the gateway at {admin_url} reports {len(values)} values of {wanted}",
+                f"the gateway at {admin_url} reports {len(values)} counts of open requests to "
+                f"{cluster}",
                 code="gateway-stats-missing",
                 hint="look at the gateway's /stats; no data is not zero",
             )

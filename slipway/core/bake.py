@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 from slipway.core.routing import Slot
 from slipway.core.traffic import AccessRow, failures, user_rows
-from slipway.core.verdicts import Evidence
+from slipway.core.verdicts import Bound, Evidence, Gate, GateResult, Verdict, judge
+
+_MIN_REQUESTS = 20
 
 
 def bake_evidence(
@@ -37,3 +39,31 @@ def bake_evidence(
             taken_at_ns=now_ns,
         ),
     )
+
+
+def judge_bake(evidence: tuple[Evidence, ...], *, error_rate_percent: float) -> GateResult:
+    """Return what the users' requests say of the new slot.
+
+    A bake without users is INCONCLUSIVE, not an error: the log was read, nobody asked. It does not
+    take a release back, since every gate has passed before; it never counts as a PASS either.
+
+    Args:
+        evidence: of `bake_evidence`.
+        error_rate_percent: the service's SLO.
+    """
+    gate = Gate(
+        name="users' error rate",
+        evidence="error_rate_percent",
+        bound=Bound.AT_MOST,
+        threshold=error_rate_percent,
+        n_min=_MIN_REQUESTS,
+    )
+    if all(item.n == 0 for item in evidence):
+        return GateResult(
+            gate=gate,
+            verdict=Verdict.INCONCLUSIVE,
+            value=math.nan,
+            n=0,
+            reason="no user asked during the bake",
+        )
+    return judge(gate, evidence)

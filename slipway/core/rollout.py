@@ -132,7 +132,7 @@ def judge_rollout(
     if observed.updated < observed.desired or observed.replicas != observed.updated:
         return _progressing(f"{observed.updated} of {observed.desired} pods created")
     if observed.available < observed.updated:
-        waiting = "; ".join(_waits_for(pod) for pod in observed.pods if not pod.ready)
+        waiting = ", ".join(sorted({_waits_for(pod) for pod in observed.pods if not pod.ready}))
         return _progressing(
             f"{observed.available} of {observed.desired} pods ready"
             + (f" ({waiting})" if waiting else "")
@@ -175,8 +175,8 @@ def _pod_failure(pod: PodObservation, patience: RolloutPatience) -> RolloutVerdi
 
 def _waits_for(pod: PodObservation) -> str:
     if pod.unschedulable_s is not None:
-        return f"{pod.name}: no node yet"
-    return f"{pod.name}: {pod.waiting_reason or 'probe not passed yet'}"
+        return "no node yet"
+    return pod.waiting_reason or "probe not passed yet"
 
 
 def _progressing(reason: str) -> RolloutVerdict:

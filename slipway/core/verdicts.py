@@ -83,12 +83,13 @@ def judge(gate: Gate, evidence: tuple[Evidence, ...]) -> GateResult:
     found = [item for item in evidence if item.name == gate.evidence]
     if len(found) != 1:
         what = "no evidence" if not found else f"{len(found)} figures where one is expected"
-        return _result(gate, Verdict.ERROR, math.nan, 0, f"{what} of {gate.evidence}")
+        return _result(gate, Verdict.ERROR, math.nan, 0, f"{gate.name}: {what} of {gate.evidence}")
     item = found[0]
     if not math.isfinite(item.value):
-        return _result(gate, Verdict.ERROR, item.value, item.n, f"{gate.evidence} is {item.value}")
+        reason = f"{gate.name}: {gate.evidence} is {item.value}"
+        return _result(gate, Verdict.ERROR, item.value, item.n, reason)
     if item.n < gate.n_min:
-        reason = f"{item.n} observations, {gate.n_min} are needed"
+        reason = f"{gate.name}: {item.n} observations, {gate.n_min} are needed"
         return _result(gate, Verdict.INCONCLUSIVE, item.value, item.n, reason)
     good = (
         item.value <= gate.threshold
@@ -96,7 +97,8 @@ def judge(gate: Gate, evidence: tuple[Evidence, ...]) -> GateResult:
         else item.value >= gate.threshold
     )
     word = "at most" if gate.bound is Bound.AT_MOST else "at least"
-    reason = f"{item.value:.4g} {item.unit}, {word} {gate.threshold:.4g} asked (n = {item.n})"
+    figure = f"{item.value:.4g} {item.unit}".rstrip()
+    reason = f"{gate.name} {figure}, {word} {gate.threshold:.4g} asked (n = {item.n})"
     return _result(gate, Verdict.PASS if good else Verdict.FAIL, item.value, item.n, reason)
 
 

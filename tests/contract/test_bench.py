@@ -109,6 +109,13 @@ def test_a_server_that_never_answers_ends_with_the_time_limit(server: StreamingS
     assert "0.2 s" in row.error
 
 
+def test_a_connection_the_server_will_close_is_not_used_again(server: StreamingServer) -> None:
+    plan = BenchmarkPlan(requests=5, concurrency=1, max_tokens=1, prompts=("close",))
+    table = asyncio.run(drive(Target(url=server.url, model="m"), plan, run_id="r"))
+    assert [row.status for row in table.rows] == [Status.OK] * 5
+    assert server.connections == 5
+
+
 def test_a_failure_costs_one_request_and_the_stream_goes_on(server: StreamingServer) -> None:
     plan = BenchmarkPlan(
         requests=40,

@@ -1,4 +1,4 @@
-"""What `slipway.ports.ObjectStore` promises, kept by S3 (a real SeaweedFS) and by a stand-in."""
+"""What `slipway.ports.ObjectStore` promises, kept by S3 (a real SeaweedFS) and by the fake."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -18,31 +18,8 @@ from slipway.ports import ObjectStore
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import s3
 from tests.contract.running_parts import running
-
-
-@dataclass
-class MemoryObjectStore:
-    """The stand-in: a dictionary."""
-
-    objects: dict[str, bytes] = field(default_factory=dict)
-
-    def put(self, key: str, body: bytes, *, content_type: str) -> str:
-        self.objects[key] = body
-        return hashlib.sha256(body).hexdigest()
-
-    def get(self, key: str) -> bytes:
-        try:
-            return self.objects[key]
-        except KeyError as error:
-            raise PermanentError(
-                f"there is no {key}", code="object-missing", hint="list"
-            ) from error
-
-    def list(self, prefix: str) -> list[str]:
-        return sorted(key for key in self.objects if key.startswith(prefix))
-
-    def url(self, key: str) -> str:
-        return f"memory:///{key}"
+from tests.fakes.journal import Journal
+from tests.fakes.stores import FakeObjectStore
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +44,10 @@ def s3_store(home: SandboxHome, prefix: str = "") -> S3ObjectStore:
     )
 
 
-@pytest.fixture(params=["s3", "memory"])
+@pytest.fixture(params=["s3", "fake"])
 def store(request: pytest.FixtureRequest) -> ObjectStore:
-    if request.param == "memory":
-        return MemoryObjectStore()
+    if request.param == "fake":
+        return FakeObjectStore(Journal())
     return s3_store(request.getfixturevalue("home"), prefix=f"suite/{id(request)}")
 
 

@@ -64,7 +64,8 @@ def _environment(home: SandboxHome) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """A fresh sandbox of its own folder (never the user's), ready."""
-    home = SandboxHome(Path(tempfile.gettempdir()) / f"slipway-test-{os.getuid()}")
+    default = Path(tempfile.gettempdir()) / f"slipway-test-{os.getuid()}"
+    home = SandboxHome(Path(os.environ.get("SLIPWAY_TEST_HOME", default)))
     home.create()
     running = Sandbox(home, _environment(home))
     assert running.run_cli("sandbox", "reset", "--yes").returncode == 0

@@ -223,5 +223,5 @@ def _command(*args: str) -> list[str]:
 
 def _set(data: dict[str, Any], path: list[str], value: Any) -> None:
     for key in path[:-1]:
-        data = data[key]
+        data = data.setdefault(key, {})
     data[path[-1]] = value

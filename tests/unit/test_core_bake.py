@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import math
 
-from slipway.core.bake import bake_evidence
+from slipway.core.bake import bake_evidence, judge_bake
 from slipway.core.routing import Slot
 from slipway.core.traffic import AccessRow
-from slipway.core.verdicts import Evidence
+from slipway.core.verdicts import Evidence, Verdict
 
 
 def row(slot: str = "green", *, status: int = 200, purpose: str = "") -> AccessRow:
@@ -35,3 +35,18 @@ def test_bake_without_users_has_no_figure() -> None:
 
     assert math.isnan(found.value)
     assert found.n == 0
+
+
+def test_bake_without_users_is_inconclusive_and_never_passes() -> None:
+    result = judge_bake((evidence(),), error_rate_percent=1)
+
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.reason == "no user asked during the bake"
+
+
+def test_failing_users_fail_the_bake_and_served_ones_pass_it() -> None:
+    good = evidence(*[row()] * 20)
+    bad = evidence(*[row()] * 19, row(status=503))
+
+    assert judge_bake((good,), error_rate_percent=1).verdict is Verdict.PASS
+    assert judge_bake((bad,), error_rate_percent=1).verdict is Verdict.FAIL

@@ -58,8 +58,7 @@ def test_pods_not_ready_yet_are_named_with_what_they_wait_for() -> None:
 
     assert verdict.state is RolloutState.PROGRESSING
     assert verdict.reason == (
-        "1 of 2 pods ready (a: probe not passed yet; b: no node yet;"
-        " chat-blue-1: ContainerCreating)"
+        "1 of 2 pods ready (ContainerCreating, no node yet, probe not passed yet)"
     )
 
 

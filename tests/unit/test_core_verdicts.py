@@ -29,9 +29,9 @@ def test_at_least_gate_passes_from_its_threshold(value: float, verdict: Verdict)
 
 
 def test_reason_states_value_unit_threshold_and_count() -> None:
-    assert judge(TTFT, (evidence(412.0),)).reason == "412 ms, at most 500 asked (n = 20)"
+    assert judge(TTFT, (evidence(412.0),)).reason == "ttft 412 ms, at most 500 asked (n = 20)"
     low = judge(ACCURACY, (evidence(0.5, name="accuracy", n=4),))
-    assert low.reason == "0.5 ms, at least 0.85 asked (n = 4)"
+    assert low.reason == "accuracy 0.5 ms, at least 0.85 asked (n = 4)"
 
 
 def test_missing_evidence_is_an_error_never_zero() -> None:
@@ -39,7 +39,7 @@ def test_missing_evidence_is_an_error_never_zero() -> None:
 
     assert result.verdict is Verdict.ERROR
     assert math.isnan(result.value)
-    assert result.reason == "no evidence of ttft_p95_ms"
+    assert result.reason == "ttft: no evidence of ttft_p95_ms"
 
 
 def test_two_figures_where_one_is_expected_are_an_error() -> None:
@@ -59,7 +59,7 @@ def test_too_few_observations_are_inconclusive_even_when_the_value_is_bad() -> N
     result = judge(TTFT, (evidence(9000.0, n=19),))
 
     assert result.verdict is Verdict.INCONCLUSIVE
-    assert result.reason == "19 observations, 20 are needed"
+    assert result.reason == "ttft: 19 observations, 20 are needed"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_a_sound_version_passes(tmp_path: Path) -> None:
         ("a.safetensors", safetensors([1]), "not an object"),
         ("a.safetensors", safetensors({"w": {}}), "where the tensors lie"),
         ("a.safetensors", safetensors(TENSOR, b""), "the file holds 0"),
+        ("a.safetensors", safetensors(TENSOR, b"\0" * 9), "the file holds 9"),
         ("chat_template.jinja", b"{% for %}", "does not parse"),
         ("chat_template.jinja", b"\xff\xfe", "does not parse"),
         ("simulated.json", b"{", "not JSON"),

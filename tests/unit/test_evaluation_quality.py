@@ -66,6 +66,12 @@ def test_one_wrong_answer_of_eight_is_within_the_limit_and_two_are_not() -> None
     assert (two.verdict, two.evidence[0].value) == (Verdict.FAIL, 0.75)
 
 
+def test_capitals_do_not_make_an_answer_wrong() -> None:
+    policy = QualityPolicy(golden=(GoldenPrompt(prompt="capital?", expect="paris"),))
+    result = evaluate(DictionaryServer({"capital?": "It is PARIS."}), policy, model="m")
+    assert result.verdict is Verdict.PASS
+
+
 def test_two_different_answers_to_one_question_fail() -> None:
     result = run(DictionaryServer(answers(p3=["It is 3.", "It's 3."])))
     assert result.verdict is Verdict.FAIL

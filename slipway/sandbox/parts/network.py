@@ -44,5 +44,7 @@ def _relay(home: SandboxHome) -> Part:
             *("--listen", f"{_LOCAL}:{port}"),
             *("--upstream", f"{_LOCAL}:{home.port('istiod-grpc')}"),
         ),
+        # gRPC's library reports every connection that comes to its end.
+        environment={"GRPC_VERBOSITY": "ERROR"},
         ready=TcpReady(_LOCAL, port),
     )

@@ -36,14 +36,14 @@ from typing import Any, NoReturn
 _NEWNS, _NEWUTS, _NEWUSER, _NEWPID = 0x20000, 0x4000000, 0x10000000, 0x20000000
 _RDONLY, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 32, 4096, 16384, 1 << 18
 _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
-_DETACH = 2
-_PDEATHSIG = 1
+_DETACH, _PDEATHSIG = 2, 1
 _LOCKED_FLAGS = (
     _NOSUID | _NODEV | _NOEXEC | 1024 | 2048 | (1 << 21)
 )  # … noatime nodiratime relatime
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _HOST = "/.host"
+_NOT_STARTED = 126  # the shell's code for a command that cannot be run
 
 LONGEST_LINE_BYTES = 16384
 """A longer line is cut into records with the tag P (containerd's default)."""
@@ -91,12 +91,10 @@ class LogFile:
         *lines, rest = (self._rest[stream] + data).split(b"\n")
         records: list[bytes] = []
         for line in lines:
-            records += _pieces(stream, line, last=b"F")
-        while len(rest) > LONGEST_LINE_BYTES:
-            records.append(_record(stream, b"P", rest[:LONGEST_LINE_BYTES]))
-            rest = rest[LONGEST_LINE_BYTES:]
-        self._rest[stream] = rest
-        self._put(b"".join(records))
+            pieces, end = _cut(stream, line)
+            records += [*pieces, _record(stream, b"F", end)]
+        pieces, self._rest[stream] = _cut(stream, rest)
+        self._put(b"".join(records + pieces))
 
     def end(self, stream: str) -> None:
         """Record what is left without a newline, as a partial line (as containerd does)."""
@@ -115,14 +113,13 @@ class LogFile:
             return  # a full disk loses log lines, never the container
 
 
-def _pieces(stream: str, line: bytes, last: bytes) -> list[bytes]:
-    """Return the records of one line: P for each full piece, `last` for its end."""
+def _cut(stream: str, line: bytes) -> tuple[list[bytes], bytes]:
+    """Return records of the full pieces of a line that is too long, and its end."""
     records = []
     while len(line) > LONGEST_LINE_BYTES:
         records.append(_record(stream, b"P", line[:LONGEST_LINE_BYTES]))
         line = line[LONGEST_LINE_BYTES:]
-    records.append(_record(stream, last, line))
-    return records
+    return records, line
 
 
 def _record(stream: str, tag: bytes, text: bytes) -> bytes:
@@ -141,16 +138,11 @@ def _check(result: int, what: str) -> None:
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
-    _check(
-        _libc.mount(
-            source.encode(),
-            target.encode(),
-            kind.encode() if kind else None,
-            ctypes.c_ulong(flags),
-            data.encode(),
-        ),
-        f"mount {kind or 'bind'} {source} at {target}",
+    filesystem = kind.encode() if kind else None
+    result = _libc.mount(
+        source.encode(), target.encode(), filesystem, ctypes.c_ulong(flags), data.encode()
     )
+    _check(result, f"mount {kind or 'bind'} {source} at {target}")
 
 
 def _bind(source: str, target: str, *, readonly: bool) -> None:
@@ -369,15 +361,17 @@ def _run(folder: str, ready: int) -> None:
     _write_atomically(
         f"{folder}/exit.json",
         {
-            "exit_code": 128 + os.WTERMSIG(status)
-            if os.WIFSIGNALED(status)
-            else os.WEXITSTATUS(status),
+            "exit_code": _exit_code(status),
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
             "started_at_ns": started_ns,
             "finished_at_ns": time.time_ns(),
             "error": failure,
         },
     )
+
+
+def _exit_code(status: int) -> int:
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 def _read_all(descriptor: int) -> str:
@@ -432,35 +426,23 @@ def _obey(numbers: bytes, init: int, log: LogFile, stop: int) -> None:
 # -- exec and probe -----------------------------------------------------------------------------
 
 
-def _say(what: object) -> None:
-    sys.stderr.write(f"{what}\n")
-
-
 def _exec(spec: dict[str, Any], keeper: int) -> int:
-    """Run one command in the namespaces of a container.
+    """Run one command in the namespaces of a container and return its exit code.
 
-    Returns:
-        Its exit code; 126 when it cannot be started, 128 + n when signal n ended it.
+    Raises:
+        StartError: the container has ended, or cannot be entered.
     """
-    flags = _NEWNS | _NEWPID | _NEWUTS
-    if os.getuid() != 0:
-        flags |= _NEWUSER
     try:
         target = os.pidfd_open(spec["init"])
         with open(f"/proc/{spec['init']}/stat") as file:
             parent = int(file.read().rsplit(")", 1)[1].split()[1])
     except OSError as error:
-        _say(f"the container has ended: {error.strerror}")
-        return 126
-    if parent != keeper:
-        _say("the container has ended")
-        return 126
+        raise StartError(f"the container has ended: {error.strerror}") from error
+    if parent != keeper:  # the process id came round again
+        raise StartError("the container has ended")
     alive_read, alive_write = os.pipe2(os.O_CLOEXEC)
-    try:
-        _check(_libc.setns(target, flags), "enter the container")
-    except StartError as error:
-        _say(error)
-        return 126
+    flags = _NEWNS | _NEWPID | _NEWUTS | (_NEWUSER if os.getuid() != 0 else 0)
+    _check(_libc.setns(target, flags), "enter the container")
     child = os.fork()
     if child == 0:
         try:
@@ -469,9 +451,8 @@ def _exec(spec: dict[str, Any], keeper: int) -> int:
             _become(spec["args"], spec["env"], spec["cwd"])
         except StartError as error:
             os.write(2, f"{error}\n".encode())
-        os._exit(126)
-    status = os.waitpid(child, 0)[1]
-    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        os._exit(_NOT_STARTED)
+    return _exit_code(os.waitpid(child, 0)[1])
 
 
 def _probe(folder: str) -> None:
@@ -494,21 +475,21 @@ def _probe(folder: str) -> None:
 def main(arguments: list[str]) -> int:
     """Run the verb in `arguments` (see the module's text) and return the exit code."""
     verb, value = arguments[0], arguments[1]
-    if verb == "exec":
-        # Read by descriptor: the environment of a container does not belong on a command line.
-        spec = json.loads(_read_all(0))
-        os.open("/dev/null", os.O_RDONLY)  # the lowest free number: standard input again
-        return _exec(spec, keeper=int(value))
     try:
+        if verb == "exec":
+            # Read by descriptor: the environment of a container does not belong on a command line.
+            spec = json.loads(_read_all(0))
+            os.open("/dev/null", os.O_RDONLY)  # the lowest free number: standard input again
+            return _exec(spec, keeper=int(value))
         if verb == "probe":
             _probe(value)
         else:
             _run(value, int(arguments[2]))
     except (StartError, OSError) as error:
-        _say(error)
+        sys.stderr.write(f"{error}\n")
         if verb == "run":
             os.write(int(arguments[2]), json.dumps({"error": str(error)}).encode())
-        return 1
+        return _NOT_STARTED
     return 0
 
 
