@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
-from tasks.benchmark import run_benchmark
 
+from tasks.benchmark import run_benchmark
 from tasks.image import build_image
 from tasks.model import test_model, verify_artifacts
 from tasks.reporting import outcome_of, reported

@@ -110,6 +110,9 @@ class Workloads(Protocol):
     def pod(self, namespace: str, name: str) -> PodObservation | None:
         """Return one bare pod as it is now; None when it does not exist."""
 
+    def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
+        """Return the last lines of a pod's log; empty when there is none to be had."""
+
     def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
         """Set the replicas of the Deployment with `uid`; a missing one is no error.
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
-from slipway.evaluation.endpoint import HttpChatEndpoint
-from slipway.evaluation.integrity import check_integrity, weights_digest
-from slipway.evaluation.quality import evaluate
-
+from slipway.bench.validation import preload
 from slipway.core.errors import PermanentError
 from slipway.core.promotion import image_mismatch
 from slipway.core.release import Digests, Phase, StageVerdict
+from slipway.core.rollout import IMAGE_REASONS
 from slipway.core.verdicts import Verdict
+from slipway.evaluation.endpoint import HttpChatEndpoint
+from slipway.evaluation.integrity import check_integrity, weights_digest
+from slipway.evaluation.quality import evaluate
 from slipway.manifests.names import HTTP_PORT, test_pod_name
 from slipway.manifests.workload import test_pod
 from slipway.ports import ModelVersion
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 from tasks.waiting import wait_until
+
+_LOG_LINES = 5
 
 
 @release_stage("integrity")
@@ -45,6 +49,8 @@ def verify_artifacts(session: ReleaseSession) -> str:
 def test_model(session: ReleaseSession) -> str:
     """Load the version in its server, from the image to be released, and ask the golden prompts."""
     spec, record, workloads = session.spec, session.record, session.ports.workloads
+    # Importing the validation library takes seconds: done while the pods load, needed afterwards.
+    threading.Thread(target=preload, name="preload-validation", daemon=True).start()
     image = session.ports.images.resolve(_image(session))
     name = test_pod_name(spec.name)
     session.intend(f"test pod {name}")
@@ -94,6 +100,18 @@ def _require_same(session: ReleaseSession, found: Digests) -> None:
         )
 
 
+def _does_not_load(session: ReleaseSession, pod: str, exit_code: int | None) -> PermanentError:
+    spec, record = session.spec, session.record
+    tail = session.ports.workloads.log_tail(spec.namespace, pod, lines=_LOG_LINES).strip()
+    return PermanentError(
+        f"version {record.version} of {record.model} does not load: its server ended with exit "
+        f"code {exit_code} before it was ready" + (f"; its last words:\n{tail}" if tail else ""),
+        code="model-does-not-load",
+        hint="mend the version; if it only needs longer than "
+        f"{spec.probes.startup_budget_s} s to load, raise probes.startup_budget_s",
+    )
+
+
 def _await_pod(session: ReleaseSession, name: str) -> str:
     spec, workloads = session.spec, session.ports.workloads
     address: list[str] = []
@@ -102,15 +120,14 @@ def _await_pod(session: ReleaseSession, name: str) -> str:
         pod = workloads.pod(spec.namespace, name)
         if pod is None:
             return f"pod {name} does not exist yet"
-        if pod.waiting_reason in {"ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff"}:
+        if pod.waiting_reason in IMAGE_REASONS:
             raise PermanentError(
-                f"pod {name}: {pod.waiting_reason}: {pod.waiting_message or 'no message'} "
-                f"(exit code {pod.last_exit_code})",
-                code="image-pull-failed"
-                if "Image" in pod.waiting_reason
-                else "model-does-not-load",
+                f"pod {name}: {pod.waiting_reason}: {pod.waiting_message or 'no message'}",
+                code="image-pull-failed",
                 hint=f"kubectl -n {spec.namespace} describe pod {name}",
             )
+        if pod.ended:
+            raise _does_not_load(session, name, pod.last_exit_code)
         if pod.unschedulable_s is not None:
             return f"no node fits: {pod.unschedulable_message}"
         if not pod.ready or pod.address is None:

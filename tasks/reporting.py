@@ -14,23 +14,28 @@ from prefect.exceptions import PrefectException
 
 from slipway.core.errors import SlipwayError
 from slipway.core.record_storage import to_storage
-from slipway.core.release import ReleaseRecord
+from slipway.core.release import Phase, ReleaseRecord
 from slipway.core.report import release_markdown
-from tasks.session import ReleaseSession
+from tasks.session import ReleaseSession, lock_is_lost
+
+_RECORD_FILE = "record.json"
+_EVENT_REASONS = {Phase.DONE: "Released", Phase.ROLLED_BACK: "RolledBack"}
 
 
 @contextmanager
 def reported(session: ReleaseSession) -> Iterator[None]:
     """Report a release when it ends, well or not.
 
-    Reporting never changes an outcome: what cannot be reported is said in the progress lines.
+    Reporting never changes an outcome: what cannot be reported is said in the progress lines. When
+    the lock is lost, the release is another process's to report.
     """
     try:
         yield
-    finally:
-        if not session.already_done:
-            for report in (_store_record, _write_event, _write_artifacts):
-                _best_effort(session, report)
+    except SlipwayError as error:
+        if not lock_is_lost(error):
+            _report(session)
+        raise
+    _report(session)
 
 
 def outcome_of(session: ReleaseSession) -> dict[str, Any]:
@@ -63,19 +68,34 @@ def publish_markdown(session: ReleaseSession, key: str, markdown: str, descripti
     _best_effort(session, publish)
 
 
+def _report(session: ReleaseSession) -> None:
+    if session.already_done:
+        _best_effort(session, _complete_evidence)
+        return
+    for report in (_store_record, _write_event, _write_artifacts):
+        _best_effort(session, report)
+
+
+def _complete_evidence(session: ReleaseSession) -> None:
+    """Store what a process that died right after its last phase could not."""
+    prefix = evidence_prefix(session.record)
+    if f"{prefix}{_RECORD_FILE}" not in session.ports.objects.list(prefix):
+        _store_record(session)
+
+
 def _store_record(session: ReleaseSession) -> None:
-    session.put_evidence("record.json", to_storage(session.record).encode(), "application/json")
+    session.put_evidence(_RECORD_FILE, to_storage(session.record).encode(), "application/json")
 
 
 def _write_event(session: ReleaseSession) -> None:
     record = session.record
-    failed = bool(record.failure_code)
+    reason = _EVENT_REASONS.get(record.phase, "Unfinished")
     session.ports.workloads.event(
         session.spec.namespace,
         record.service,
-        reason="RolledBack" if failed else "Released",
+        reason=reason,
         message=f"{record.release_id}: {record.phase}: {record.reason}",
-        warning=failed,
+        warning=record.phase is not Phase.DONE,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -38,8 +37,7 @@ def rolled_back_on_failure(session: ReleaseSession) -> Iterator[None]:
         if lock_is_lost(error) or session.record.terminal:
             raise
         session.progress.say(f"{error.message}: taking the release back")
-        session.save(replace(session.record, failure_code=error.code))
-        session.advance(Phase.ROLLING_BACK, error.message)
+        session.fail(error)
         roll_back(session)
         raise
 
@@ -81,6 +79,7 @@ def _give_users_back(session: ReleaseSession) -> bool:
     traffic, record = session.ports.traffic, session.record
     current = traffic.read(record.service)
     had_users = current.percent(record.candidate) > 0
+    _warm_former_slot(session)
 
     def look() -> str | None:
         ready = {slot: len(session.ready_pods(slot)) for slot in Slot}
@@ -97,6 +96,17 @@ def _give_users_back(session: ReleaseSession) -> bool:
     traffic.apply(route)
     traffic.confirm(route, timeout_s=30)
     return had_users
+
+
+def _warm_former_slot(session: ReleaseSession) -> None:
+    """Bring back the former slot when an earlier process had begun to retire it."""
+    stable, replicas = session.record.stable, session.spec.replicas
+    observed = None if stable is None else session.observe(stable)
+    if observed is not None and observed.desired < replicas:
+        session.check_lock()
+        session.ports.workloads.scale(
+            session.spec.namespace, observed.name, replicas, uid=observed.uid
+        )
 
 
 def _forget_candidate(session: ReleaseSession) -> None:

@@ -8,13 +8,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import getpid
 from typing import Any
 
 from blocks.installation import current_settings
 from slipway.bootstrap import Ports, connect
-from slipway.core.errors import ConflictError
+from slipway.core.errors import ConflictError, SlipwayError
 from slipway.core.release import (
     AlreadyDone,
     Phase,
@@ -90,12 +90,23 @@ class ReleaseSession:
         """Write down what has been proved."""
         self.save(advance(self.record, phase, reason=reason, now_ns=time.time_ns()))
 
+    def fail(self, error: SlipwayError) -> None:
+        """Write down why the release is taken back, in the write that begins the taking back."""
+        failed = replace(self.record, failure_code=error.code)
+        now_ns = time.time_ns()
+        self.save(advance(failed, Phase.ROLLING_BACK, reason=error.message, now_ns=now_ns))
+
     def judge(self, verdict: StageVerdict) -> None:
         """Write down a stage's verdict."""
         self.save(with_verdict(self.record, verdict))
 
     def put_evidence(self, name: str, body: bytes | dict[str, Any], content_type: str) -> str:
-        """Store evidence of this release; returns its key."""
+        """Store evidence of this release; returns its key.
+
+        Raises:
+            ConflictError: the lock is lost; the evidence now belongs to another process.
+        """
+        self._keeper.check()
         key = f"releases/{self.record.service}/{self.record.release_id}/{name}"
         raw = body if isinstance(body, bytes) else json.dumps(body, indent=2).encode()
         self.ports.objects.put(key, raw, content_type=content_type)

@@ -159,7 +159,7 @@ class IstioTraffic:
         stats = self._admin(
             admin_url, "/stats", {"format": "json", "filter": "upstream_rq_active$"}
         )
-        # Newer Istio ends the cluster's part of the name with a semicolon, its statistics delimiter.
+        # Newer Istio ends the cluster's part of the name with a semicolon, its delimiter.
         wanted = {f"cluster.{cluster}{end}.upstream_rq_active" for end in ("", ";")}
         values = [int(i["value"]) for i in stats.get("stats", []) if i.get("name") in wanted]
         if len(values) != 1:

@@ -51,6 +51,14 @@ class KubernetesWorkloads:
         found = self._api.get(object_path("Pod", namespace, name))
         return None if found is None else pod_observation(found, now=_now())
 
+    def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
+        """Read the end of a pod's log; a pod that never started has none."""
+        path = object_path("Pod", namespace, pod) + "/log"
+        try:
+            return self._api.text(path, {"tailLines": str(lines)})
+        except (PermanentError, TransientError):
+            return ""
+
     def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
         """Set replicas under a uid precondition; see `slipway.ports.Workloads`."""
         path = object_path("Deployment", namespace, deployment)
@@ -153,7 +161,7 @@ def pod_observation(pod: Mapping[str, Any], *, now: datetime) -> PodObservation:
         restarts=int(container.get("restartCount", 0)),
         image_digest=_digest(container.get("imageID", "")),
         address=status.get("podIP"),
-        waiting_reason=waiting.get("reason") or _failed_reason(status, container),
+        waiting_reason=waiting.get("reason") or status.get("reason"),
         waiting_message=waiting.get("message") or status.get("message"),
         last_exit_code=last.get("exitCode"),
         unschedulable_s=_age_s(scheduled.get("lastTransitionTime"), now)
@@ -161,15 +169,8 @@ def pod_observation(pod: Mapping[str, Any], *, now: datetime) -> PodObservation:
         else None,
         unschedulable_message=scheduled.get("message") if waits_for_node else None,
         terminating="deletionTimestamp" in metadata,
+        ended=status.get("phase") in {"Failed", "Succeeded"},
     )
-
-
-def _failed_reason(status: Mapping[str, Any], container: Mapping[str, Any]) -> str | None:
-    if status.get("phase") != "Failed":
-        return None
-    # A bare pod that ended is as dead as a crash loop: nobody starts it again.
-    ended = container.get("state", {}).get("terminated", {})
-    return "CrashLoopBackOff" if ended else str(status.get("reason") or "CrashLoopBackOff")
 
 
 def _digest(image_id: str) -> str | None:

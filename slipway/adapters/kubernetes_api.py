@@ -110,6 +110,10 @@ class KubernetesApi:
                 return None
             raise
 
+    def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
+        """Return what the API server answers at `path` as text, for example a log."""
+        return self._send("GET", path, None, query, "application/json").decode(errors="replace")
+
     def call(
         self,
         method: str,
@@ -126,13 +130,25 @@ class KubernetesApi:
             ConflictError: 409.
             PermanentError: every other refusal, with the server's message.
         """
+        raw = self._send(method, path, body, query, content_type)
+        decoded: dict[str, Any] = json.loads(raw) if raw else {}
+        return decoded
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        query: Mapping[str, str] | None,
+        content_type: str,
+    ) -> bytes:
         what = f"{method} {path}"
         url = path + ("?" + urlencode(query) if query else "")
         try:
             serialized = self._client.param_serialize(
                 method,
                 url,
-                header_params={"Accept": "application/json", "Content-Type": content_type},
+                header_params={"Accept": "*/*", "Content-Type": content_type},
                 auth_settings=["BearerToken"],
             )
             answer = self._client.rest_client.request(
@@ -142,7 +158,7 @@ class KubernetesApi:
                 body=body,  # the client serialises JSON bodies, strings pass as they are
                 _request_timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
             )
-            raw = answer.read()
+            raw = bytes(answer.read())
         except client.ApiException as error:
             raise map_api_error(error.status, error.body, {}, what) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -153,8 +169,7 @@ class KubernetesApi:
             ) from error
         if not 200 <= int(answer.status) < 300:
             raise map_api_error(answer.status, raw, dict(answer.headers or {}), what)
-        decoded: dict[str, Any] = json.loads(raw) if raw else {}
-        return decoded
+        return raw
 
     def apply(
         self,

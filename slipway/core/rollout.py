@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-_IMAGE_REASONS = frozenset(
+IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
 _START_REASONS = frozenset(
@@ -29,6 +29,7 @@ class PodObservation:
         last_exit_code: of the previous run of the container, if there was one.
         unschedulable_s: for how long the scheduler has found no node; None when scheduled.
         unschedulable_message: the scheduler's own words.
+        ended: the container ended and nobody starts it again (restart policy Never).
     """
 
     name: str
@@ -43,6 +44,7 @@ class PodObservation:
     unschedulable_s: float | None = None
     unschedulable_message: str | None = None
     terminating: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +157,7 @@ def _failure(observed: RolloutObservation, patience: RolloutPatience) -> Rollout
 
 def _pod_failure(pod: PodObservation, patience: RolloutPatience) -> RolloutVerdict | None:
     message = f": {pod.waiting_message}" if pod.waiting_message else ""
-    if pod.waiting_reason in _IMAGE_REASONS:
+    if pod.waiting_reason in IMAGE_REASONS:
         return _failed("image-pull-failed", f"pod {pod.name}: {pod.waiting_reason}{message}")
     if pod.waiting_reason in _START_REASONS:
         return _failed("start-failed", f"pod {pod.name}: {pod.waiting_reason}{message}")

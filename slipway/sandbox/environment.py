@@ -12,7 +12,7 @@ _NO_PROXY = "127.0.0.0/8,127.0.0.1,localhost"
 
 
 def client_environment(home: SandboxHome) -> dict[str, str]:
-    """Return what a process outside the cluster needs: `slipway.settings`, kubectl, every client."""
+    """Return what a process outside the cluster needs: settings, kubectl, every client."""
     admin = f"http://127.0.0.1:{home.port('gateway-admin')}"
     return {
         **s3.environment(home),

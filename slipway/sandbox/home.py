@@ -1,7 +1,7 @@
 """Where one sandbox keeps everything: folders, ports, secrets.
 
-Nothing is fixed in code: ports are chosen free once and remembered, so a restart finds every part at
-the address that browsers and kubeconfigs already know.
+Nothing is fixed in code: ports are chosen free once and remembered, so a restart finds every part
+at the address that browsers and kubeconfigs already know.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the supervisor needs to know of one part: a value, no behaviour.
 
-A part is one long-running process of the sandbox. `slipway/sandbox/parts/*.py` build these values from
-a `SandboxHome`; `slipway/sandbox/supervisor.py` starts, watches and stops them.
+A part is one long-running process of the sandbox. `slipway/sandbox/parts/*.py` build these values
+from a `SandboxHome`; `slipway/sandbox/supervisor.py` starts, watches and stops them.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Set
+from dataclasses import replace
 from typing import Any
 
 from slipway.core.errors import ConflictError, PermanentError
@@ -118,7 +119,8 @@ class FakeWorkloads:
         if pod is None:
             return None
         pod.looks_left -= 1
-        return _pod_observation(pod)
+        # Nobody starts the server of a bare pod again.
+        return replace(_pod_observation(pod), ended=pod.fault is Fault.CRASH_LOOP)
 
     def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
         """Set the replicas of the Deployment with `uid`."""
@@ -157,6 +159,11 @@ class FakeWorkloads:
             raise _replaced(kind, name)
         del held[key]
         self._journal.wrote(f"delete {kind} {name}")
+
+    def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
+        """Return what a server that ends says."""
+        self._journal.reach()
+        return "cannot load the model"
 
     def event(
         self, namespace: str, service: str, *, reason: str, message: str, warning: bool

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from prefect import settings as prefect_settings
+from prefect.context import SyncClientContext
+from prefect.events.clients import NullEventsClient
+from prefect.events.worker import EventsWorker
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import temporary_settings
 
@@ -36,8 +39,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with temporary_settings(quiet):
         server = SubprocessASGIServer(port=home.port("prefect"))
         server.start(timeout=60)
+        # Thirty events a release, each a write of the server: nobody here reads them.
+        EventsWorker.set_client_override(NullEventsClient)
         try:
-            with temporary_settings({prefect_settings.PREFECT_API_URL: server.api_url}):
+            with (
+                temporary_settings({prefect_settings.PREFECT_API_URL: server.api_url}),
+                SyncClientContext.get_or_create(),  # one client: each would load the CA bundle
+            ):
                 yield
         finally:
             server.stop()
@@ -71,7 +79,6 @@ def fresh(fresh_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 def world(released_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Return a world of one's own in which version 1 is live in slot blue."""
     world = released_world.copy()
-    world.journal.next_process()
     world.enter(monkeypatch)
     return world
 
@@ -81,7 +88,6 @@ def thorough_world(released_world: World, monkeypatch: pytest.MonkeyPatch) -> Wo
     """Return the same world, with validation of benchmarks and artifacts as in earnest."""
     world = released_world.copy()
     world.thorough = True
-    world.journal.next_process()
     world.enter(monkeypatch)
     return world
 

@@ -105,7 +105,7 @@ _BEFORE_PROMOTION: list[tuple[Trouble, str]] = [
     (_slow, "benchmark-failed"),
     (_erring, "benchmark-failed"),
     (_pods_replaced, "promotion-refused"),
-    (_pods_lost, "promotion-refused"),
+    (_pods_lost, "benchmark-failed"),
 ]
 
 
@@ -224,7 +224,7 @@ def test_failed_release_says_why_in_record_event_and_evidence(world: World) -> N
         world.release("2")
     record = world.record
     assert record.reason == caught.value.message
-    assert "ttft" in record.reason
+    assert "900 ms" in record.reason
     event = world.cluster.events[-1]
     assert (event.reason, event.warning) == ("RolledBack", True)
     assert caught.value.message in event.message

@@ -295,10 +295,10 @@ def test_container_that_is_created_waits_without_failing() -> None:
     assert verdict.state is RolloutState.PROGRESSING
 
 
-def test_bare_pod_whose_server_ended_counts_as_crashed_with_its_exit_code() -> None:
+def test_bare_pod_whose_server_ended_says_so_with_its_exit_code() -> None:
     ended = _running(state={"terminated": {"exitCode": 7, "reason": "Error"}})
     pod = pod_observation(_pod(container=ended, conditions=_NOT_READY, phase="Failed"), now=_NOW)
-    assert (pod.waiting_reason, pod.last_exit_code) == ("CrashLoopBackOff", 7)
+    assert (pod.ended, pod.last_exit_code) == (True, 7)
 
 
 def test_bare_pod_that_was_evicted_says_so() -> None:
