@@ -120,8 +120,13 @@ class Workloads(Protocol):
             ConflictError: the Deployment was replaced by another one of the same name.
         """
 
-    def delete(self, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
-        """Delete an object and wait until it is gone; a missing one is no error."""
+    def delete(
+        self, kind: str, namespace: str, name: str, *, uid: str | None = None, wait: bool = True
+    ) -> None:
+        """Delete an object and, unless told otherwise, wait until it is gone.
+
+        A missing one is no error.
+        """
 
     def event(
         self, namespace: str, service: str, *, reason: str, message: str, warning: bool

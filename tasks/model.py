@@ -63,7 +63,7 @@ def test_model(session: ReleaseSession) -> str:
         )
         result = evaluate(endpoint, spec.policy.quality, model=spec.model)
     finally:
-        workloads.delete("Pod", spec.namespace, name)
+        workloads.delete("Pod", spec.namespace, name, wait=False)
     seen = {"image": session.record.digests.image, **result.to_json()}
     key = session.put_evidence("model-test.json", seen, "application/json")
     reasons = tuple(item.reason for item in result.results)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
-from slipway.core.errors import PermanentError, TransientError
+from slipway.core.errors import ConflictError, PermanentError, TransientError
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.manifests.names import RELEASE_LABEL
 from slipway.manifests.release_objects import release_event
@@ -62,16 +62,24 @@ class KubernetesWorkloads:
     def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
         """Set replicas under a uid precondition; see `slipway.ports.Workloads`."""
         path = object_path("Deployment", namespace, deployment)
-        # A uid in a merge patch is a precondition: the server answers 409 when it differs.
+        # A uid in a merge patch is a precondition: the server refuses another one as immutable.
         body = {"metadata": {"uid": uid}, "spec": {"replicas": replicas}}
         try:
             self._api.call("PATCH", path, body=body, content_type="application/merge-patch+json")
         except PermanentError as error:
+            if "metadata.uid" in error.message:
+                raise ConflictError(
+                    f"Deployment {namespace}/{deployment} was replaced by another of its name",
+                    code="conflict",
+                    hint="the object changed meanwhile; read it again",
+                ) from error
             if error.code != "not-found":
                 raise
 
-    def delete(self, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
-        """Delete with a uid precondition and wait until the object is gone."""
+    def delete(
+        self, kind: str, namespace: str, name: str, *, uid: str | None = None, wait: bool = True
+    ) -> None:
+        """Delete with a uid precondition; see `slipway.ports.Workloads`."""
         path = object_path(kind, namespace, name)
         body = {"preconditions": {"uid": uid}} if uid else None
         try:
@@ -81,7 +89,7 @@ class KubernetesWorkloads:
                 return
             raise
         deadline = time.monotonic() + _DELETE_TIMEOUT_S
-        while self._api.get(path) is not None:
+        while wait and self._api.get(path) is not None:
             if time.monotonic() > deadline:
                 raise TransientError(
                     f"{kind} {namespace}/{name} is still there {_DELETE_TIMEOUT_S:.0f} s on",

@@ -31,6 +31,7 @@ INSTALL_MANAGER = "slipway-install"
 
 _CONNECT_TIMEOUT_S = 3.0
 _READ_TIMEOUT_S = 30.0
+_NOT_IN_SCHEMA = "field not declared in schema"
 
 # kind → (path prefix of its group, plural). Only what a release touches.
 _KINDS: Mapping[str, tuple[str, str]] = {
@@ -209,7 +210,9 @@ def map_api_error(
         return ConflictError(
             text, code="conflict", hint="the object changed meanwhile; read it again"
         )
-    if status == 429 or (status is not None and status >= 500):
+    # Server-side apply answers 500 for a field that the schema does not have; it never passes.
+    unknown_field = _NOT_IN_SCHEMA in message
+    if not unknown_field and (status == 429 or (status is not None and status >= 500)):
         after = headers.get("Retry-After") or headers.get("retry-after")
         return TransientError(
             text,

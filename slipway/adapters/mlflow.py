@@ -7,6 +7,7 @@ checksum of each; the tag `slipway.manifest_sha256` binds the version to that ma
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -34,6 +35,7 @@ _CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -162,6 +164,8 @@ class MlflowRegistry:
         # 1.6 s: only a process that talks to the registry pays for it.
         from mlflow.tracking.client import MlflowClient
 
+        # It tells of every upload on the terminal, which belongs to whoever called us.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         return MlflowClient(tracking_uri=self.url, registry_uri=self.url)
 
     def _new_run(self, model: str) -> str:

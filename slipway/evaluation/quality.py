@@ -96,7 +96,7 @@ def evaluate(
         return Evidence(
             name=name,
             value=count / len(rows) if answered and rows else math.nan,
-            unit="of 1",
+            unit="",
             n=len(rows),
             window_s=(ended_ns - began_ns) / 1e9,
             source=SOURCE,
@@ -119,14 +119,14 @@ def gates(policy: QualityPolicy) -> tuple[Gate, ...]:
     count = len(policy.golden)
     return (
         Gate(
-            name="golden prompts",
+            name="share of golden prompts right",
             evidence=ACCURACY,
             bound=Bound.AT_LEAST,
             threshold=policy.accuracy_min,
             n_min=count,
         ),
         Gate(
-            name="same answer twice",
+            name="share of answers the same twice",
             evidence=DETERMINISM,
             bound=Bound.AT_LEAST,
             threshold=_ALL,

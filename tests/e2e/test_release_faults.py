@@ -74,9 +74,9 @@ def test_the_same_release_twice_equals_once(live: tuple[World, str, str]) -> Non
         ({"crash_on_start": 7}, "model-does-not-load"),
         ({"never_ready": True}, "model-does-not-load"),
         ({"wrong_answers": True}, "model-test-failed"),
-        ({"error_rate_percent": 30, "seed": 3}, "benchmark"),
+        ({"ttft_ms": 900}, "benchmark-failed"),
     ],
-    ids=["crashes", "never ready", "wrong answers", "fails requests"],
+    ids=["crashes", "never ready", "wrong answers", "slow"],
 )
 def test_a_bad_version_is_refused_and_users_stay(
     live: tuple[World, str, str], behaviour: dict[str, float], code: str

@@ -145,7 +145,9 @@ class FakeWorkloads:
             found.pods.clear()
         self._journal.wrote(f"scale {deployment} to {replicas}")
 
-    def delete(self, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
+    def delete(
+        self, kind: str, namespace: str, name: str, *, uid: str | None = None, wait: bool = True
+    ) -> None:
         """Delete an object; a missing one is no error."""
         self._journal.reach()
         key = (namespace, name)

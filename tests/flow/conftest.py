@@ -83,15 +83,6 @@ def world(released_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-@pytest.fixture
-def thorough_world(released_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Return the same world, with validation of benchmarks and artifacts as in earnest."""
-    world = released_world.copy()
-    world.thorough = True
-    world.enter(monkeypatch)
-    return world
-
-
 @pytest.fixture(autouse=True)
 def quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the progress lines of this test go to the stream that pytest captures now."""

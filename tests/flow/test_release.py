@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from prefect.artifacts import Artifact
+from prefect.artifacts import Artifact, create_markdown_artifact
 
-from slipway.core.errors import ConflictError, InputError, PermanentError
+from slipway.core.errors import ConflictError, InputError, PermanentError, TransientError
 from slipway.core.release import FORWARD, Phase
 from slipway.core.routing import Slot, all_to, empty
 from slipway.core.verdicts import Verdict
@@ -139,19 +139,26 @@ def test_bake_looks_again_and_again_for_its_whole_time(world: World) -> None:
     assert world.record.began_ns(Phase.DONE) - world.record.began_ns(Phase.BAKING) >= 5e9
 
 
-def test_invalid_benchmark_is_repeated_and_not_judged(thorough_world: World) -> None:
-    behaviour = thorough_world.model
-
-    def spoil_the_first() -> None:
-        behaviour.odd_rows = 1 if behaviour.benchmarks == 1 else 0
-
-    behaviour.while_benchmarked.append(spoil_the_first)
-    outcome = thorough_world.run_flow("2")
-    assert (outcome["outcome"], behaviour.benchmarks) == ("done", 2)
+def test_invalid_benchmark_is_repeated_and_not_judged(world: World) -> None:
+    world.model.invalid_tables = 1
+    outcome = world.release("2")
+    assert (outcome["outcome"], world.model.benchmarks) == ("done", 2)
 
 
-def test_release_shows_its_report_and_its_benchmark_in_the_flow_run(thorough_world: World) -> None:
-    thorough_world.run_flow("2")
+def test_benchmark_that_stays_invalid_is_no_verdict_and_no_promotion(world: World) -> None:
+    world.model.invalid_tables = 99
+    with pytest.raises(TransientError):
+        world.release("2")
+    world.assert_taken_back("2", code="benchmark-invalid")
+    assert [item.stage for item in world.record.verdicts] == ["test"]
+    assert world.model.benchmarks == 3
+
+
+def test_release_shows_its_report_and_its_benchmark_in_the_flow_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.reporting.create_markdown_artifact", create_markdown_artifact)
+    world.run_flow("2")
     report, benchmark = (_shown(f"{name}-{SERVICE}") for name in ("release", "benchmark"))
     assert report.startswith("# chat-v2-2: live")
     assert "ttft" in benchmark.lower()

@@ -68,6 +68,17 @@ def test_quota_refusal_is_told_from_a_missing_permission() -> None:
     assert "limited: requests.nvidia.com/gpu=2" in error.message
 
 
+def test_unknown_field_that_apply_answers_with_500_is_refused_for_good() -> None:
+    """As a Kubernetes 1.36 API server answered; a repeat would be answered alike."""
+    body = _status(
+        "failed to create typed patch object (serving/chat-blue; apps/v1, Kind=Deployment):"
+        " .spec.replica: field not declared in schema"
+    )
+    error = map_api_error(500, body, {}, _WHAT)
+    assert isinstance(error, PermanentError)
+    assert error.code == "refused-by-cluster"
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [

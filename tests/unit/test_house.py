@@ -1,4 +1,4 @@
-"""The house rules that no linter knows: deployments, flows, error codes, what production installs."""
+"""House rules that no linter knows: deployments, flows, error codes, what production installs."""
 
 from __future__ import annotations
 
@@ -152,9 +152,21 @@ def _codes() -> Iterator[tuple[str, str]]:
                 continue
             for keyword in call.keywords:
                 if keyword.arg == "code":
-                    for part in ast.walk(keyword.value):
-                        if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                            yield f"{path}:{call.lineno}", part.value
+                    for text in _texts(keyword.value):
+                        yield f"{path}:{call.lineno}", text
+
+
+def _texts(value: ast.AST) -> Iterator[str]:
+    """Yield the texts an expression may be; what is filled into one stands as `x`."""
+    if isinstance(value, ast.JoinedStr):
+        yield "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "x" for part in value.values
+        )
+    elif isinstance(value, ast.Constant) and isinstance(value.value, str):
+        yield value.value
+    elif isinstance(value, ast.IfExp):
+        yield from _texts(value.body)
+        yield from _texts(value.orelse)
 
 
 def _is_error(name: ast.expr) -> bool:

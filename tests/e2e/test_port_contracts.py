@@ -1,0 +1,160 @@
+"""The contract suites of the ports, run by the real adapters on the sandbox."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+
+import httpx
+import pytest
+
+from slipway.bootstrap import Ports
+from slipway.core.routing import ROUTE_HEADER, SLOT_HEADER, Slot, empty
+from slipway.manifests.names import workload_name
+from slipway.manifests.workload import slot_deployment
+from tests.contract.port_suites.releases import ReleasesSubject, ReleasesSuite
+from tests.contract.port_suites.traffic import TrafficSubject, TrafficSuite
+from tests.contract.port_suites.workloads import WorkloadsSubject, WorkloadsSuite
+from tests.e2e.support import Sandbox, World
+from tests.fakes.gateway import GatewayAnswer
+
+_MISSING = "never-installed"
+_PATIENCE_S = 90.0
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def module_world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(sandbox, tmp_path_factory.mktemp("contracts"))
+
+
+@pytest.fixture(scope="module")
+def image(module_world: World) -> str:
+    """Reference by digest of an image whose server becomes ready."""
+    ports = module_world.ports(module_world.given_service("contract-image"))
+    behaviour = module_world.folder / "simulated.json"
+    behaviour.write_text(json.dumps({"ttft_ms": 1, "gap_ms": 1, "answers": {"ping": "pong"}}))
+    base = ports.images.resolve(ports.spec.server.image)
+    files: Mapping[str, Path] = {"/model/simulated.json": behaviour}
+    return ports.images.append(base, repository="models/contract", files=files, labels={}).reference
+
+
+@pytest.fixture
+def real_ports(module_world: World) -> Iterator[Ports]:
+    """The ports of a service installed for one test alone; its workloads are deleted afterwards."""
+    name = module_world.given_service(f"contract-{next(_numbers)}", replicas=2)
+    yield module_world.ports(name)
+    _delete_workloads(module_world, name)
+
+
+def _delete_workloads(world: World, service: str) -> None:
+    selector = f"slipway.dev/service={service}"
+    deleted = world.sandbox.kubectl(
+        *("-n", "serving", "delete", "deployment,pod", "-l", selector, "--wait=false")
+    )
+    assert deleted.returncode == 0, deleted.stderr
+
+
+def _wait(look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not look():
+        assert time.monotonic() < deadline, f"not true within {_PATIENCE_S:.0f} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def real_traffic_ports(module_world: World, image: str) -> Iterator[Ports]:
+    """The ports of a service with a ready pod in each slot."""
+    name = module_world.given_service("contract-traffic", replicas=1)
+    ports = module_world.ports(name)
+    spec = ports.spec
+    for slot in Slot:
+        workload = workload_name(name, slot)
+        ports.workloads.apply(
+            slot_deployment(spec, slot=slot, workload=workload, image=image, release_id="r-1")
+        )
+    _wait(lambda: all(_is_ready(ports, slot) for slot in Slot))
+    yield ports
+    _delete_workloads(module_world, name)
+
+
+class TestKubernetesReleases(ReleasesSuite):
+    """Records in ConfigMaps, locks in Leases."""
+
+    @pytest.fixture
+    def subject(self, real_ports: Ports) -> ReleasesSubject:
+        return ReleasesSubject(
+            releases=real_ports.releases,
+            service=real_ports.spec.name,
+            missing_service=_MISSING,
+            pass_time=time.sleep,
+        )
+
+
+class TestKubernetesWorkloads(WorkloadsSuite):
+    """Deployments and pods on a real API server, scheduler and kubelet."""
+
+    @pytest.fixture
+    def subject(self, real_ports: Ports, image: str) -> WorkloadsSubject:
+        repository = image.partition("@")[0]
+        return WorkloadsSubject(
+            workloads=real_ports.workloads,
+            spec=real_ports.spec,
+            image=image,
+            missing_image=f"{repository}@sha256:{'f' * 64}",
+            wait=_wait,
+        )
+
+
+class TestIstioTraffic(TrafficSuite):
+    """Routes through istiod and Envoy."""
+
+    @pytest.fixture
+    def subject(self, real_traffic_ports: Ports) -> TrafficSubject:
+        ports = real_traffic_ports
+        nobody = empty(ports.spec.name)
+        ports.traffic.apply(nobody)
+        ports.traffic.confirm(nobody, timeout_s=30)
+
+        def ask(headers: Mapping[str, str]) -> GatewayAnswer:
+            answer = httpx.post(
+                f"{ports.settings.gateway_url}/v1/chat/completions",
+                json={
+                    "model": ports.spec.model,
+                    "messages": [{"role": "user", "content": "ping"}],
+                    "max_tokens": 2,
+                },
+                headers={"Host": ports.spec.hosts[0], **headers},
+                timeout=20,
+                trust_env=False,
+            )
+            return GatewayAnswer(
+                status=answer.status_code,
+                slot=answer.headers.get(SLOT_HEADER, ""),
+                revision=answer.headers.get(ROUTE_HEADER, ""),
+            )
+
+        return TrafficSubject(
+            traffic=ports.traffic,
+            service=ports.spec.name,
+            missing_service=_MISSING,
+            ask=ask,
+            now_ns=_now_between_requests_ns,
+            wait=_wait,
+        )
+
+
+def _is_ready(ports: Ports, slot: Slot) -> bool:
+    observed = ports.workloads.observe(ports.spec.namespace, workload_name(ports.spec.name, slot))
+    return observed is not None and len(observed.ready_pods) == 1
+
+
+def _now_between_requests_ns() -> int:
+    # The log states milliseconds: nothing may begin within the same one.
+    time.sleep(0.005)
+    now_ns = time.time_ns()
+    time.sleep(0.005)
+    return now_ns

@@ -1,0 +1,205 @@
+"""A release started as people start one: through Prefect's API, run by the sandbox's worker."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from slipway.core.release import Phase
+from tests.e2e.support import PROJECT, Sandbox, World
+
+SERVICE = "simulated"  # one of the project's own, which the worker knows
+STAGES = (
+    *("integrity", "image", "test", "deploy", "smoke", "benchmark"),
+    *("promote", "alias", "bake", "retire"),
+)
+LONGEST_RUN_S = 240.0
+LONGEST_BUSY_S = 30.0
+LONGEST_LOG_DELAY_S = 30.0  # a run's log reaches the server in batches
+
+
+class Orchestrator:
+    """Prefect's API as a person or a webhook uses it."""
+
+    def __init__(self, url: str) -> None:
+        self._api = httpx.Client(base_url=url, trust_env=False, timeout=30)
+
+    def close(self) -> None:
+        self._api.close()
+
+    def start(self, **parameters: str) -> httpx.Response:
+        """Ask for a run of the deployment `release/release`."""
+        deployment = self._ask("GET", "/deployments/name/release/release").json()["id"]
+        wanted = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
+        return self._ask("POST", f"/deployments/{deployment}/create_flow_run", wanted)
+
+    def run(self, **parameters: str) -> Run:
+        """Start a run and wait for its end."""
+        started = self.start(**parameters).raise_for_status().json()
+        deadline_s = time.monotonic() + LONGEST_RUN_S
+        while (run := self._run(started["id"]))["end_time"] is None:
+            assert time.monotonic() < deadline_s, run["state"]
+            time.sleep(0.3)
+        return Run(
+            name=run["name"],
+            state=run["state"]["type"],
+            message=run["state"]["message"] or "",
+            artifacts={
+                item["key"]: item["data"]
+                for item in self._of_run("artifacts", run["id"])
+                if item["type"] == "markdown"
+            },
+            log=lambda: [item["message"] for item in self._of_run("logs", run["id"])],
+        )
+
+    def _run(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask("GET", f"/flow_runs/{run_id}").raise_for_status().json()
+        return found
+
+    def _of_run(self, what: str, run_id: str) -> list[dict[str, Any]]:
+        only = {what: {"flow_run_id": {"any_": [run_id]}}}
+        answer = self._ask("POST", f"/{what}/filter", only).raise_for_status()
+        found: list[dict[str, Any]] = answer.json()
+        return found
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        """Ask again after a 503, as Prefect's clients do: its SQLite was locked just then."""
+        deadline_s = time.monotonic() + LONGEST_BUSY_S
+        while (answer := self._api.request(method, path, json=body)).status_code == 503:
+            assert time.monotonic() < deadline_s, answer.text
+            time.sleep(0.5)
+        return answer
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended.
+
+    Args:
+        name: as the UI shows it.
+        state: for example `COMPLETED`.
+        message: of the state.
+        artifacts: its Markdown artifacts by key.
+        log: returns the lines that have arrived so far.
+    """
+
+    name: str
+    state: str
+    message: str
+    artifacts: dict[str, str]
+    log: Callable[[], list[str]] = field(repr=False)
+
+    def logged(self, *wanted: str) -> list[str]:
+        """Wait until every one of these texts stands in the log; return those that never do."""
+        deadline_s = time.monotonic() + LONGEST_LOG_DELAY_S
+        while True:
+            lines = self.log()
+            missing = [text for text in wanted if not any(text in line for line in lines)]
+            if not missing or time.monotonic() > deadline_s:
+                return missing
+            time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(sandbox, tmp_path_factory.mktemp("deployment"))
+    made.environment["SLIPWAY_SERVICES"] = str(PROJECT / "deployments/services")
+    yield made
+    # Its GPUs are needed by tests of the scheduler.
+    scale = ("scale", "deployment", "-l", f"slipway.dev/service={SERVICE}", "--replicas=0")
+    assert sandbox.kubectl("-n", "serving", *scale).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def orchestrator(world: World) -> Iterator[Orchestrator]:
+    api = Orchestrator(world.environment["PREFECT_API_URL"])
+    yield api
+    api.close()
+
+
+@pytest.fixture(scope="module")
+def released(world: World, orchestrator: Orchestrator) -> tuple[Run, str]:
+    """A run that released a version, and the version."""
+    version = world.given_version(SERVICE)
+    return orchestrator.run(service=SERVICE, version=version), version
+
+
+def live_version(world: World) -> str:
+    record = world.record(SERVICE)
+    assert record.live_slot is not None
+    return record.slot(record.live_slot).version
+
+
+def test_run_of_the_deployment_completes_and_the_version_serves_users(
+    world: World, released: tuple[Run, str]
+) -> None:
+    run, version = released
+    assert (run.state, run.name) == ("COMPLETED", f"{SERVICE}-v{version}"), run.message
+    assert live_version(world) == version
+    assert world.ask(SERVICE).json()["choices"][0]["message"]["content"] == "pong"
+    assert world.leftovers(SERVICE) == []
+
+
+def test_run_leaves_a_report_with_stages_verdicts_and_drawing(released: tuple[Run, str]) -> None:
+    run, version = released
+    report = run.artifacts[f"release-{SERVICE}"]
+    assert report.startswith(f"# {SERVICE}-v{version}-")
+    assert ": live\n" in report
+    stages = report.partition("## Stages")[2].partition("## Verdicts")[0]
+    rows = [line.split(" | ")[0] for line in stages.splitlines() if line.startswith("| ")]
+    assert rows == ["| stage", "| ---", *(f"| {stage}" for stage in STAGES)]
+    assert "| benchmark | PASS |" in report
+    assert "```mermaid\nflowchart LR\n" in report
+    assert "gateway -- 100 % -->" in report
+
+
+def test_run_leaves_the_figures_of_the_benchmark(released: tuple[Run, str]) -> None:
+    run, _ = released
+    figures = run.artifacts[f"benchmark-{SERVICE}"]
+    assert "| gate | verdict | measured | limit | n |" in figures
+    for gate in ("time to first token", "error rate", "speed of a stream"):
+        assert f"| {gate} | **PASS** |" in figures
+
+
+def test_log_of_the_run_tells_every_stage(released: tuple[Run, str]) -> None:
+    run, _ = released
+    assert run.logged(*(f"✓ {stage} " for stage in STAGES)) == []
+
+
+def test_refused_version_fails_the_run_with_the_reason_and_users_stay(
+    world: World, orchestrator: Orchestrator, released: tuple[Run, str]
+) -> None:
+    bad = world.given_version(SERVICE, wrong_answers=True)
+    run = orchestrator.run(service=SERVICE, version=bad)
+    assert run.state == "FAILED"
+    assert (
+        f"version {bad} of {SERVICE} failed its tests: share of golden prompts right 0"
+        in run.message
+    )
+    assert "model-test-failed" in run.message
+    assert "refused, users unharmed" in run.artifacts[f"release-{SERVICE}"]
+    assert run.logged("✗ test ") == []
+    assert world.record(SERVICE).phase is Phase.ROLLED_BACK
+    assert live_version(world) == released[1]
+    assert world.ask(SERVICE).status_code == 200
+
+
+def test_unknown_service_fails_the_run_and_names_those_there_are(
+    orchestrator: Orchestrator,
+) -> None:
+    run = orchestrator.run(service="nobody", version="1")
+    assert run.state == "FAILED"
+    assert "nobody" in run.message
+    assert SERVICE in run.message
+
+
+def test_request_without_a_version_is_refused_before_any_run(orchestrator: Orchestrator) -> None:
+    refused = orchestrator.start(service=SERVICE)
+    assert refused.status_code == 409
+    assert "'version' is a required property" in refused.text
