@@ -8,7 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from prefect import get_run_logger
+from prefect.exceptions import MissingContextError
+
 _LOG = logging.getLogger("slipway.release")
+
+
+def _log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """Return the log of the flow or task run this is called in, so that its page shows the line."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return _LOG
 
 
 class Progress:
@@ -46,7 +57,7 @@ class Progress:
         self._write("✗", stage, reason)
 
     def _write(self, mark: str, stage: str, text: str) -> None:
-        _LOG.info("%s %s %s", mark, stage, text)
+        _log().info("%s %s: %s", mark, stage or "release", text)
         if self._stream is not None:
             for line in text.splitlines() or [""]:
                 self._stream.write(f"  {self._title:<16} {mark} {stage:<10} {line}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class IstioTraffic:
         self._spec = spec
         self._gateway = gateway
         self._http = httpx.Client(trust_env=False, timeout=5.0)
+        # Its connections end with it: a port has no verb for that.
+        weakref.finalize(self, self._http.close)
 
     def apply(self, route: Route) -> None:
         """Write the route, make before break; see `slipway.ports.Traffic`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 
 import httpx
@@ -32,6 +33,8 @@ class ServerMetrics:
 
     def __init__(self, *, proxy: str | None) -> None:
         self._http = httpx.Client(proxy=proxy, trust_env=False, timeout=5.0)
+        # Its connections end with it: a port has no verb for that.
+        weakref.finalize(self, self._http.close)
 
     def running_requests(self, kind: ServerKind, addresses: Sequence[str]) -> int:
         """Sum the open requests of the servers; see `slipway.ports.Metrics`."""

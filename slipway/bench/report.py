@@ -39,11 +39,17 @@ def markdown(
         f"The load generator took {table.client_cpu_percent:.0f} % of one core."
     )
     rows = [
-        "| gate | verdict | measured | limit | n | how it is formed |",
-        "|---|---|---:|---:|---:|---|",
+        "| gate | verdict | measured | limit | n |",
+        "|---|---|---:|---:|---:|",
         *(_row(result, units.get(result.gate.evidence, "")) for result in results),
     ]
-    return "\n".join([head, "", *rows, *_failures(table), ""])
+    # Below the table: the run page cuts wide cells.
+    formulas = [
+        f"- {result.gate.name} = {FORMULAS[result.gate.evidence]}"
+        for result in results
+        if result.gate.evidence in FORMULAS
+    ]
+    return "\n".join([head, "", *rows, "", *formulas, *_failures(table), ""])
 
 
 def _row(result: GateResult, unit: str) -> str:
@@ -55,7 +61,6 @@ def _row(result: GateResult, unit: str) -> str:
         "–" if math.isnan(result.value) else f"{result.value:.4g} {unit}",
         f"{sign} {gate.threshold:.4g} {unit}",
         str(result.n),
-        FORMULAS.get(gate.evidence, ""),
     )
     return f"| {' | '.join(_cell(cell) for cell in cells)} |"
 

@@ -89,7 +89,6 @@ def register(
 def _quiet_orchestrator() -> None:
     """Leave the terminal to `tasks.progress`; the run's log still gets every line."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "slipway")
 
 
 def _require_orchestrator() -> None:

@@ -27,8 +27,17 @@ def start(home: SandboxHome, progress: Callable[[str], None]) -> None:
 def adopt_environment(home: SandboxHome) -> None:
     """Give this process the settings of the sandbox; what the caller set stays."""
     for name, value in client_environment(home).items():
-        if name != "PATH":
+        if name.lower() == "no_proxy":
+            os.environ[name] = _extended(os.environ.get(name, ""), value)
+        elif name != "PATH":
             os.environ.setdefault(name, value)
+
+
+def _extended(no_proxy: str, further: str) -> str:
+    """Add loopback to the caller's exceptions: their proxy cannot reach this machine's sandbox."""
+    if no_proxy.strip() == "*":  # no proxy at all; understood only when it stands alone
+        return no_proxy
+    return f"{no_proxy},{further}" if no_proxy else further
 
 
 def _steps(home: SandboxHome) -> tuple[Step, ...]:

@@ -56,7 +56,10 @@ def _facts(record: ReleaseRecord, total_s: float) -> str:
 
 
 def _stage_table(stages: Sequence[Stage]) -> str:
-    rows = [(name, f"{seconds:.1f}", proof) for name, seconds, proof in stages]
+    # The run page cuts wide cells, so a proof of several parts takes a line each.
+    rows = [
+        (name, f"{seconds:.1f}", proof.replace("; ", "<br>")) for name, seconds, proof in stages
+    ]
     return _table(("stage", "seconds", "proof"), rows) if rows else "No stage ended."
 
 
@@ -80,6 +83,8 @@ def route_drawing(record: ReleaseRecord) -> str:
     for slot in Slot:
         holds = record.slot(slot)
         version = f"version {holds.version}" if holds.version else "empty"
+        if holds.version and record.terminal and record.live_slot is not slot:
+            version += ", scaled to zero"
         lines.append(f'  {slot}["{slot}<br>{version}"]')
         if record.live_slot is slot:
             lines.append(f"  gateway -- 100 % --> {slot}")

@@ -40,8 +40,6 @@ def flow_environment(home: SandboxHome) -> dict[str, str]:
     """
     return {
         **client_environment(home),
-        # The log of a run then holds the lines that `tasks.progress` writes.
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "slipway",
         "PYTHONPATH": str(project_folder()),
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
     }

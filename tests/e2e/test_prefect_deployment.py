@@ -169,7 +169,7 @@ def test_run_leaves_the_figures_of_the_benchmark(released: tuple[Run, str]) -> N
 
 def test_log_of_the_run_tells_every_stage(released: tuple[Run, str]) -> None:
     run, _ = released
-    assert run.logged(*(f"✓ {stage} " for stage in STAGES)) == []
+    assert run.logged(*(f"✓ {stage}: " for stage in STAGES)) == []
 
 
 def test_refused_version_fails_the_run_with_the_reason_and_users_stay(
@@ -184,7 +184,7 @@ def test_refused_version_fails_the_run_with_the_reason_and_users_stay(
     )
     assert "model-test-failed" in run.message
     assert "refused, users unharmed" in run.artifacts[f"release-{SERVICE}"]
-    assert run.logged("✗ test ") == []
+    assert run.logged("✗ test: ") == []
     assert world.record(SERVICE).phase is Phase.ROLLED_BACK
     assert live_version(world) == released[1]
     assert world.ask(SERVICE).status_code == 200

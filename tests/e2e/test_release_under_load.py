@@ -27,9 +27,10 @@ def test_release_and_refused_release_under_load_harm_nobody_and_three_ledgers_ag
     world: World,
 ) -> None:
     service = world.given_service("load", policy__bake_s=5)
-    first = world.given_version(service)
-    second = world.given_version(service, ttft_ms=8)
-    wrong = world.given_version(service, wrong_answers=True)
+    # 550 tokens of a long stream at 40 ms take 22 s: longer than from the switch to the retirement.
+    first = world.given_version(service, gap_ms=40)
+    second = world.given_version(service, gap_ms=40, ttft_ms=8)
+    wrong = world.given_version(service, gap_ms=40, wrong_answers=True)
     assert world.release(service, first).returncode == 0
     began_ns = time.time_ns()
 

@@ -72,7 +72,8 @@ def test_ttft_filter_goes_before_the_router_of_the_labelled_gateways() -> None:
     document = ttft_filter("istio-ingress", {"istio": "ingressgateway"})
     spec = json.loads(json.dumps(document))["spec"]
     assert spec["workloadSelector"] == {"labels": {"istio": "ingressgateway"}}
-    (patch,) = spec["configPatches"]
+    patch, ids = spec["configPatches"]
+    assert ids["patch"]["value"]["typed_config"]["preserve_external_request_id"] is True
     assert patch["applyTo"] == "HTTP_FILTER"
     assert patch["match"]["context"] == "GATEWAY"
     chain = patch["match"]["listener"]["filterChain"]
