@@ -44,6 +44,32 @@ class Settings:
     cache: Path
 
 
+def require_gateway_evidence(settings: Settings) -> None:
+    """Refuse a release that could not see what the gateway does, before it writes anything.
+
+    Without the admin interface open streams cannot be counted, without the access log the bake has
+    no rows; neither may count as zero.
+
+    Raises:
+        InputError: one is not configured.
+    """
+    missing = [
+        name
+        for name, value in (
+            ("SLIPWAY_GATEWAY_ADMIN_URLS", settings.gateway_admin_urls),
+            ("SLIPWAY_ACCESS_LOG", settings.access_log),
+        )
+        if not value
+    ]
+    if missing:
+        raise InputError(
+            f"not configured: {', '.join(missing)}",
+            code="settings-missing",
+            hint="a release needs the gateway's own word on open streams and failed requests; "
+            "see docs/reference/settings.md",
+        )
+
+
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from environment variables (`docs/reference/settings.md`).
 
@@ -57,7 +83,8 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         raise InputError(
             f"not configured: {', '.join(missing)}",
             code="settings-missing",
-            hint='start the sandbox and use its settings: eval "$(slipway sandbox env)"',
+            hint='for the sandbox: eval "$(slipway sandbox env)"; for a cluster of your own see '
+            "docs/how-to/real-cluster.md",
         )
     log = env.get("SLIPWAY_ACCESS_LOG")
     cache = env.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")

@@ -42,8 +42,8 @@ def verify_artifacts(session: ReleaseSession) -> str:
     _require_same(session, digests)
     session.save(replace(session.record, digests=digests))
     size = sum(file.size_bytes for file in version.files)
-    files = "1 file" if len(version.files) == 1 else f"{len(version.files)} files"
-    return f"{files}, {size / 1e6:.1f} MB, checksums right"
+    count = "1 file" if len(version.files) == 1 else f"{len(version.files)} files"
+    return f"{count}, {size / 1e6:.1f} MB, checksums right"
 
 
 @release_stage("test", proves=Phase.TESTED)

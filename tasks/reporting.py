@@ -43,8 +43,8 @@ def outcome_of(session: ReleaseSession) -> dict[str, Any]:
     record = session.record
     return {
         "release": record.release_id,
-        "outcome": str(record.phase),
-        "reason": record.reason,
+        "outcome": "done" if session.already_done else str(record.phase),
+        "reason": "this version is live already" if session.already_done else record.reason,
         "slot": str(record.live_slot or ""),
         "image": record.digests.image,
         "already_done": session.already_done,

@@ -30,6 +30,7 @@ from slipway.core.release import (
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Slot
 from slipway.ports import StoredRecord
+from slipway.settings import require_gateway_evidence
 from tasks.lock import LEASE_DURATION_S, LockKeeper
 from tasks.progress import Progress
 
@@ -132,7 +133,9 @@ def opened_release(service: str, version: str) -> Iterator[ReleaseSession]:
         ConflictError: another release of the service runs or is unfinished.
         PermanentError: the service is not installed.
     """
-    ports = connect(service, current_settings())
+    settings = current_settings()
+    require_gateway_evidence(settings)
+    ports = connect(service, settings)
     ports.registry.version(ports.spec.model, version)  # an unknown one is refused before any write
     holder = f"{socket.gethostname()}/{getpid()}/{secrets.token_hex(4)}"
     lease = ports.releases.acquire(service, holder=holder, duration_s=LEASE_DURATION_S)

@@ -94,7 +94,6 @@ def _parse(columns: Mapping[str, object], pod_address: Callable[[str], str]) -> 
         session_id=_text(columns["session_id"]),
         user_agent=_text(columns["user_agent"]),
         purpose=_text(columns["purpose"]),
-        release=_text(columns["release"]),
         ttft_us=None if ttft is None else _number(ttft),
         token_events=_number(columns["token_events"]),
         token_span_us=_number(columns["token_span_us"]),

@@ -112,7 +112,7 @@ def _simulated(demo: Demo) -> None:
 
 
 def _registered(model: str, folders: tuple[Path, ...]) -> tuple[str, ...]:
-    """Register the folders as versions, unless the registry has them from a former demo."""
+    """Register each folder as a new version; returns their numbers."""
     from slipway.bootstrap import registry
     from slipway.settings import from_environment
 

@@ -20,6 +20,10 @@ def settings() -> Settings:
     """Return the settings of the environment, else those of this user's sandbox."""
     from slipway.sandbox.home import SandboxHome
 
+    if os.environ.get("SLIPWAY_INSTALLATION"):
+        from blocks.installation import current_settings
+
+        return current_settings()
     home = SandboxHome.default()
     if not os.environ.get("SLIPWAY_REGISTRY") and home.kubeconfig.exists():
         from slipway.cli.sandbox_start import adopt_environment

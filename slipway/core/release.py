@@ -238,9 +238,16 @@ def admit(request: Request, record: ReleaseRecord | None, *, token: str, now_ns:
             code="release-unfinished",
             hint=f"finish it first: slipway release {record.service} {record.version}",
         )
-    if record.phase is Phase.DONE and record.version == request.version:
+    if _live_version(record) == request.version:
         return AlreadyDone(record=record)
     return Start(record=_next(request, record, token=token, now_ns=now_ns))
+
+
+def _live_version(record: ReleaseRecord) -> str | None:
+    """Return the version that serves once the release of `record` has ended; None before any."""
+    if record.phase is Phase.DONE:
+        return record.version
+    return None if record.stable is None else record.slot(record.stable).version
 
 
 def _first(request: Request, *, token: str, now_ns: int) -> ReleaseRecord:

@@ -51,7 +51,6 @@ class AccessRow:
         session_id: `x-session-id`.
         user_agent: of the client.
         purpose: `x-slipway-purpose`: set on traffic of our own (smoke, benchmark, warm-up).
-        release: `x-slipway-release` of the answer.
         ttft_us: request start to the first event that carries output; None without such an event.
         token_events: events that carried output.
         token_span_us: first to last of them.
@@ -81,7 +80,6 @@ class AccessRow:
     session_id: str = ""
     user_agent: str = ""
     purpose: str = ""
-    release: str = ""
     ttft_us: int | None = None
     token_events: int = 0
     token_span_us: int = 0

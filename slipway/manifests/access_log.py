@@ -23,7 +23,6 @@ from slipway.core.routing import PURPOSE_HEADER, ROUTE_HEADER, SLOT_HEADER
 METADATA_NAMESPACE = "slipway"
 """Dynamic metadata of a request that the filter writes."""
 
-RELEASE_HEADER = "x-slipway-release"
 """Response header that names the release which answered."""
 
 
@@ -69,7 +68,6 @@ COLUMNS = (
     Column(
         "purpose", f"%REQ({PURPOSE_HEADER.upper()})%", "set on our own traffic, which never counts"
     ),
-    Column("release", f"%RESP({RELEASE_HEADER.upper()})%", "release that answered"),
     Column(
         "ttft_us",
         f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:ttft_us)%",

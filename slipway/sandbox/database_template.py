@@ -79,7 +79,7 @@ class DatabaseTemplate:
             raise PermanentError(
                 f"making the empty database of {self.distribution} failed: {done.stderr[-2000:]}",
                 code="database-migration-failed",
-                hint="is the pinned version installed? `uv sync --locked` puts it back",
+                hint="is the locked version installed? `make clean && make setup` puts it back",
             )
         # One plain file: what lies in the write-ahead log would be lost by the copy.
         with closing(sqlite3.connect(draft)) as connection:

@@ -68,7 +68,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
-        self.send_header("x-slipway-release", "rel-1")
         self.end_headers()
         self._chunk(ROLE)
         time.sleep(FIRST_TOKEN_S)
@@ -221,7 +220,7 @@ def test_row_names_who_asked_and_who_answered(gateway: Gateway) -> None:
     headers = {"x-session-id": "s-1", "x-slipway-purpose": "smoke", "user-agent": "suite"}
     row = gateway.row("/plain-events", **headers)
     assert (row.session_id, row.purpose, row.user_agent) == ("s-1", "smoke", "suite")
-    assert (row.service, row.slot, row.route, row.release) == (SERVICE, "blue", "weighted", "rel-1")
+    assert (row.service, row.slot, row.route) == (SERVICE, "blue", "weighted")
     assert row.pod.startswith("127.0.0.1:")
     assert (row.method, row.path, row.status, row.attempts) == ("GET", "/plain-events", 200, 1)
     assert abs(row.started_ns - time.time_ns()) < 30e9

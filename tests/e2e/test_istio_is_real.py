@@ -249,7 +249,7 @@ def test_route_to_a_subset_that_no_destination_rule_defines_answers_503_without_
 
     assert answer.status_code == 503
     (row,) = mesh.rows(mark, 1)
-    assert (row.status, row.flags, row.details) == (503, {"NC"}, "cluster_not_found")
+    assert (row.status, row.flags, row.details) == (503, frozenset({"NC"}), "cluster_not_found")
     assert (row.pod, row.failed) == ("", True)
 
 

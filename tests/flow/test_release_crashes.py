@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.core.errors import PermanentError
+from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release import Phase
 from slipway.core.routing import Slot
-from tests.flow.world import World
+from tests.flow.world import SERVICE, World
 
 FIRST_WRITES = 33
 """Writes of a first release that goes well."""
@@ -22,7 +22,7 @@ ROLLED_BACK_WRITES = 37
 @pytest.fixture
 def fails_in_bake(world: World) -> World:
     """Return a world in which the next release is promoted and then fails its bake."""
-    world.at_write("record baking", lambda: world.cluster.break_pods("chat", Slot.GREEN))
+    world.at_write("record baking", lambda: world.cluster.break_pods(SERVICE, Slot.GREEN))
     return world
 
 
@@ -114,3 +114,29 @@ def test_failing_release_killed_after_a_write_ends_rolled_back(
         fails_in_bake.release_after_death("2")
     assert caught.value.code == "candidate-unhealthy"
     fails_in_bake.assert_taken_back("2", code="candidate-unhealthy")
+
+
+@pytest.mark.parametrize("write", range(1, SECOND_WRITES + 1))
+def test_lock_lost_after_a_write_stops_every_further_write(
+    world: World, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    monkeypatch.setattr("tasks.session.LockKeeper", world.keeper_on_the_fake_clock)
+    later: list[str] = []
+
+    def watch(what: str) -> None:
+        if len(world.journal.writes) == write:
+            world.clock.advance(60)
+            world.releases.acquire(SERVICE, holder="heir", duration_s=3600)
+        elif len(world.journal.writes) > write:
+            later.append(what)
+
+    world.journal.checks.append(watch)
+    if write < SECOND_WRITES - 1:  # the last two: the release is done, only its report is left
+        with pytest.raises(ConflictError) as caught:
+            world.release("2")
+        assert caught.value.code == "lock-lost"
+    else:
+        world.release("2")
+    # Its own test pod is the one thing that a release may still clear away.
+    assert [what for what in later if what != "delete Pod chat-test"] == []
+    assert world.cluster.leases[SERVICE].holder == "heir"

@@ -215,3 +215,13 @@ def test_verdict_of_a_stage_replaces_its_earlier_one() -> None:
 def test_route_before_a_release_is_all_users_on_stable() -> None:
     assert route_before(record()) == empty("chat")
     assert route_before(admitted("2", done("1"))) == all_to("chat", Slot.BLUE)
+
+
+def test_version_that_stayed_live_through_a_refused_release_is_done_already() -> None:
+    live = with_candidate(done("1"), image="registry/m@sha256:1")
+    start = admit(request("2"), live, token="x", now_ns=9)
+    assert isinstance(start, Start)
+    back = advance(start.record, Phase.ROLLING_BACK, reason="bad", now_ns=10)
+    refused = advance(back, Phase.ROLLED_BACK, reason="bad", now_ns=11)
+
+    assert admit(request("1"), refused, token="y", now_ns=12) == AlreadyDone(record=refused)
