@@ -103,7 +103,6 @@ def _warm_former_slot(session: ReleaseSession) -> None:
     stable, replicas = session.record.stable, session.spec.replicas
     observed = None if stable is None else session.observe(stable)
     if observed is not None and observed.desired < replicas:
-        session.check_lock()
         session.ports.workloads.scale(
             session.spec.namespace, observed.name, replicas, uid=observed.uid
         )
@@ -111,7 +110,6 @@ def _warm_former_slot(session: ReleaseSession) -> None:
 
 def _forget_candidate(session: ReleaseSession) -> None:
     route = route_after_rollback(session.record, keep=False)
-    session.check_lock()
     session.ports.traffic.apply(route)
     session.ports.traffic.confirm(route, timeout_s=30)
 
@@ -120,7 +118,6 @@ def _move_alias_back(session: ReleaseSession) -> str:
     spec, registry, record = session.spec, session.ports.registry, session.record
     if not record.has_passed_promotion or registry.alias(spec.model, spec.alias) != record.version:
         return ""
-    session.check_lock()
     registry.set_alias(spec.model, spec.alias, record.alias_before or None)
     return f", alias back on {record.alias_before or 'nothing'}"
 

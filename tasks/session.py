@@ -31,6 +31,7 @@ from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Slot
 from slipway.ports import StoredRecord
 from slipway.settings import require_gateway_evidence
+from tasks.guard import GuardedRegistry, GuardedTraffic, GuardedWorkloads
 from tasks.lock import LEASE_DURATION_S, LockKeeper
 from tasks.progress import Progress
 
@@ -53,7 +54,12 @@ class ReleaseSession:
     def __init__(
         self, ports: Ports, stored: StoredRecord, keeper: LockKeeper, progress: Progress
     ) -> None:
-        self.ports = ports
+        self.ports = replace(
+            ports,
+            workloads=GuardedWorkloads(ports.workloads, keeper.check),
+            traffic=GuardedTraffic(ports.traffic, keeper.check),
+            registry=GuardedRegistry(ports.registry, keeper.check),
+        )
         self.spec = ports.spec
         self.progress = progress
         self.times: list[StageTime] = []
@@ -80,12 +86,13 @@ class ReleaseSession:
         self._stored = self.ports.releases.save(record, version=self._stored.version)
 
     def check_lock(self) -> None:
-        """Raise unless the lock is surely ours: called before every write to the outside."""
+        """Raise unless the lock is surely ours; writes through `ports` do so by themselves."""
         self._keeper.check()
 
     def intend(self, intent: str) -> None:
         """Write down what is about to be written to the outside."""
         self.save(begin(self.record, intent))
+        self._keeper.check()  # the write above may have taken longer than the lock lasts
 
     def advance(self, phase: Phase, reason: str) -> None:
         """Write down what has been proved."""

@@ -130,7 +130,6 @@ def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
     observed = session.observe(slot)
     if observed is None:
         return
-    session.check_lock()
     session.ports.workloads.scale(spec.namespace, observed.name, 0, uid=observed.uid)
 
     def look() -> str | None:

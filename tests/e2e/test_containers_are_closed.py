@@ -37,6 +37,7 @@ seen = {
     "tmp": os.listdir("/tmp"),
     "hostname": os.uname().nodename,
     "modules": [name for name in ("prefect", "kubernetes", "slipway") if has(name)],
+    "installed": [name for path in sys.path if path.endswith("-packages") for name in list(path)],
     "path": sys.path,
     "written": [path for path in ("/usr", "/etc") if write(path)],
 }
@@ -47,9 +48,11 @@ TOOLS = """
 import importlib.util, os
 def has(name):
     return importlib.util.find_spec(name) is not None
+def list(path):
+    return os.listdir(path) if os.path.isdir(path) else []
 def write(path):
     try:
-        open(path + "/slipway-was-here", "w").close()
+        open(path + "/" + os.environ["MARK"], "w").close()
     except OSError:
         return False
     return True
@@ -218,6 +221,7 @@ def test_container_has_the_packages_of_its_image_only(looker: Looker) -> None:
     # The image's PYTHONPATH holds the model server, a few modules of the package slipway.
     seen = looker.seen()
     assert seen["modules"] == ["slipway"]
+    assert seen["installed"] == []
     assert "/opt/server" in seen["path"]
 
 
@@ -245,7 +249,10 @@ def test_container_that_writes_into_system_folders_changes_no_file_of_this_machi
 ) -> None:
     # A layer of its own takes what it writes: a read-only root is not enforced here.
     assert looker.seen()["written"] == ["/usr", "/etc"]
-    assert not [path for path in ("/usr", "/etc") if Path(path, "slipway-was-here").exists()]
+    here = [path for name in ("/usr", "/etc") if (path := Path(name, looker.mark)).exists()]
+    for path in here:
+        path.unlink()
+    assert here == []
 
 
 def test_deleted_pod_leaves_no_process_and_no_mount(looker: Looker) -> None:

@@ -182,6 +182,26 @@ def test_evidence_that_could_not_be_stored_is_stored_by_the_next_run(world: Worl
     assert "record.json" in world.evidence()
 
 
+@pytest.mark.parametrize("name", ["SLIPWAY_GATEWAY_ADMIN_URLS", "SLIPWAY_ACCESS_LOG"])
+def test_release_that_could_not_see_the_gateway_is_refused_before_any_write(
+    world: World, name: str
+) -> None:
+    del world.environment[name]
+    with pytest.raises(InputError, match=name) as caught:
+        world.release("2")
+    assert caught.value.code == "settings-missing"
+    assert world.journal.writes == []
+
+
+def test_live_version_is_done_already_though_another_one_failed_since(world: World) -> None:
+    world.model.ttft_ms = 900.0
+    with pytest.raises(PermanentError):
+        world.release("2")
+    world.journal.next_process()
+    assert world.release("1")["already_done"]
+    assert world.journal.writes == []
+
+
 def test_unknown_version_is_refused_before_any_write(world: World) -> None:
     with pytest.raises(InputError) as caught:
         world.release("99")

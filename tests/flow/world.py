@@ -64,6 +64,13 @@ class World:
     """One service `chat` of model `demo`, installed, with versions 1 to 3 in the registry."""
 
     def __init__(self) -> None:
+        self.environment = {
+            "SLIPWAY_REGISTRY": "127.0.0.1:5000",
+            "SLIPWAY_GATEWAY_URL": "http://127.0.0.1:8080",
+            "SLIPWAY_GATEWAY_ADMIN_URLS": "http://127.0.0.1:8081",
+            "SLIPWAY_ACCESS_LOG": "/dev/null",
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:5001",
+        }
         self.journal = Journal()
         self.cluster = FakeCluster(clock=FakeClock(), journal=self.journal)
         self.cluster.install(SERVICE)
@@ -219,13 +226,7 @@ class World:
         }
 
     def _settings(self) -> Any:
-        return from_environment(
-            {
-                "SLIPWAY_REGISTRY": "127.0.0.1:5000",
-                "SLIPWAY_GATEWAY_URL": "http://127.0.0.1:8080",
-                "MLFLOW_TRACKING_URI": "http://127.0.0.1:5001",
-            }
-        )
+        return from_environment(self.environment)
 
     def _connect(self, service: str, settings: Any) -> Ports:
         if service != SERVICE:
