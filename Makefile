@@ -32,8 +32,14 @@ down: $(READY) ## stop the sandbox; its data stay
 
 test: $(READY) ## every test, the end-to-end ones on a sandbox of their own
 	@$(RUN) -m pytest -q tests/unit tests/property
-	@$(RUN) -m pytest -q tests/contract
-	@$(RUN) -m pytest -q tests/flow tests/e2e
+	@# The rest waits more than it computes: two halves side by side, the second one's output at the end.
+	@mkdir -p build; \
+	$(RUN) -m pytest -q tests/contract tests/flow > build/test-contract-flow.log 2>&1 & other=$$!; \
+	trap 'kill $$other 2>/dev/null' INT TERM; \
+	$(RUN) -m pytest -q tests/e2e; e2e=$$?; \
+	wait $$other; rest=$$?; \
+	echo "tests/contract and tests/flow:"; cat build/test-contract-flow.log; \
+	exit $$((e2e > rest ? e2e : rest))
 
 test-unit: $(READY) ## only the tests that need no process
 	@$(RUN) -m pytest -q tests/unit tests/property
@@ -59,4 +65,4 @@ bench: $(READY) ## measure Slipway against its peers
 	@for script in benchmarks/*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
 
 clean: ## remove what the targets above made in this folder
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf build .venv .uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

@@ -156,7 +156,8 @@ class Metrics(Protocol):
         """Return how many requests the servers at `addresses` (pod IPs) have open now.
 
         Raises:
-            TransientError: a server does not answer or does not say; no data is not zero.
+            TransientError: a server does not answer; no data is not zero.
+            PermanentError: it does not say how many (`metric-missing`).
         """
 
 

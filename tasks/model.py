@@ -56,7 +56,7 @@ def test_model(session: ReleaseSession) -> str:
     name = test_pod_name(spec.name)
     session.intend(f"test pod {name}")
     workloads.delete("Pod", spec.namespace, name)
-    workloads.apply(test_pod(spec, image=image.reference, release_id=record.release_id))
+    pod = workloads.apply(test_pod(spec, image=image.reference, release_id=record.release_id))
     try:
         address = _await_pod(session, name)
         endpoint = HttpChatEndpoint(
@@ -64,7 +64,7 @@ def test_model(session: ReleaseSession) -> str:
         )
         result = evaluate(endpoint, spec.policy.quality, model=spec.model)
     finally:
-        workloads.delete("Pod", spec.namespace, name, wait=False)
+        workloads.delete("Pod", spec.namespace, name, uid=pod.uid, wait=False)
     seen = {"image": session.record.digests.image, **result.to_json()}
     key = session.put_evidence("model-test.json", seen, "application/json")
     reasons = tuple(item.reason for item in result.results)

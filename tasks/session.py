@@ -182,11 +182,19 @@ def lock_is_lost(error: BaseException) -> bool:
 
 
 def timed(session: ReleaseSession, stage: str, body: Callable[[ReleaseSession], str]) -> str:
-    """Run one stage, note its time and proof, and say so."""
+    """Run one stage, note its time and its proof or failure, and say so."""
     started = time.monotonic()
-    with session.progress.stage(stage):
-        proof = body(session)
-    seconds = time.monotonic() - started
-    session.times.append(StageTime(stage=stage, seconds=seconds, proof=proof))
-    session.progress.done(stage, seconds, proof)
+
+    def note(proof: str) -> float:
+        seconds = time.monotonic() - started
+        session.times.append(StageTime(stage=stage, seconds=seconds, proof=proof))
+        return seconds
+
+    try:
+        with session.progress.stage(stage):
+            proof = body(session)
+    except SlipwayError as error:
+        note(f"failed: {error.message}")
+        raise
+    session.progress.done(stage, note(proof), proof)
     return proof

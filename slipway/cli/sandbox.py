@@ -27,6 +27,11 @@ NOT_RUNNING = 1
 
 _NS_PER_S = 1_000_000_000
 _FOLLOW_POLL_S = 0.2
+_SHELL_TAIL = {
+    "PATH": ":$PATH",
+    "NO_PROXY": "${NO_PROXY:+,$NO_PROXY}",
+    "no_proxy": "${no_proxy:+,$no_proxy}",
+}
 
 
 @app.command()
@@ -103,9 +108,8 @@ def env() -> None:
     from slipway.sandbox.environment import client_environment
 
     for name, value in client_environment(_home()).items():
-        # PATH must stay the shell's own, with ours before it.
-        text = f"{shlex.quote(value)}:$PATH" if name == "PATH" else shlex.quote(value)
-        print(f"export {name}={text}")
+        # Lists stay the shell's own, with ours before them.
+        print(f"export {name}={shlex.quote(value)}{_SHELL_TAIL.get(name, '')}")
 
 
 @app.command()
