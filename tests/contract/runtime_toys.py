@@ -227,15 +227,20 @@ class ToyNode:
         wait_for(lambda: path.exists() and text in path.read_text(), f"{text!r} in {path}")
 
     def processes(self) -> list[int]:
-        """Return every process that carries this node's marker, without the runtime itself."""
+        """Return the keepers, which carry this node's marker, and all that came of them."""
         mark = f"{MARKER}={self.folder}".encode()
-        found = []
+        found: set[int] = set()
+        parents: dict[int, int] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != self.process.pid:
                 with contextlib.suppress(OSError):
                     if mark in (entry / "environ").read_bytes().split(b"\0"):
-                        found.append(int(entry.name))
-        return found
+                        found.add(int(entry.name))
+                    stat = (entry / "stat").read_text().rpartition(")")[2]
+                    parents[int(entry.name)] = int(stat.split()[1])
+        while further := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= further
+        return sorted(found)
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -63,7 +63,9 @@ def temporary(sandbox: Sandbox, *labels: str) -> Iterator[Namespace]:
     account = ("-n", found.name, "get", "serviceaccount", "default")
     eventually(lambda: sandbox.kubectl(*account).returncode == 0)
     yield found
-    gone = sandbox.kubectl("delete", "namespace", found.name, "--timeout=60s")
+    # Its pods must be gone, since they hold GPUs; the namespace itself may take its time.
+    sandbox.kubectl("-n", found.name, "delete", "deployments,pods", "--all", "--timeout=60s")
+    gone = sandbox.kubectl("delete", "namespace", found.name, "--wait=false")
     assert gone.returncode == 0, gone.stderr
 
 

@@ -32,9 +32,7 @@ from slipway.sandbox.runtime.unpack import merge_layers
 
 NETWORK = IPv4Network("127.100.1.0/24")
 DIGEST = "sha256:" + "a" * 64
-HOST = Host(
-    system=("/usr",), prefix="", binaries="/py/bin", hidden=(), api="127.0.0.1:6443", marker=None
-)
+HOST = Host(system=("/usr",), prefix="", binaries="/py/bin", hidden=(), api="127.0.0.1:6443")
 POD = Pod(id="p", name="n", uid="u", namespace="ns", attempt=0, hostname="n", log_directory="/logs")
 
 

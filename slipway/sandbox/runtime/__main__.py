@@ -74,14 +74,12 @@ def this_host(api: str) -> Host:
         f"/usr/local/lib/python{version}/dist-packages",
         sysconfig.get_path("purelib", vars={"base": prefix, "platbase": prefix}),
     }
-    marker = os.environ.get(MARKER_VARIABLE)
     return Host(
         system=tuple(folder for folder in _SYSTEM if os.path.lexists(folder)),
         prefix="" if prefix in ("/", "/usr", "/usr/local") else prefix,
         binaries=f"{prefix}/bin",
         hidden=tuple(sorted(hidden)),
         api=api,
-        marker=(MARKER_VARIABLE, marker) if marker else None,
     )
 
 
@@ -93,7 +91,9 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     host = this_host(options.api)
-    environment = dict([host.marker]) if host.marker else {}
+    # Keepers carry the sandbox's marker, containers do not: they end with their keeper.
+    marker = os.environ.get(MARKER_VARIABLE)
+    environment = {MARKER_VARIABLE: marker} if marker else {}
     engine = Engine(options.root, options.network, host, options.registry, environment)
     engine.adopt()
     server = grpc.aio.server()

@@ -25,7 +25,6 @@ class Host:
         binaries: the interpreter's bin folder, first in every PATH.
         hidden: folders of installed packages, emptied for containers.
         api: `HOST:PORT` of the API server, in place of the cluster address nothing can dial.
-        marker: name and value of the variable that every process of a sandbox carries; may be None.
     """
 
     system: tuple[str, ...]
@@ -33,7 +32,6 @@ class Host:
     binaries: str
     hidden: tuple[str, ...]
     api: str
-    marker: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +124,6 @@ def environment(container: Container, image: Image, pod: Pod, host: Host) -> dic
         "KUBERNETES_SERVICE_PORT_HTTPS": port,
     }
     env |= {name: value for name, value in known.items() if name in env}
-    if host.marker is not None:
-        env[host.marker[0]] = host.marker[1]
     return env
 
 
