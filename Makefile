@@ -52,7 +52,7 @@ check: $(READY) ## format, lint, types, layers, dependencies, spelling, coverage
 	@$(BIN)/ruff check --quiet $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/deptry . 2>&1 | tail -3
+	@$(BIN)/deptry .
 	@$(BIN)/codespell $(SOURCES) docs README.md CONTRIBUTING.md CHANGELOG.md
 	@$(RUN) -m coverage run --source=slipway/core,slipway/manifests -m pytest -q -p no:randomly tests/unit tests/property
 	@$(RUN) -m coverage report --fail-under=100

@@ -60,3 +60,11 @@ def test_drawing_shows_both_slots_and_only_the_live_one_connected() -> None:
     assert 'green["green<br>empty"]' in drawing
     assert drawing.count("-- 100 % -->") == 1
     assert "100 %" not in route_drawing(record())
+
+
+def test_slot_that_a_finished_release_emptied_is_drawn_as_scaled_to_zero() -> None:
+    begun = with_candidate(record(), image=IMAGE)
+    refused = advanced(begun, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+
+    assert "version 1, scaled to zero" in route_drawing(refused)
+    assert "scaled to zero" not in route_drawing(begun)

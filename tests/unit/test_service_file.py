@@ -95,7 +95,7 @@ def test_quantities_may_be_written_as_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"nmae": 1}, "nmae: there is no such field"),
+        ({"naem": 1}, "naem: there is no such field"),
         ({"policy__quality__minimum": 1}, "policy.quality.minimum: there is no such field"),
         ({"name": "Chat"}, "name: must be lower-case letters, digits"),
         ({"name": "-chat"}, "name: must be"),
