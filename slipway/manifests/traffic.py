@@ -143,7 +143,9 @@ def _traffic_policy() -> Object:
                 # that overload is answered at once (503 UO) instead of hidden in a queue.
                 "http1MaxPendingRequests": 256,
                 "maxRetries": 64,
-                "idleTimeout": "3600s",
+                # Shorter than any server's own keep-alive (5 s: llama.cpp, and uvicorn under vLLM).
+                # A connection that the server closes just as it is used again fails a request (UC).
+                "idleTimeout": "3s",
             },
         },
         "outlierDetection": {
