@@ -155,6 +155,18 @@ def test_a_quota_too_small_for_a_second_slot_refuses_with_the_clusters_words(
     assert world.ask(service).status_code == 200
 
 
+def test_a_base_image_that_is_not_in_the_registry_is_named_and_nothing_is_left(
+    world: World,
+) -> None:
+    digest = "sha256:" + "0" * 64
+    service = world.given_service("baseless", server__image=f"slipway/simulated@{digest}")
+    refused = world.release(service, world.given_version(service))
+    assert refused.returncode == 3
+    assert digest in said(refused)
+    assert world.record(service).phase is Phase.ROLLED_BACK
+    assert world.leftovers(service) == []
+
+
 def test_one_changed_byte_of_a_layer_in_the_registry_is_refused(world: World) -> None:
     service = world.given_service("tampered", replicas=1)
     assert world.release(service, world.given_version(service)).returncode == 0
