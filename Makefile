@@ -32,11 +32,12 @@ down: $(READY) ## stop the sandbox; its data stay
 
 test: $(READY) ## every test, the end-to-end ones on a sandbox of their own
 	@$(RUN) -m pytest -q tests/unit tests/property
-	@# The rest waits more than it computes: two halves side by side, the second one's output at the end.
+	@# The rest waits more than it computes: two halves side by side, one output after the other.
+	@# The end-to-end tests share one sandbox: in file order, so that a failure can be repeated.
 	@mkdir -p build; \
 	$(RUN) -m pytest -q tests/contract tests/flow > build/test-contract-flow.log 2>&1 & other=$$!; \
 	trap 'kill $$other 2>/dev/null' INT TERM; \
-	$(RUN) -m pytest -q tests/e2e; e2e=$$?; \
+	$(RUN) -m pytest -q -p no:randomly tests/e2e; e2e=$$?; \
 	wait $$other; rest=$$?; \
 	echo "tests/contract and tests/flow:"; cat build/test-contract-flow.log; \
 	exit $$((e2e > rest ? e2e : rest))

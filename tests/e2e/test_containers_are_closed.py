@@ -153,6 +153,17 @@ def pod(looker: Looker) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def looker(sandbox: Sandbox) -> Iterator[Looker]:
+    """The pod that most tests look through; none of them changes it."""
+    yield from _looker(sandbox)
+
+
+@pytest.fixture
+def doomed(sandbox: Sandbox) -> Iterator[Looker]:
+    """A pod of the test's own, to be deleted."""
+    yield from _looker(sandbox)
+
+
+def _looker(sandbox: Sandbox) -> Iterator[Looker]:
     namespace = f"closed-{uuid.uuid4().hex[:8]}"
     assert sandbox.kubectl("create", "namespace", namespace).returncode == 0
     found = Looker(sandbox, namespace, uuid.uuid4().hex)
@@ -255,13 +266,13 @@ def test_container_that_writes_into_system_folders_changes_no_file_of_this_machi
     assert here == []
 
 
-def test_deleted_pod_leaves_no_process_and_no_mount(looker: Looker) -> None:
-    looker.seen()
-    uid = looker.kubectl("get", "pod", looker.name, "-o", "jsonpath={.metadata.uid}")
-    assert len(processes_with(looker.mark)) == 1
+def test_deleted_pod_leaves_no_process_and_no_mount(doomed: Looker) -> None:
+    doomed.seen()
+    uid = doomed.kubectl("get", "pod", doomed.name, "-o", "jsonpath={.metadata.uid}")
+    assert len(processes_with(doomed.mark)) == 1
     assert mounts_of(uid)
 
-    looker.kubectl("delete", "pod", looker.name, "--timeout=60s")
+    doomed.kubectl("delete", "pod", doomed.name, "--timeout=60s")
 
-    assert processes_with(looker.mark) == []
+    assert processes_with(doomed.mark) == []
     assert mounts_of(uid) == set()

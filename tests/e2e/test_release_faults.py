@@ -19,14 +19,23 @@ def world(sandbox: Sandbox, tmp_path: Path) -> World:
 
 
 @pytest.fixture(scope="module")
-def live(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, str, str]:
-    """A service whose version 1 is live; tests must leave it live."""
+def steady(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, str]:
+    """A service with a live version."""
     world = World(sandbox, tmp_path_factory.mktemp("live"))
-    service = world.given_service("steady", replicas=1, probes__startup_budget_s=12)
+    service = world.given_service("steady", replicas=1, probes__startup_budget_s=6)
     version = world.given_version(service)
     first = world.release(service, version)
     assert first.returncode == 0, said(first)
-    return world, service, version
+    return world, service
+
+
+@pytest.fixture
+def live(steady: tuple[World, str]) -> tuple[World, str, str]:
+    """The steady service with the version that is live as the test begins."""
+    world, service = steady
+    record = world.record(service)
+    assert record.live_slot is not None
+    return world, service, record.slot(record.live_slot).version
 
 
 def unharmed(world: World, service: str, version: str) -> None:
