@@ -21,7 +21,7 @@ from slipway.core.routing import (
     Share,
     Slot,
 )
-from slipway.core.service import ServiceSpec
+from slipway.core.service import ServerKind, ServiceSpec
 from slipway.manifests.names import (
     GATEWAY,
     NAME_LABEL,
@@ -78,7 +78,7 @@ def destination_rule(
         "metadata": _route_metadata(spec, revision),
         "spec": {
             "host": host(spec),
-            "trafficPolicy": _traffic_policy(),
+            "trafficPolicy": _traffic_policy(spec.server.kind),
             "subsets": [
                 {"name": slot.value, "labels": {SLOT_LABEL: slot.value}} for slot in sorted(subsets)
             ],
@@ -131,7 +131,7 @@ def _route_metadata(spec: ServiceSpec, revision: str | None) -> Object:
     return metadata(spec.name, spec.namespace, labels=labels, annotations=annotations)
 
 
-def _traffic_policy() -> Object:
+def _traffic_policy(kind: ServerKind) -> Object:
     return {
         # A model server's requests differ a hundredfold in length: count what is in flight.
         "loadBalancer": {"simple": "LEAST_REQUEST"},
@@ -146,6 +146,9 @@ def _traffic_policy() -> Object:
                 # Shorter than any server's own keep-alive (5 s: llama.cpp, and uvicorn under vLLM).
                 # A connection that the server closes just as it is used again fails a request (UC).
                 "idleTimeout": "3s",
+                # llama.cpp's server sometimes closes a connection right after an answer, without
+                # saying so: the request that reuses it fails (UC). 0 is no limit.
+                "maxRequestsPerConnection": 1 if kind is ServerKind.LLAMA_CPP else 0,
             },
         },
         "outlierDetection": {

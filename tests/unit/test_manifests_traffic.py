@@ -8,6 +8,7 @@ import pytest
 
 from slipway.core.errors import PermanentError
 from slipway.core.routing import Route, Share, Slot, all_to, empty, with_preview
+from slipway.core.service import ServerKind
 from slipway.manifests.traffic import (
     destination_rule,
     read_route,
@@ -205,3 +206,13 @@ def test_objects_that_somebody_else_edited_are_refused(edit: Any) -> None:
 
     assert caught.value.code == "route-foreign"
     assert "virtualservice,destinationrule chat" in caught.value.hint
+
+
+@pytest.mark.parametrize(("kind", "limit"), [(ServerKind.LLAMA_CPP, 1), (ServerKind.VLLM, 0)])
+def test_server_that_closes_connections_unannounced_gets_one_for_each_request(
+    kind: ServerKind, limit: int
+) -> None:
+    spec = service()
+    other = replace(spec, server=replace(spec.server, kind=kind))
+    pool = destination_rule(other, frozenset())["spec"]["trafficPolicy"]["connectionPool"]
+    assert pool["http"]["maxRequestsPerConnection"] == limit
