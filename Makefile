@@ -32,12 +32,11 @@ down: $(READY) ## stop the sandbox; its data stay
 
 test: $(READY) ## every test, the end-to-end ones on a sandbox of their own
 	@$(RUN) -m pytest -q tests/unit tests/property
-	@# The rest waits more than it computes: two halves side by side, one output after the other.
-	@# The end-to-end tests share one sandbox: in file order, so that a failure can be repeated.
+	@# The rest waits more than it computes: side by side, one output after the other.
 	@mkdir -p build; \
 	$(RUN) -m pytest -q tests/contract tests/flow > build/test-contract-flow.log 2>&1 & other=$$!; \
 	trap 'kill $$other 2>/dev/null' INT TERM; \
-	$(RUN) -m pytest -q -p no:randomly tests/e2e; e2e=$$?; \
+	$(RUN) -m tests.e2e.lanes; e2e=$$?; \
 	wait $$other; rest=$$?; \
 	echo "tests/contract and tests/flow:"; cat build/test-contract-flow.log; \
 	exit $$((e2e > rest ? e2e : rest))
@@ -46,7 +45,8 @@ test-unit: $(READY) ## only the tests that need no process
 	@$(RUN) -m pytest -q tests/unit tests/property
 
 soak: $(READY) ## the full matrix; long
-	@SLIPWAY_SOAK=1 $(RUN) -m pytest -q tests
+	@SLIPWAY_SOAK=1 $(RUN) -m pytest -q tests/unit tests/property tests/contract tests/flow
+	@SLIPWAY_SOAK=1 $(RUN) -m tests.e2e.lanes
 
 check: $(READY) ## format, lint, types, layers, dependencies, spelling, coverage of the core
 	@$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: .venv/bin/ruff format ."; exit 1; }

@@ -146,8 +146,8 @@ def _traffic_policy(kind: ServerKind) -> Object:
                 # Shorter than any server's own keep-alive (5 s: llama.cpp, and uvicorn under vLLM).
                 # A connection that the server closes just as it is used again fails a request (UC).
                 "idleTimeout": "3s",
-                # llama.cpp's server sometimes closes a connection right after an answer, without
-                # saying so: the request that reuses it fails (UC). 0 is no limit.
+                # llama.cpp's server closes after every streamed answer, though it promises to keep
+                # the connection: the request that reuses it fails (UC). 0 is no limit.
                 "maxRequestsPerConnection": 1 if kind is ServerKind.LLAMA_CPP else 0,
             },
         },

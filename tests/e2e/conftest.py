@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -17,6 +19,8 @@ from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import gateway
 
 PROJECT = Path(__file__).parents[2]
+# Set by `lanes`: the sandbox of the test run is up, and somebody else stops it.
+ATTACHED = "SLIPWAY_TEST_SANDBOX_IS_UP"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,16 @@ class Sandbox:
         """Run `kubectl ARGS` as the administrator; the caller looks at the exit code."""
         return self._run((str(Path(sys.executable).with_name("kubectl")), *args), stdin)
 
+    def start_kubectl(self, *args: str, stdout: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start `kubectl ARGS` as the administrator; the caller waits for it."""
+        return subprocess.Popen(
+            (str(Path(sys.executable).with_name("kubectl")), *args),
+            cwd=PROJECT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+        )
+
     def _run(self, command: tuple[str, ...], stdin: str | None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
@@ -61,11 +75,10 @@ def _environment(home: SandboxHome) -> dict[str, str]:
     return {**os.environ, **settings, "PATH": path, "SLIPWAY_HOME": str(home.root)}
 
 
-@pytest.fixture(scope="session")
-def sandbox() -> Iterator[Sandbox]:
-    """A fresh sandbox of its own folder (never the user's), ready."""
-    default = Path(tempfile.gettempdir()) / f"slipway-test-{os.getuid()}"
-    home = SandboxHome(Path(os.environ.get("SLIPWAY_TEST_HOME", default)))
+@contextmanager
+def fresh_sandbox() -> Iterator[Sandbox]:
+    """A fresh sandbox of its own folder (never the user's), ready; stopped at the end."""
+    home = _test_home()
     home.create()
     running = Sandbox(home, _environment(home))
     assert running.run_cli("sandbox", "reset", "--yes").returncode == 0
@@ -78,3 +91,19 @@ def sandbox() -> Iterator[Sandbox]:
     finally:
         stopped = running.run_cli("sandbox", "down")
         assert stopped.returncode == 0, stopped.stderr
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """The sandbox of the test run: the one that `lanes` started, or one of this session."""
+    if os.environ.get(ATTACHED):
+        home = _test_home()
+        yield Sandbox(home, _environment(home))
+        return
+    with fresh_sandbox() as running:
+        yield running
+
+
+def _test_home() -> SandboxHome:
+    default = Path(tempfile.gettempdir()) / f"slipway-test-{os.getuid()}"
+    return SandboxHome(Path(os.environ.get("SLIPWAY_TEST_HOME", default)))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import httpx
 import yaml
@@ -34,6 +34,10 @@ class Sandbox(Protocol):
 
     def kubectl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run kubectl as the administrator."""
+        ...
+
+    def start_kubectl(self, *args: str, stdout: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start kubectl as the administrator."""
         ...
 
     def run_cli(self, *args: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from slipway.adapters.access_log import read_rows
 from slipway.core.traffic import user_rows
 from tests.e2e.support import Sandbox, World, said, users
+
+pytestmark = pytest.mark.releases
 
 RATE_PER_S = 20
 LONG_STREAMS = 50
@@ -33,6 +36,8 @@ def test_release_and_refused_release_under_load_harm_nobody_and_three_ledgers_ag
     wrong = world.given_version(service, gap_ms=40, wrong_answers=True)
     assert world.release(service, first).returncode == 0
     began_ns = time.time_ns()
+    retired = world.record(service).live_slot
+    truth_of_retired = _follow_logs(world, service, retired)
 
     with users(world, service, rate=RATE_PER_S, long_streams=LONG_STREAMS) as crowd:
         time.sleep(3)  # the long streams are open before the switch
@@ -51,7 +56,11 @@ def test_release_and_refused_release_under_load_harm_nobody_and_three_ledgers_ag
     asked = {row["request_id"] for row in ledger}
     assert [row for key, row in gateway.items() if key not in asked] == []
     assert asked <= gateway.keys()
-    _agree_on_slots(gateway, world, service)
+    live = world.record(service).live_slot
+    assert {row.slot for row in gateway.values()} == {retired, live}
+    for slot, logs in ((retired, truth_of_retired), (live, _follow_logs(world, service, live))):
+        truth = logs.ended() if slot == retired else logs.so_far()
+        assert truth == {key for key, row in gateway.items() if row.slot == slot}
     assert world.leftovers(service) == []
 
 
@@ -65,18 +74,44 @@ def _gateway_rows(world: World, service: str, since_ns: int) -> dict[str, Any]:
     return {row.request_id: row for row in found}
 
 
-def _agree_on_slots(gateway: dict[str, Any], world: World, service: str) -> None:
-    """Pods of the live slot still have their log: their truth is the gateway's rows of them."""
-    live = world.record(service).live_slot
-    pods = world.sandbox.kubectl(
-        *("-n", "serving", "get", "pods", "-o", "name"),
-        *("-l", f"app.kubernetes.io/name={service},slipway.dev/slot={live}"),
-    ).stdout.split()
-    truth: set[str] = set()
-    for pod in pods:
-        log = world.sandbox.kubectl("-n", "serving", "logs", pod, "--tail=-1").stdout
-        rows = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+class PodLogs:
+    """What the servers of a slot say they answered, followed to the end of the pods."""
+
+    def __init__(self, followers: dict[Path, subprocess.Popen[bytes]]) -> None:
+        self._followers = followers
+
+    def ended(self) -> set[str]:
+        """Wait for the pods to be gone; return the ids of every user's request they finished."""
+        for follower in self._followers.values():
+            follower.wait(timeout=60)
+        return self._requests()
+
+    def so_far(self) -> set[str]:
+        """Return the same of pods that live on, and follow them no longer."""
+        time.sleep(2)  # the kubelet hands over what is already in the log
+        for follower in self._followers.values():
+            follower.kill()
+            follower.wait()
+        return self._requests()
+
+    def _requests(self) -> set[str]:
+        lines = [line for log in self._followers for line in log.read_text().splitlines()]
+        rows = [json.loads(line) for line in lines if line.startswith("{")]
         asked = [row for row in rows if "x_request_id" in row and not row.get("x_slipway_purpose")]
-        assert all(row["finished"] == "done" for row in asked)
-        truth |= {row["x_request_id"] for row in asked}
-    assert truth == {key for key, row in gateway.items() if row.slot == live}
+        assert {row["finished"] for row in asked} == {"done"}
+        return {row["x_request_id"] for row in asked}
+
+
+def _follow_logs(world: World, service: str, slot: str | None) -> PodLogs:
+    kubectl = world.sandbox.kubectl
+    selector = f"app.kubernetes.io/name={service},slipway.dev/slot={slot}"
+    pods = kubectl("-n", "serving", "get", "pods", "-o", "name", "-l", selector).stdout.split()
+    assert pods
+    followers = {}
+    for pod in pods:
+        log = world.folder / f"{Path(pod).name}.log"
+        with log.open("wb") as output:
+            followers[log] = world.sandbox.start_kubectl(
+                *("-n", "serving", "logs", "--follow", pod), stdout=output
+            )
+    return PodLogs(followers)
