@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from slipway.core.routing import Slot
+from slipway.core.statistics import binomial_tail
 from slipway.core.traffic import AccessRow, failures, user_rows
 from slipway.core.verdicts import Bound, Evidence, Gate, GateResult, Verdict, judge
 
 _MIN_REQUESTS = 20
+_TOO_UNLIKELY = 0.01
 
 
 def bake_evidence(
@@ -47,6 +50,9 @@ def judge_bake(evidence: tuple[Evidence, ...], *, error_rate_percent: float) -> 
     A bake without users is INCONCLUSIVE, not an error: the log was read, nobody asked. It does not
     take a release back, since every gate has passed before; it never counts as a PASS either.
 
+    Below the 20 requests that a PASS needs, the bake FAILs when so many failures are too unlikely
+    (less than 1 in 100, exact binomial tail) for a slot that keeps its SLO: 2 of 10 at 1 %.
+
     Args:
         evidence: of `bake_evidence`.
         error_rate_percent: the service's SLO.
@@ -66,4 +72,15 @@ def judge_bake(evidence: tuple[Evidence, ...], *, error_rate_percent: float) -> 
             n=0,
             reason="no user asked during the bake",
         )
-    return judge(gate, evidence)
+    result = judge(gate, evidence)
+    if result.verdict is not Verdict.INCONCLUSIVE:
+        return result
+    failed = round(result.value * result.n / 100)
+    chance = binomial_tail(failed, result.n, error_rate_percent / 100)
+    if chance >= _TOO_UNLIKELY:
+        return result
+    reason = (
+        f"{gate.name} {result.value:.4g} %: {failed} of {result.n} failed, "
+        f"too many for {gate.threshold:.4g} % even of so few"
+    )
+    return replace(result, verdict=Verdict.FAIL, reason=reason)

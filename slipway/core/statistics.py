@@ -60,3 +60,20 @@ def resolving_count(q: float) -> int:
     if not 0 < q < 1:
         raise ValueError(f"a share between 0 and 1 is needed, not {q}")
     return math.ceil(round(1 / (1 - q), 9))
+
+
+def binomial_tail(successes: int, trials: int, share: float) -> float:
+    """Return the probability of at least `successes` in `trials` that each succeed with `share`.
+
+    Formula: Σ C(n, i) · pⁱ · (1 − p)ⁿ⁻ⁱ over i from `successes` to n, the exact binomial tail.
+
+    Raises:
+        ValueError: a share outside 0 to 1, or more successes than trials.
+    """
+    if not 0 <= share <= 1 or not 0 <= successes <= trials:
+        raise ValueError(f"{successes} of {trials} with share {share} is no binomial tail")
+    terms = (
+        math.comb(trials, i) * share**i * (1 - share) ** (trials - i)
+        for i in range(successes, trials + 1)
+    )
+    return min(1.0, math.fsum(terms))

@@ -50,3 +50,24 @@ def test_failing_users_fail_the_bake_and_served_ones_pass_it() -> None:
 
     assert judge_bake((good,), error_rate_percent=1).verdict is Verdict.PASS
     assert judge_bake((bad,), error_rate_percent=1).verdict is Verdict.FAIL
+
+
+def test_few_users_of_whom_too_many_fail_fail_the_bake() -> None:
+    result = judge_bake((evidence(*[row()] * 8, *[row(status=503)] * 2),), error_rate_percent=1)
+
+    assert result.verdict is Verdict.FAIL
+    assert result.reason == (
+        "users' error rate 20 %: 2 of 10 failed, too many for 1 % even of so few"
+    )
+
+
+def test_one_failure_of_few_users_says_nothing_yet() -> None:
+    result = judge_bake((evidence(*[row()] * 9, row(status=503)),), error_rate_percent=1)
+
+    assert result.verdict is Verdict.INCONCLUSIVE
+
+
+def test_few_users_who_are_all_served_say_nothing_yet() -> None:
+    result = judge_bake((evidence(*[row()] * 19),), error_rate_percent=0)
+
+    assert result.verdict is Verdict.INCONCLUSIVE

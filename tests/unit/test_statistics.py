@@ -6,7 +6,13 @@ import math
 
 import pytest
 
-from slipway.core.statistics import mean, percent, quantile, resolving_count
+from slipway.core.statistics import (
+    binomial_tail,
+    mean,
+    percent,
+    quantile,
+    resolving_count,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +83,26 @@ def test_resolving_count_is_where_a_quantile_stops_being_the_largest(q: float, c
 def test_resolving_count_of_an_impossible_share_is_refused(q: float) -> None:
     with pytest.raises(ValueError, match="share"):
         resolving_count(q)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "share", "expected"),
+    [
+        (0, 0, 0.5, 1.0),
+        (0, 7, 0.0, 1.0),
+        (1, 7, 0.0, 0.0),
+        (3, 3, 0.5, 0.125),
+        (1, 10, 0.01, 1 - 0.99**10),
+        (2, 2, 1.0, 1.0),
+    ],
+)
+def test_binomial_tail_is_the_chance_of_so_many_or_more(
+    successes: int, trials: int, share: float, expected: float
+) -> None:
+    assert binomial_tail(successes, trials, share) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("successes", "share"), [(4, 0.5), (-1, 0.5), (1, 1.1), (1, -0.1)])
+def test_binomial_tail_of_nonsense_is_refused(successes: int, share: float) -> None:
+    with pytest.raises(ValueError, match="no binomial tail"):
+        binomial_tail(successes, 3, share)
