@@ -34,33 +34,41 @@ _SHELL_TAIL = {
 }
 
 
+Name = Annotated[
+    str | None,
+    typer.Option(help="which of your sandboxes; several run side by side", show_default=False),
+]
+"""Option of every command that means a sandbox."""
+
+
 @app.command()
-def up() -> None:
+def up(*, name: Name = None) -> None:
     """Start the sandbox and wait until all of it is ready; running twice equals once."""
     from slipway.cli.sandbox_start import start
     from slipway.sandbox.parts import gateway
 
-    home = _home()
+    home = home_of(name)
     progress = clock()
     progress(f"sandbox in {home.root}")
     start(home, progress)
     progress("ready")
     print(f"\nmodels     {gateway.url(home)}")
-    print("all of it  slipway sandbox status")
-    print('settings   eval "$(slipway sandbox env)"')
+    print(f"all of it  slipway sandbox status{home.option()}")
+    print(f'settings   eval "$(slipway sandbox env{home.option()})"')
 
 
 @app.command()
-def status() -> None:
+def status(*, name: Name = None) -> None:
     """Show every part: state, since when, memory, process, address."""
     from rich.console import Console
 
     from slipway.sandbox import lifecycle
 
-    home = _home()
+    home = home_of(name)
     now = lifecycle.status(home)
     if now is None:
-        print(f"the sandbox in {home.root} does not run; start it with: slipway sandbox up")
+        start = f"slipway sandbox up{home.option()}"
+        print(f"the sandbox in {home.root} does not run; start it with: {start}")
         raise typer.Exit(NOT_RUNNING)
     console = Console()
     console.print(_table(now), f"{home.root}: {now.state}")
@@ -72,17 +80,39 @@ def status() -> None:
         raise typer.Exit(NOT_RUNNING)
 
 
+@app.command("list")
+def list_all() -> None:
+    """List your sandboxes: name, state, folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from slipway.sandbox import lifecycle
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("name", "state", "folder"):
+        table.add_column(title, overflow="fold")
+    homes = lifecycle.known()
+    for home in homes:
+        now = lifecycle.status(home)
+        table.add_row(home.name or "-", now.state if now else "down", str(home.root))
+    if not homes:
+        print("there is no sandbox yet; start one with: slipway sandbox up")
+    else:
+        Console().print(table)
+
+
 @app.command()
 def logs(
     part: Annotated[str, typer.Argument(help="name of a part, as `status` shows it")],
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as it grows")] = False,
     lines: Annotated[int, typer.Option(help="how many lines, counted from the end")] = 200,
+    name: Name = None,
 ) -> None:
     """Print the log of a part."""
     from collections import deque
 
-    home = _home()
+    home = home_of(name)
     path = home.logs / f"{part}.log"
     if "/" in part or not path.is_file():
         known = sorted(log.stem for log in home.logs.glob("*.log"))
@@ -103,42 +133,47 @@ def logs(
 
 
 @app.command()
-def env() -> None:
+def env(*, name: Name = None) -> None:
     """Print the settings of a shell that talks to the sandbox: eval "$(slipway sandbox env)"."""
     from slipway.sandbox.environment import client_environment
 
-    for name, value in client_environment(_home()).items():
+    for variable, value in client_environment(home_of(name)).items():
         # Lists stay the shell's own, with ours before them.
-        print(f"export {name}={shlex.quote(value)}{_SHELL_TAIL.get(name, '')}")
+        print(f"export {variable}={shlex.quote(value)}{_SHELL_TAIL.get(variable, '')}")
 
 
 @app.command()
-def down() -> None:
+def down(*, name: Name = None) -> None:
     """Stop the sandbox; the data stay."""
     from slipway.sandbox import lifecycle
 
-    home = _home()
+    home = home_of(name)
     progress = clock()
     killed = lifecycle.down(home)
     progress(f"stopped; {killed} processes outlived the orderly stop and were killed")
 
 
 @app.command()
-def reset(*, yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False) -> None:
+def reset(
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    name: Name = None,
+) -> None:
     """Stop the sandbox and delete all its data."""
     from slipway.sandbox import lifecycle
 
-    home = _home()
+    home = home_of(name)
     if not yes:
         typer.confirm(f"delete everything the sandbox keeps in {home.root}?", abort=True)
     lifecycle.reset(home)
     print(f"deleted the sandbox in {home.root}")
 
 
-def _home() -> SandboxHome:
+def home_of(name: str | None) -> SandboxHome:
+    """Return the sandbox that a command line means (`slipway.sandbox.home`)."""
     from slipway.sandbox.home import SandboxHome
 
-    return SandboxHome.default()
+    return SandboxHome.default(name)
 
 
 def clock() -> Callable[[str], None]:

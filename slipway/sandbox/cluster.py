@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from slipway.adapters.kubernetes_api import KubernetesApi
 from slipway.core.errors import InputError, TransientError
 from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.network.addresses import kubelet_address, shown_address
 from slipway.sandbox.parts.istiod import ROOT_NAMESPACE
 from slipway.sandbox.parts.kubernetes import NODES
 
@@ -55,6 +56,7 @@ def set_up(home: SandboxHome, crds: Path) -> None:
         apply(api, manifest)
     apply_crds(api, crds)
     _wait(lambda: _missing_account(api), _SERVICE_ACCOUNT_S)
+    _wait(lambda: _readdress(api, home), _NODES_READY_S)
     _wait(lambda: _unready_nodes(api), _NODES_READY_S)
 
 
@@ -157,6 +159,28 @@ def _is_established(definition: dict[str, Any]) -> bool:
 def _missing_account(api: KubernetesApi) -> str | None:
     path = f"/api/v1/namespaces/{SERVING_NAMESPACE}/serviceaccounts/default"
     return None if api.get(path) else f"no service account in namespace {SERVING_NAMESPACE}"
+
+
+def _readdress(api: KubernetesApi, home: SandboxHome) -> str | None:
+    """Give each Node the address that its kubelet has now: it registers with it only once."""
+    listed = api.call("GET", "/api/v1/nodes")["items"]
+    shown = {item["metadata"]["name"]: item["status"].get("addresses", []) for item in listed}
+    for node in NODES:
+        address = shown_address(kubelet_address(home.slice_of(node.name)))
+        entries = shown.get(node.name)
+        if entries is None:
+            return f"node {node.name} has not registered"
+        if any(entry["address"] == address for entry in entries):
+            continue
+        status = {"addresses": [{"type": "InternalIP", "address": address}]}
+        api.call(
+            "PATCH",
+            f"/api/v1/nodes/{node.name}/status",
+            body=json.dumps({"status": status}),
+            # Entries are merged by their type, so the host name stays.
+            content_type="application/strategic-merge-patch+json",
+        )
+    return None
 
 
 def _unready_nodes(api: KubernetesApi) -> str | None:

@@ -1,22 +1,34 @@
 """Where one sandbox keeps everything: folders, ports, secrets.
 
-Nothing is fixed in code: ports are chosen free once and remembered, so a restart finds every part
-at the address that browsers and kubeconfigs already know.
+Nothing is fixed in code: ports and slices of addresses are chosen free once and remembered, so a
+restart finds every part at the address that browsers and kubeconfigs already know.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import secrets
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.core.errors import InputError
+from slipway.core.errors import InputError, TransientError
 
 MARKER_VARIABLE = "SLIPWAY_SANDBOX_HOME"
 """Environment variable that every process of a sandbox carries: how `down` finds what is left."""
+
+DEFAULT_NAME = "default"
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
+
+# Below the range of outgoing connections (32768 and up), so none of them takes a remembered port.
+_FIRST_PORT = 20_000
+_LAST_PORT = 32_000
+_PORTS_OF_ONE = 100  # far more than one sandbox needs
 
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes; leave room for a suffix
 
@@ -25,20 +37,72 @@ _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes; leave room for a suffix
 class SandboxHome:
     """The folder of one sandbox.
 
-    Layout: `ports.json`, `kubeconfig`, `secrets/` (0600), `pki/`, `data/PART/`, `config/PART/`,
-    `logs/PART.log`, `run/` (sockets, `status.json`).
+    Layout: `ports.json`, `slices.json`, `kubeconfig`, `secrets/` (0600), `pki/`, `data/PART/`,
+    `config/PART/`, `logs/PART.log`, `run/` (sockets, `status.json`).
     """
 
     root: Path
 
     @classmethod
-    def default(cls) -> SandboxHome:
-        """Return the sandbox of this user: `SLIPWAY_HOME`, else below the XDG state directory."""
+    def default(cls, name: str | None = None) -> SandboxHome:
+        """Return the sandbox that the user means.
+
+        Args:
+            name: as given on the command line; None is the variable `SLIPWAY_SANDBOX`. Without
+                both it is the folder `SLIPWAY_HOME`, else the sandbox called `default`.
+
+        Raises:
+            InputError: the name is none, or `SLIPWAY_HOME` says another folder.
+        """
         chosen = os.environ.get("SLIPWAY_HOME")
-        if chosen:
-            return cls(Path(chosen).resolve())
-        state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-        return cls(Path(state) / "slipway")
+        name = name or os.environ.get("SLIPWAY_SANDBOX")
+        if not chosen:
+            return cls.named(name or DEFAULT_NAME)
+        home = cls(Path(chosen).resolve())
+        if name and cls.named(name) != home:
+            raise InputError(
+                f"two sandboxes are named: {name!r}, and by SLIPWAY_HOME the one in {home.root}",
+                code="sandbox-ambiguous",
+                hint="leave the name out, or unset SLIPWAY_HOME (a shell with the settings of "
+                "`slipway sandbox env` has it set)",
+            )
+        return home
+
+    @classmethod
+    def named(cls, name: str) -> SandboxHome:
+        """Return this user's sandbox of a name, below the XDG state directory.
+
+        Raises:
+            InputError: it is no DNS label of at most 20 characters.
+        """
+        if not _NAME.fullmatch(name):
+            raise InputError(
+                f"a sandbox cannot be called {name!r}",
+                code="sandbox-name-invalid",
+                hint="at most 20 lower-case letters, digits and hyphens, no hyphen at the ends",
+            )
+        folder = "slipway" if name == DEFAULT_NAME else f"slipway-{name}"
+        return cls(_state_folder() / folder)
+
+    @classmethod
+    def all_of_user(cls) -> tuple[SandboxHome, ...]:
+        """Return the sandboxes below the XDG state directory that were ever started, by name."""
+        found = (cls(path.parent) for path in _state_folder().glob("slipway*/ports.json"))
+        return tuple(sorted((home for home in found if home.name), key=lambda home: home.root))
+
+    @property
+    def name(self) -> str:
+        """The name it is reached by; "" for a folder that only `SLIPWAY_HOME` can say."""
+        if self.root.parent != _state_folder():
+            return ""
+        found = self.root.name.removeprefix("slipway").removeprefix("-") or DEFAULT_NAME
+        return found if _NAME.fullmatch(found) and self == SandboxHome.named(found) else ""
+
+    def option(self) -> str:
+        """Return what a printed command needs to mean this sandbox, with a leading space."""
+        if os.environ.get("SLIPWAY_HOME") or self.name in {"", DEFAULT_NAME}:
+            return ""
+        return f" --name {self.name}"
 
     def create(self) -> None:
         """Make the folders; running twice equals once.
@@ -104,11 +168,41 @@ class SandboxHome:
                 code="sandbox-missing",
                 hint="start one: slipway sandbox up",
             )
-        ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        ports = self.remembered_ports()
         if name not in ports:
-            ports[name] = _free_port(frozenset(ports.values()))
+            others = self.all_of_user()
+            elsewhere = (port for home in others for port in home.remembered_ports().values())
+            taken = frozenset((*ports.values(), *elsewhere))
+            ports[name] = _free_port(taken, first=_first_port(self.root))
             _write_atomically(path, json.dumps(ports, indent=2, sort_keys=True))
         return ports[name]
+
+    def remembered_ports(self) -> dict[str, int]:
+        """Return the ports that were chosen so far, by name."""
+        return _numbers(self.root / "ports.json")
+
+    def slice_of(self, node: str) -> int:
+        """Return which slice of 127.100.0.0/16 a node has (`slipway.sandbox.slices`).
+
+        Raises:
+            InputError: the sandbox was never started.
+        """
+        number = self.remembered_slice(node)
+        if number is None:
+            raise InputError(
+                f"the sandbox in {self.root} was never started: {node} has no addresses",
+                code="sandbox-missing",
+                hint="start one: slipway sandbox up",
+            )
+        return number
+
+    def remembered_slice(self, node: str) -> int | None:
+        """Return the slice that a node had at the last start, None before the first one."""
+        return _numbers(self.root / "slices.json").get(node)
+
+    def remember_slices(self, numbers: Mapping[str, int]) -> None:
+        """Note the slice of each node, by its name."""
+        _write_atomically(self.root / "slices.json", json.dumps(dict(numbers), indent=2))
 
     def secret(self, name: str) -> str:
         """Return the random secret remembered under `name` (256 bits, hex), made the first time."""
@@ -127,13 +221,50 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _free_port(taken: frozenset[int]) -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in taken:
+def _numbers(path: Path) -> dict[str, int]:
+    try:
+        found: dict[str, int] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _state_folder() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+
+
+def _first_port(root: Path) -> int:
+    """Return where the search for a sandbox's ports begins: apart from most others'.
+
+    A sandbox that is stopped holds no port, and those of other users cannot be read. The same
+    folder gets the same ports again after a reset, as long as they are free.
+    """
+    blocks = (_LAST_PORT - _FIRST_PORT) // _PORTS_OF_ONE
+    digest = hashlib.sha256(os.fsencode(root)).digest()
+    return _FIRST_PORT + int.from_bytes(digest[:8]) % blocks * _PORTS_OF_ONE
+
+
+def _free_port(taken: frozenset[int], *, first: int) -> int:
+    for port in (*range(first, _LAST_PORT), *range(_FIRST_PORT, first)):
+        if port not in taken and is_port_free(port):
             return port
+    raise TransientError(
+        f"no port from {_FIRST_PORT} to {_LAST_PORT} is free",
+        code="ports-exhausted",
+        hint="see who holds them: ss -ltnp",
+    )
+
+
+def is_port_free(port: int) -> bool:
+    """Return whether a server could listen on a port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        # As servers do: a connection that the kernel only remembers is no holder.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import stat
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -19,12 +18,17 @@ from pathlib import Path
 from slipway.core.errors import PermanentError, TransientError
 from slipway.manifests.access_log import mesh_fields
 from slipway.sandbox.environment import flow_environment
-from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.home import SandboxHome, is_port_free
 from slipway.sandbox.lifecycle_steps import Progress, Step, finish_start, part_error
 from slipway.sandbox.part import Part
 from slipway.sandbox.supervisor_client import launch, only_one, running, stop
 from slipway.sandbox.supervisor_plan import PartState
-from slipway.sandbox.supervisor_process import is_alive, kill_processes_of, processes_of
+from slipway.sandbox.supervisor_process import (
+    is_alive,
+    kill_processes_of,
+    processes_of,
+    running_homes,
+)
 from slipway.sandbox.supervisor_status import PartStatus, SandboxStatus, read_status
 
 __all__ = ["INSTALLS", "all_parts", "down", "part_error", "reset", "status", "up"]
@@ -44,7 +48,7 @@ def up(home: SandboxHome, progress: Progress) -> SandboxStatus:
         progress: gets one line for everything that is through.
 
     Raises:
-        ConflictError: another command is at it, or another sandbox runs on this machine.
+        ConflictError: another command is at it.
         TransientError: a part was not ready in time, or a port is taken.
         PermanentError: a part failed; the message ends with its log.
     """
@@ -83,6 +87,12 @@ def status(home: SandboxHome) -> SandboxStatus | None:
     return replace(last, state=UNSUPERVISED, parts=tuple(_unwatched(part) for part in last.parts))
 
 
+def known() -> tuple[SandboxHome, ...]:
+    """Return this user's sandboxes: those with a name, and those of other folders that run."""
+    named = SandboxHome.all_of_user()
+    return (*named, *(home for home in running_homes() if home not in named))
+
+
 def down(home: SandboxHome) -> int:
     """Stop the sandbox in order and kill what is left of it; the data stay.
 
@@ -115,8 +125,8 @@ def reset(home: SandboxHome) -> None:
         _stop_all(home)
         for folder in (*(home.root / name for name in ("data", "config")), *_folders(home)):
             shutil.rmtree(folder, onerror=_delete_read_only)
-        for file in (home.kubeconfig, home.root / "ports.json", home.root / "command.lock"):
-            file.unlink(missing_ok=True)
+        for name in ("kubeconfig", "ports.json", "slices.json", "command.lock"):
+            (home.root / name).unlink(missing_ok=True)
     if not any(home.root.iterdir()):
         home.root.rmdir()
 
@@ -149,15 +159,17 @@ def all_parts(home: SandboxHome) -> tuple[Part, ...]:
 
 
 def _start(home: SandboxHome, progress: Progress) -> None:
-    from slipway.sandbox import build
+    from slipway.sandbox import build, slices
+    from slipway.sandbox.parts.kubernetes import NODES
 
     binary = build.control_plane(progress)
     left = kill_processes_of(home)
     if left:
         progress(f"ended {left} processes that an earlier run had left")
-    _prepare(home, binary)
-    _refuse_taken_ports(home)
-    launch(home)
+    with slices.taken(home, tuple(node.name for node in NODES)):
+        _prepare(home, binary)
+        _refuse_taken_ports(home)
+        launch(home)
     progress("supervisor started")
 
 
@@ -248,20 +260,14 @@ def _refuse_taken_ports(home: SandboxHome) -> None:
     Raises:
         TransientError: a remembered port is held by a process of somebody else.
     """
-    ports = json.loads((home.root / "ports.json").read_text())
-    for name, port in ports.items():
-        with socket.socket() as probe:
-            # As servers do: a connection that the kernel only remembers is no holder.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise TransientError(
-                    f"port {port} of the sandbox ({name}) is taken by another process",
-                    code="port-taken",
-                    hint=f"see who holds it (ss -ltnp 'sport = :{port}'); if it stays, "
-                    "`slipway sandbox reset` chooses new ports and deletes the data",
-                ) from error
+    for name, port in home.remembered_ports().items():
+        if not is_port_free(port):
+            raise TransientError(
+                f"port {port} of the sandbox ({name}) is taken by another process",
+                code="port-taken",
+                hint=f"see who holds it (ss -ltnp 'sport = :{port}'); if it stays, "
+                f"`slipway sandbox reset{home.option()}` chooses new ports and deletes the data",
+            )
 
 
 def _delete_read_only(function: Callable[..., object], path: str, _error: object) -> None:

@@ -18,6 +18,7 @@ import yaml
 
 from slipway.core.errors import PermanentError
 from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.network.addresses import kubelet_address, shown_address
 
 _PKI_TIMEOUT_S = 30.0
 _NODES = ("node-a", "node-b")
@@ -127,8 +128,7 @@ def _certificates(home: SandboxHome, binary: Path) -> None:
         "etcd": local,
         "controller-manager": local,
         "scheduler": local,
-        "kubelet-node-a": f"{local},node-a,127.100.1.1,100.100.1.1",
-        "kubelet-node-b": f"{local},node-b,127.100.2.1,100.100.2.1",
+        **{f"kubelet-{node}": _kubelet_hosts(home, node) for node in _NODES},
     }
     command = [str(binary), "pki", "--dir", str(home.pki)]
     for name, hosts in serving.items():
@@ -143,6 +143,21 @@ def _certificates(home: SandboxHome, binary: Path) -> None:
         raise _refused(home, str(error)) from error
     if done.returncode != 0:
         raise _refused(home, done.stderr.strip())
+
+
+def _kubelet_hosts(home: SandboxHome, node: str) -> str:
+    """Return whom a kubelet's certificate names; one that names other addresses is dropped.
+
+    A node gets other addresses when a running sandbox holds the slice that it had.
+    """
+    address = kubelet_address(home.slice_of(node))
+    hosts = f"127.0.0.1,localhost,{node},{address},{shown_address(address)}"
+    issued = home.pki / f"kubelet-{node}.hosts"
+    if not issued.exists() or issued.read_text() != hosts:
+        # In this order: killed in between, the certificate is dropped again.
+        (home.pki / f"kubelet-{node}.crt").unlink(missing_ok=True)
+        write_private(issued, hosts)
+    return hosts
 
 
 def _refused(home: SandboxHome, reason: str) -> PermanentError:

@@ -2,7 +2,8 @@
 
     python -m slipway.sandbox.supervisor --home FOLDER
 
-puts itself into the background once it owns the machine's lock: its exit code says whether it did.
+puts itself into the background once it owns its folder: its exit code says whether it did. What it
+holds of the machine, the slices of its nodes' addresses, it inherits and passes on to its parts.
 One thread decides (`supervisor_plan`); a thread per child waits for its end and a short-lived one
 per starting part asks its ready probe every 100 ms. Everything else blocks: an idle supervisor uses
 no CPU.
@@ -16,7 +17,6 @@ import importlib
 import os
 import queue
 import signal
-import socket
 import sys
 import threading
 import time
@@ -29,6 +29,7 @@ from slipway.sandbox import supervisor_child as children
 from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
 from slipway.sandbox.part import Part
 from slipway.sandbox.supervisor_child import Child
+from slipway.sandbox.supervisor_lock import own_folder
 from slipway.sandbox.supervisor_plan import (
     BROKEN,
     PartState,
@@ -47,14 +48,10 @@ from slipway.sandbox.supervisor_status import (
     write_status,
 )
 
-MACHINE_LOCK = "slipway-sandbox"
-"""Abstract Unix socket: pod addresses are the machine's, so there is one sandbox per machine."""
-
 ALL_PARTS = "slipway.sandbox.lifecycle:all_parts"
 
 _PROBE_INTERVAL_S = 0.1
 _ALREADY_RUNNING_EXIT = 5
-_BACKLOG = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,48 +281,11 @@ class Supervisor:
         threading.Thread(target=target, name=name, daemon=True).start()
 
 
-def own_machine(name: str = MACHINE_LOCK) -> socket.socket:
-    """Take the machine's lock: an abstract Unix socket, gone with the process that holds it.
-
-    Raises:
-        ConflictError: another supervisor holds it; the message names its folder.
-    """
-    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        lock.bind(f"\0{name}")
-    except OSError as error:
-        lock.close()
-        holder = _holder(name)
-        raise ConflictError(
-            f"a sandbox is already running on this machine, in {holder}",
-            code="sandbox-already-running",
-            hint=f"stop it first: SLIPWAY_HOME={holder} slipway sandbox down",
-        ) from error
-    # What it answers is only for the message above; the backlog spares a thread that accepts.
-    lock.listen(_BACKLOG)
-    return lock
-
-
-def _holder(name: str) -> str:
-    """Return the folder of the sandbox that holds the lock, as far as it can be seen."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.setblocking(False)
-        try:
-            client.connect(f"\0{name}")
-            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            pid = int.from_bytes(credentials[:4], sys.byteorder)
-            words = (Path("/proc") / str(pid) / "cmdline").read_bytes().decode().split("\0")
-            return words[words.index("--home") + 1]
-        except (OSError, ValueError, IndexError):
-            return "another folder"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the supervisor as a program; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m slipway.sandbox.supervisor")
     parser.add_argument("--home", type=Path, required=True, help="the sandbox's folder")
     parser.add_argument("--parts", default=ALL_PARTS, help="MODULE:FUNCTION of (home) → parts")
-    parser.add_argument("--machine-lock", default=MACHINE_LOCK, help="name of the lock, for tests")
     parser.add_argument("--foreground", action="store_true", help="stay attached to the terminal")
     options = parser.parse_args(arguments)
     home = SandboxHome(options.home.resolve())
@@ -335,14 +295,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module, function = options.parts.split(":")
         parts = getattr(importlib.import_module(module), function)(home)
         check_parts(parts)
-        lock = own_machine(options.machine_lock)
+        lock = own_folder(home)
     except SlipwayError as error:
         sys.stderr.write(f"{error}\n")
         return _ALREADY_RUNNING_EXIT if isinstance(error, ConflictError) else 1
     with lock:
         if not options.foreground:
             _into_background(home)
-        lock.listen(_BACKLOG)  # again: the socket names the process that called listen last
         _supervise(home, parts)
     return 0
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core.errors import PermanentError
+from slipway.sandbox import slices
 from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
 from slipway.sandbox.part import Part
 from slipway.sandbox.supervisor_process import identity
@@ -64,6 +65,7 @@ def start(home: SandboxHome, part: Part) -> Child:
                 env=environment(home, part),
                 cwd=home.data(part.name),
                 start_new_session=True,
+                pass_fds=slices.held(),
             )
         except OSError as error:
             raise PermanentError(

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from slipway.core.errors import ConflictError, PermanentError
+from slipway.sandbox import slices
 from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
-from slipway.sandbox.supervisor import ALL_PARTS, MACHINE_LOCK
+from slipway.sandbox.supervisor import ALL_PARTS
 from slipway.sandbox.supervisor_child import PACKAGES
 from slipway.sandbox.supervisor_process import is_alive, kill_processes_of, send
 from slipway.sandbox.supervisor_status import SandboxStatus, read_status, status_path
@@ -29,26 +30,26 @@ def running(home: SandboxHome) -> SandboxStatus | None:
     return status if status and is_alive(status.supervisor) else None
 
 
-def launch(
-    home: SandboxHome, *, parts: str = ALL_PARTS, machine_lock: str = MACHINE_LOCK
-) -> SandboxStatus:
+def launch(home: SandboxHome, *, parts: str = ALL_PARTS) -> SandboxStatus:
     """Start a supervisor in the background and return its first report.
+
+    It inherits the slices of addresses that this process holds.
 
     Args:
         home: the sandbox's folder, created.
         parts: `MODULE:FUNCTION` of (home) → parts, imported by the supervisor.
-        machine_lock: name of the machine's lock; only tests choose their own.
 
     Raises:
-        ConflictError: a supervisor runs already, of this or of another folder.
+        ConflictError: a supervisor of this folder runs already.
         PermanentError: the supervisor could not start.
     """
     status_path(home).unlink(missing_ok=True)
     answer = subprocess.run(
         (
             *(sys.executable, "-m", "slipway.sandbox.supervisor", "--home", str(home.root)),
-            *("--parts", parts, "--machine-lock", machine_lock),
+            *("--parts", parts),
         ),
+        pass_fds=slices.held(),
         env={**os.environ, MARKER_VARIABLE: str(home.root), "PYTHONPATH": str(PACKAGES)},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -84,6 +84,18 @@ def processes_of(home: SandboxHome) -> tuple[ProcessId, ...]:
     )
 
 
+def running_homes() -> tuple[SandboxHome, ...]:
+    """Return the sandboxes of which this user's processes are seen, by the marker they carry."""
+    marker = f"{MARKER_VARIABLE}=".encode()
+    roots = {
+        Path(os.fsdecode(entry.removeprefix(marker)))
+        for found in _all_processes()
+        for entry in _environment(found.identity.pid)
+        if entry.startswith(marker)
+    }
+    return tuple(SandboxHome(root) for root in sorted(roots) if root.is_dir())
+
+
 def kill_processes_of(home: SandboxHome) -> int:
     """End every process of a sandbox with SIGKILL and wait until none is left.
 
@@ -174,11 +186,14 @@ def _ancestors(pid: int) -> Iterator[int]:
 
 
 def _has_marker(pid: int, marker: bytes) -> bool:
+    return marker in _environment(pid)
+
+
+def _environment(pid: int) -> list[bytes]:
     try:
-        environment = (_PROC / str(pid) / "environ").read_bytes()
+        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False
-    return marker in environment.split(b"\0")
+        return []
 
 
 def _in_session(found: ProcessFacts, sessions: dict[int, ProcessId]) -> bool:

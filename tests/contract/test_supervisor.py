@@ -30,7 +30,6 @@ from slipway.sandbox.supervisor_ready import probe
 from slipway.sandbox.supervisor_status import PartStatus, ProcessId, SandboxStatus
 from tests.contract import supervisor_toys as toys
 
-LOCK = f"slipway-test-{os.getpid()}"
 FACTORY = "tests.contract.supervisor_toys:parts"
 
 
@@ -45,7 +44,7 @@ def home(tmp_path: Path) -> Iterator[SandboxHome]:
 
 def start(home: SandboxHome, *described: dict[str, object]) -> SandboxStatus:
     toys.write(home, *described)
-    return launch(home, parts=FACTORY, machine_lock=LOCK)
+    return launch(home, parts=FACTORY)
 
 
 def until(home: SandboxHome, holds: Callable[[SandboxStatus], bool]) -> SandboxStatus:

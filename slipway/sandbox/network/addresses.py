@@ -12,6 +12,7 @@ SHOWN_PREFIX = "100.100."
 NODE_PREFIX = "127.100."
 """The same addresses as processes listen on them; of equal length on purpose."""
 
+_SLICE_LENGTH = 24
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _SHOWN = IPv4Network("100.100.0.0/16")
 _NODES = frozenset({"node-a", "node-b"})
@@ -43,6 +44,16 @@ class ServiceAddress:
 
 
 Target = Loopback | ServiceName | ServiceAddress
+
+
+def pod_network(number: int) -> str:
+    """Return the network of one node, `ADDRESS/24`: its slice of 127.100.0.0/16."""
+    return f"{NODE_PREFIX}{number}.0/{_SLICE_LENGTH}"
+
+
+def kubelet_address(number: int) -> str:
+    """Return where the kubelet of a node listens, given the number of the node's slice."""
+    return f"{NODE_PREFIX}{number}.1"
 
 
 def node_address(address: str) -> str:

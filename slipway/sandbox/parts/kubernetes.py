@@ -15,6 +15,7 @@ import yaml
 from slipway.core.errors import InputError
 from slipway.sandbox import pki
 from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.network.addresses import kubelet_address, shown_address
 from slipway.sandbox.part import HttpReady, Part
 
 GPUS_PER_NODE = 4
@@ -30,20 +31,13 @@ class Node:
     Args:
         name: of the Node object.
         zone: the topology zone it says it is in.
-        address: where its kubelet listens, on loopback.
-        shown: the same address as the API shows it (`slipway.sandbox.network.addresses`).
     """
 
     name: str
     zone: str
-    address: str
-    shown: str
 
 
-NODES = (
-    Node("node-a", "zone-a", "127.100.1.1", "100.100.1.1"),
-    Node("node-b", "zone-b", "127.100.2.1", "100.100.2.1"),
-)
+NODES = (Node("node-a", "zone-a"), Node("node-b", "zone-b"))
 
 
 def prepare(home: SandboxHome, binary: Path) -> None:
@@ -62,7 +56,8 @@ def prepare(home: SandboxHome, binary: Path) -> None:
             f"the sandbox folder {home.root} is longer than {_LONGEST_ROOT} characters,"
             " too long for a kubelet's socket",
             code="state-path-too-long",
-            hint="set SLIPWAY_HOME to a shorter folder, for example /tmp/slipway",
+            hint="choose a shorter --name, or set SLIPWAY_HOME to a shorter folder, for example "
+            "/tmp/slipway",
         )
     pki.prepare(home, binary)
     pki.write_private(_egress_file(home), yaml.safe_dump(_egress_selection(home)))
@@ -211,13 +206,14 @@ def _waits_for_api(home: SandboxHome, name: str, command: tuple[str, ...]) -> Pa
 def _kubelet(home: SandboxHome, binary: Path, node: Node) -> Part:
     name = f"kubelet-{node.name}"
     health = home.port(f"{name}-health")
+    address = kubelet_address(home.slice_of(node.name))
     command = (
         str(binary),
         "kubelet",
         f"--node-name={node.name}",
         f"--zone={node.zone}",
-        f"--address={node.address}",
-        f"--node-address={node.shown}",
+        f"--address={address}",
+        f"--node-address={shown_address(address)}",
         f"--kubeconfig={pki.kubeconfig_path(home, pki.kubelet_user(node.name))}",
         f"--cri={home.run / f'cri-{node.name}.sock'}",
         f"--root-dir={home.data(name)}",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 
 from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.network.addresses import pod_network
 from slipway.sandbox.part import Part, SocketReady
-
-POD_NETWORKS = {"node-a": "127.100.1.0/24", "node-b": "127.100.2.0/24"}
-"""Pod addresses by node; the API shows them at 100.100. (`slipway.sandbox.network.addresses`)."""
+from slipway.sandbox.parts.kubernetes import NODES
 
 _CONTAINER_GRACE_S = 2.0
 _STOP_GRACE_S = 15.0  # the containers' grace, and time to kill what ignores it
@@ -16,10 +15,10 @@ _STOP_GRACE_S = 15.0  # the containers' grace, and time to kill what ignores it
 
 def parts(home: SandboxHome) -> tuple[Part, ...]:
     """Return the runtime of each node."""
-    return tuple(_runtime(home, node, network) for node, network in POD_NETWORKS.items())
+    return tuple(_runtime(home, node.name) for node in NODES)
 
 
-def _runtime(home: SandboxHome, node: str, network: str) -> Part:
+def _runtime(home: SandboxHome, node: str) -> Part:
     name = f"cri-{node}"
     socket = home.run / f"{name}.sock"
     return Part(
@@ -30,7 +29,7 @@ def _runtime(home: SandboxHome, node: str, network: str) -> Part:
             *("--node", node),
             *("--socket", str(socket)),
             *("--root", str(home.data(name))),
-            *("--pod-network", network),
+            *("--pod-network", pod_network(home.slice_of(node))),
             *("--registry", f"127.0.0.1:{home.port('registry')}"),
             *("--api", f"127.0.0.1:{home.port('apiserver')}"),
             *("--grace", f"{_CONTAINER_GRACE_S:g}"),

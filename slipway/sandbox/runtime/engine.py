@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from slipway.core.errors import InputError, PermanentError, SlipwayError
@@ -76,6 +76,10 @@ class Engine:
 
     def adopt(self) -> None:
         """Take over the containers that outlived an earlier runtime; the others have exited."""
+        for pod in self._pods():
+            # The node has other addresses than before: the kubelet makes these pods anew.
+            if not pod.host_network and IPv4Address(pod.address) not in self._network:
+                self.store.save_pod(replace(pod, ready=False))
         for container in tuple(self.store.containers.values()):
             if container.state is ContainerState.CREATED:
                 self._adopt_unrecorded(container)

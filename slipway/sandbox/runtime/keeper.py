@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.core.errors import PermanentError
+from slipway.sandbox import slices
 
 _SHIM = str(Path(__file__).with_name("shim.py"))
 _START_TIMEOUT_S = 30.0
@@ -111,7 +112,8 @@ async def start_keeper(folder: Path, environment: Mapping[str, str]) -> Started:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(write,),
+            # The address of the container's pod is held for as long as the container lives.
+            pass_fds=(write, *slices.held()),
             start_new_session=True,
         )
     os.close(write)
