@@ -14,6 +14,7 @@ import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from slipway.core.errors import InputError, TransientError
@@ -245,7 +246,7 @@ def _first_port(root: Path) -> int:
 
 
 def _free_port(taken: frozenset[int], *, first: int) -> int:
-    for port in (*range(first, _LAST_PORT), *range(_FIRST_PORT, first)):
+    for port in chain(range(first, _LAST_PORT), range(_FIRST_PORT, first)):
         if port not in taken and is_port_free(port):
             return port
     raise TransientError(
