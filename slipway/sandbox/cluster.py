@@ -176,7 +176,7 @@ def _readdress(api: KubernetesApi, home: SandboxHome) -> str | None:
         api.call(
             "PATCH",
             f"/api/v1/nodes/{node.name}/status",
-            body=json.dumps({"status": status}),
+            body={"status": status},
             # Entries are merged by their type, so the host name stays.
             content_type="application/strategic-merge-patch+json",
         )

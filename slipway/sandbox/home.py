@@ -39,7 +39,7 @@ class SandboxHome:
     """The folder of one sandbox.
 
     Layout: `ports.json`, `slices.json`, `kubeconfig`, `secrets/` (0600), `pki/`, `data/PART/`,
-    `config/PART/`, `logs/PART.log`, `run/` (sockets, `status.json`).
+    `config/PART/`, `logs/PART.log`, `run/` (sockets, `status.json`), `tmp/`.
     """
 
     root: Path
@@ -118,7 +118,7 @@ class SandboxHome:
                 code="state-path-too-long",
                 hint="set SLIPWAY_HOME to a shorter folder, for example /tmp/slipway",
             )
-        for folder in (self.root, self.secrets, self.pki, self.logs, self.run):
+        for folder in (self.root, self.secrets, self.pki, self.logs, self.run, self.temporary):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (self.root / "data", self.root / "config"):
             folder.mkdir(exist_ok=True, mode=0o700)
@@ -142,6 +142,11 @@ class SandboxHome:
     def run(self) -> Path:
         """Folder of sockets and the supervisor's status file."""
         return self.root / "run"
+
+    @property
+    def temporary(self) -> Path:
+        """Folder for what the parts keep for a moment."""
+        return self.root / "tmp"
 
     @property
     def kubeconfig(self) -> Path:

@@ -124,7 +124,8 @@ def reset(home: SandboxHome) -> None:
     with only_one(home):
         _stop_all(home)
         for folder in (*(home.root / name for name in ("data", "config")), *_folders(home)):
-            shutil.rmtree(folder, onerror=_delete_read_only)
+            if folder.exists():
+                shutil.rmtree(folder, onerror=_delete_read_only)
         for name in ("kubeconfig", "ports.json", "slices.json", "command.lock"):
             (home.root / name).unlink(missing_ok=True)
     if not any(home.root.iterdir()):
@@ -167,6 +168,7 @@ def _start(home: SandboxHome, progress: Progress) -> None:
     if left:
         progress(f"ended {left} processes that an earlier run had left")
     with slices.taken(home, tuple(node.name for node in NODES)):
+        progress("writing keys and settings, copying empty databases (made at the first start)")
         _prepare(home, binary)
         _refuse_taken_ports(home)
         launch(home)
@@ -245,7 +247,7 @@ def _set_up_file(home: SandboxHome) -> Path:
 
 
 def _folders(home: SandboxHome) -> tuple[Path, ...]:
-    return (home.secrets, home.pki, home.logs, home.run)
+    return (home.secrets, home.pki, home.logs, home.run, home.temporary)
 
 
 def _unwatched(part: PartStatus) -> PartStatus:

@@ -47,8 +47,14 @@ def taken(home: SandboxHome, nodes: Sequence[str]) -> Iterator[None]:
         numbers: dict[str, int] = {}
         for node in nodes:
             before = home.remembered_slice(node)
-            numbers[node], lock = _first_free((*([before] if before else []), *SLICES))
-            stack.enter_context(lock)
+            lock = _bound(before) if before else None
+            if before and lock:
+                numbers[node] = before
+                stack.enter_context(lock)
+        for node in nodes:
+            if node not in numbers:
+                numbers[node], lock = _first_free(SLICES)
+                stack.enter_context(lock)
         home.remember_slices(numbers)
         yield
 

@@ -83,6 +83,8 @@ def environment(home: SandboxHome, part: Part) -> Mapping[str, str]:
         "PATH": f"{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         # Nothing of a part reads or writes the dot files of the person who started the sandbox.
         "HOME": str(home.data(part.name)),
+        # What one user's program leaves in /tmp, another's may not write to (Prefect: seen).
+        "TMPDIR": str(home.temporary),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         # A part that is a module of ours is this very version, installed or not.

@@ -145,19 +145,19 @@ def test_stop_goes_in_order_and_kills_what_does_not_listen(home: SandboxHome) ->
     assert not is_alive(status.supervisor)
 
 
-def test_second_sandbox_of_the_machine_is_refused_by_the_folder_of_the_first(
+def test_second_supervisor_of_the_folder_is_refused_and_another_folder_is_not(
     home: SandboxHome, tmp_path: Path
 ) -> None:
     start(home, {"name": "a"})
+    with pytest.raises(ConflictError, match=str(home.root)) as caught:
+        launch(home, parts=FACTORY)
+    assert caught.value.code == "sandbox-already-running"
     other = SandboxHome(tmp_path / "other")
     other.create()
-    with pytest.raises(ConflictError, match=str(home.root)) as caught:
-        start(other, {"name": "a"})
-    assert caught.value.code == "sandbox-already-running"
-    assert processes_of(other) == ()
-    stop(home)
     start(other, {"name": "a"})
+    until(other, is_ready)
     stop(other)
+    until(home, is_ready)
 
 
 def test_killed_supervisor_leaves_nothing_after_stop_and_the_next_start_works(

@@ -12,7 +12,7 @@ from slipway.core.errors import InputError, PermanentError
 from slipway.sandbox import cluster, pki
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.part import HttpReady, Part
-from slipway.sandbox.parts import istiod, kubernetes
+from slipway.sandbox.parts import istiod, kubernetes, node
 
 BINARY = Path("/opt/controlplane")
 
@@ -21,11 +21,12 @@ BINARY = Path("/opt/controlplane")
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxHome]:
     # A free port is found by binding one; unit tests open no sockets, so they are counted.
     counter = iter(range(20_000, 30_000))
-    monkeypatch.setattr("slipway.sandbox.home._free_port", lambda _taken: next(counter))
+    monkeypatch.setattr("slipway.sandbox.home._free_port", lambda _taken, first: next(counter))
     # Not tmp_path: it is longer than what a kubelet's socket leaves for the folder.
     with tempfile.TemporaryDirectory(prefix="sb") as folder:
         home = SandboxHome(Path(folder))
         home.create()
+        home.remember_slices({"node-a": 7, "node-b": 9})
         (home.pki / "ca.crt").write_text("authority")
         yield home
 
@@ -88,16 +89,37 @@ def test_etcd_starts_first_and_stops_after_the_apiserver(home: SandboxHome) -> N
 
 
 def test_kubelet_waits_for_its_own_runtime(home: SandboxHome) -> None:
-    for node in kubernetes.NODES:
-        part = all_parts(home)[f"kubelet-{node.name}"]
-        assert part.after == ("apiserver", f"cri-{node.name}")
-        assert f"--zone={node.zone}" in part.command
-        assert f"--cri={home.run / f'cri-{node.name}.sock'}" in part.command
+    for one in kubernetes.NODES:
+        part = all_parts(home)[f"kubelet-{one.name}"]
+        assert part.after == ("apiserver", f"cri-{one.name}")
+        assert f"--zone={one.zone}" in part.command
+        assert f"--cri={home.run / f'cri-{one.name}.sock'}" in part.command
 
 
-def test_shown_address_of_a_node_is_as_long_as_its_own() -> None:
-    for node in kubernetes.NODES:
-        assert node.shown == node.address.replace("127.100.", "100.100.")
+def test_kubelet_listens_in_the_slice_of_its_node_and_the_api_shows_it(home: SandboxHome) -> None:
+    command = all_parts(home)["kubelet-node-b"].command
+    assert "--address=127.100.9.1" in command
+    assert "--node-address=100.100.9.1" in command
+
+
+def test_runtime_gives_out_addresses_of_the_slice_of_its_node(home: SandboxHome) -> None:
+    parts = {part.name: part.command for part in node.parts(home)}
+    assert "127.100.7.0/24" in parts["cri-node-a"]
+    assert "127.100.9.0/24" in parts["cri-node-b"]
+
+
+def test_certificate_of_a_kubelet_is_made_anew_when_its_addresses_change(
+    home: SandboxHome, tmp_path: Path
+) -> None:
+    make = 'test -e "$3/$name.crt" || date +%N > "$3/$name.crt"'
+    binary = fake_binary(tmp_path, f"for name in kubelet-node-a kubelet-node-b; do {make}; done")
+    pki.prepare(home, binary)
+    before = {name: (home.pki / f"kubelet-{name}.crt").read_text() for name in ("node-a", "node-b")}
+    home.remember_slices({"node-a": 7, "node-b": 11})
+    pki.prepare(home, binary)
+    after = {name: (home.pki / f"kubelet-{name}.crt").read_text() for name in ("node-a", "node-b")}
+    assert after["node-a"] == before["node-a"]
+    assert after["node-b"] != before["node-b"]
 
 
 def test_prepare_writes_configuration_and_keys(home: SandboxHome, tmp_path: Path) -> None:
