@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slipway.cli import sandbox_node
 from slipway.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ app = typer.Typer(
     help="Kubernetes, Istio, S3, MLflow and Prefect on this machine, without containers.",
     no_args_is_help=True,
 )
+
+app.add_typer(sandbox_node.app, name="node")
 
 NOT_RUNNING = 1
 """Exit code of `status` when the sandbox does not run, or not all of it."""
@@ -76,6 +79,8 @@ def status(*, name: Name = None) -> None:
         console.print(f"\n[red]{part.name}[/] {part.reason}; the end of its log:")
         # Not through the console: it would break long lines.
         print("\n".join(f"    {line}" for line in part.last_lines))
+    for node in sorted({part.node for part in now.parts if part.state == "down"}):
+        print(f"{node} is down on purpose; bring it back: slipway sandbox node revive {node}")
     if now.state != "ready":
         raise typer.Exit(NOT_RUNNING)
 
@@ -208,7 +213,13 @@ def _table(now: SandboxStatus) -> Table:
     return table
 
 
-_COLOURS = {"ready": "green", "starting": "yellow", "waiting": "yellow", "stopping": "yellow"}
+_COLOURS = {
+    "ready": "green",
+    "starting": "yellow",
+    "waiting": "yellow",
+    "stopping": "yellow",
+    "restarting": "yellow",
+}
 
 
 def _memory_bytes(part: PartStatus) -> int:
@@ -220,6 +231,8 @@ def _memory_bytes(part: PartStatus) -> int:
 def _address(part: PartStatus) -> str:
     if part.waits_for:
         return f"waits for {', '.join(part.waits_for)}"
+    if part.state == "restarting":
+        return part.reason
     return ", ".join(f"{label} {url}" for label, url in part.addresses.items())
 
 

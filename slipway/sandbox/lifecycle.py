@@ -20,16 +20,16 @@ from slipway.manifests.access_log import mesh_fields
 from slipway.sandbox.environment import flow_environment
 from slipway.sandbox.home import SandboxHome, is_port_free
 from slipway.sandbox.lifecycle_steps import Progress, Step, finish_start, part_error
+from slipway.sandbox.nodes_down import forget_nodes_down, nodes_down
 from slipway.sandbox.part import Part
 from slipway.sandbox.supervisor_client import launch, only_one, running, stop
-from slipway.sandbox.supervisor_plan import PartState
 from slipway.sandbox.supervisor_process import (
-    is_alive,
     kill_processes_of,
     processes_of,
     running_homes,
+    seen,
 )
-from slipway.sandbox.supervisor_status import PartStatus, SandboxStatus, read_status
+from slipway.sandbox.supervisor_status import SandboxStatus, read_status
 
 __all__ = ["INSTALLS", "all_parts", "down", "part_error", "reset", "status", "up"]
 
@@ -55,12 +55,14 @@ def up(home: SandboxHome, progress: Progress) -> SandboxStatus:
     home.create()
     with only_one(home):
         now = running(home)
-        if now and (now.broken or now.state not in {"ready", "starting"}):
+        for node in sorted(nodes_down(home)):
+            progress(f"{node} is down on purpose; slipway sandbox node revive {node}")
+        if now and (now.broken or now.state in {"stopping", "stopped"}):
             names = ", ".join(part.name for part in now.broken) or "the sandbox was stopping: it"
             progress(f"{names} no longer runs: starting again, the data stay")
             stop(home)
             now = None
-        if now and now.state == "ready" and _is_set_up(home, now):
+        if now and now.state in {"ready", "reduced"} and _is_set_up(home, now):
             progress(f"the sandbox in {home.root} is already running")
             return now
         if now is None:
@@ -74,17 +76,18 @@ def status(home: SandboxHome) -> SandboxStatus | None:
     """Return how the sandbox is, None when nothing of it runs.
 
     Without a supervisor nobody watches: the parts that still live are then reported under the state
-    `unsupervised`, the others as exited.
+    `unsupervised`, the others as exited. A part that ended a moment ago is shown as restarting
+    even before its supervisor wrote so.
     """
     now = running(home)
     if now is not None:
-        return now
+        return seen(now, supervised=True)
     if not processes_of(home):
         return None
     last = read_status(home)
     if last is None:
         return None
-    return replace(last, state=UNSUPERVISED, parts=tuple(_unwatched(part) for part in last.parts))
+    return replace(seen(last, supervised=False), state=UNSUPERVISED)
 
 
 def known() -> tuple[SandboxHome, ...]:
@@ -214,6 +217,7 @@ def _steps(home: SandboxHome) -> tuple[Step, ...]:
 
 def _stop_all(home: SandboxHome) -> int:
     killed = stop(home)
+    forget_nodes_down(home)
     _set_up_file(home).unlink(missing_ok=True)
     for path in home.run.glob("*.sock"):
         path.unlink(missing_ok=True)
@@ -248,12 +252,6 @@ def _set_up_file(home: SandboxHome) -> Path:
 
 def _folders(home: SandboxHome) -> tuple[Path, ...]:
     return (home.secrets, home.pki, home.logs, home.run, home.temporary)
-
-
-def _unwatched(part: PartStatus) -> PartStatus:
-    if part.process is None or is_alive(part.process):
-        return part
-    return replace(part, state=PartState.EXITED, reason="ended while nobody watched")
 
 
 def _refuse_taken_ports(home: SandboxHome) -> None:

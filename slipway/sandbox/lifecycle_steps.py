@@ -79,12 +79,13 @@ def finish_start(home: SandboxHome, steps: Sequence[Step], progress: Progress) -
     while True:
         status = _healthy(home)
         ready = {part.name for part in status.parts if part.state is PartState.READY}
+        down = {part.name for part in status.parts if part.state is PartState.DOWN}
         news = [f"{name} ready" for name in _new(status, ready - seen)]
         seen |= ready
         news += [f"{name} done" for name in _collect(run)]
         for line in news:
             progress(line)
-        if len(run.done) == len(steps) and len(ready) == len(status.parts):
+        if len(run.done) == len(steps) and len(ready | down) == len(status.parts):
             return status
         for step in steps:
             if step.name not in run.begun and {*step.needs} <= ready | run.done:
@@ -144,5 +145,6 @@ def _collect(run: _Run) -> list[str]:
 
 
 def _waited_for(status: SandboxStatus, steps: Sequence[Step], run: _Run) -> str:
-    parts = [part.name for part in status.parts if part.state is PartState.STARTING]
+    coming = {PartState.STARTING, PartState.RESTARTING}
+    parts = [part.name for part in status.parts if part.state in coming]
     return ", ".join(parts + [step.name for step in steps if step.name in run.begun - run.done])

@@ -55,6 +55,22 @@ Ready = HttpReady | TcpReady | SocketReady | FileReady
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """What happens when a part ends although nobody asked it to.
+
+    It is started again after `first_s`, twice that the next time, and so on up to `longest_s`; the
+    count begins anew once it was ready for `healthy_after_s`. After `attempts` starts in a row that
+    did not get ready it is given up. A part that was never ready is given up when it ends by
+    itself, since its settings are wrong then; a signal from outside is no such sign.
+    """
+
+    first_s: float = 0.2
+    longest_s: float = 10.0
+    healthy_after_s: float = 10.0
+    attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One supervised process.
 
@@ -68,6 +84,10 @@ class Part:
         stop_signal: asks the process to end; after `stop_grace_s` it is killed.
         stop_after: parts that must have stopped before this one is stopped (etcd after apiserver).
         start_timeout_s: not ready after this long is a failed start.
+        restart: when and how often it is started again.
+        node: the simulated machine it belongs to: `sandbox node kill` ends all parts of one.
+        keeps: folder of processes that outlive this part (containers): a loss of the node ends
+            every process whose command line names a path below it.
     """
 
     name: str
@@ -80,3 +100,6 @@ class Part:
     stop_grace_s: float = 5.0
     stop_after: tuple[str, ...] = ()
     start_timeout_s: float = 60.0
+    restart: Restart = Restart()
+    node: str = ""
+    keeps: Path | None = None

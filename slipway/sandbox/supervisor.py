@@ -27,18 +27,23 @@ from pathlib import Path
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError
 from slipway.sandbox import supervisor_child as children
 from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
+from slipway.sandbox.nodes_down import nodes_down
 from slipway.sandbox.part import Part
 from slipway.sandbox.supervisor_child import Child
 from slipway.sandbox.supervisor_lock import own_folder
 from slipway.sandbox.supervisor_plan import (
-    BROKEN,
+    Actions,
+    Life,
     PartState,
+    after_end,
+    became_ready,
     check_parts,
     is_over,
     next_actions,
     overall,
+    waits_for,
 )
-from slipway.sandbox.supervisor_process import identity, send
+from slipway.sandbox.supervisor_process import identity, kill_below, send
 from slipway.sandbox.supervisor_ready import forget_old, probe
 from slipway.sandbox.supervisor_status import (
     PartStatus,
@@ -49,6 +54,9 @@ from slipway.sandbox.supervisor_status import (
 )
 
 ALL_PARTS = "slipway.sandbox.lifecycle:all_parts"
+
+NODES_CHANGED = signal.SIGHUP
+"""Tells the supervisor that `nodes_down` is to be read again."""
 
 _PROBE_INTERVAL_S = 0.1
 _ALREADY_RUNNING_EXIT = 5
@@ -73,7 +81,12 @@ class _StopAsked:
     pass
 
 
-_Event = _Ended | _Probed | _StopAsked
+@dataclass(frozen=True, slots=True)
+class _NodesChanged:
+    pass
+
+
+_Event = _Ended | _Probed | _StopAsked | _NodesChanged
 
 
 class Supervisor:
@@ -98,11 +111,15 @@ class Supervisor:
                 state=PartState.WAITING,
                 since_ns=now_ns,
                 addresses=dict(part.addresses),
+                node=part.node,
             )
             for part in parts
         }
+        self._lives = {part.name: Life() for part in parts}
         self._children: dict[str, Child] = {}
         self._kill_at_s: dict[str, float] = {}
+        self._wake_at_s: float | None = None
+        self._held = self._parts_down()
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._stopping = False
         self._since_ns = now_ns
@@ -112,34 +129,58 @@ class Supervisor:
         """Stop all parts in order; `run` then returns. Safe in a signal handler."""
         self._events.put(_StopAsked())
 
+    def look_at_nodes(self) -> None:
+        """Read again which nodes are held down. Safe in a signal handler."""
+        self._events.put(_NodesChanged())
+
     def run(self) -> None:
         """Run the parts until `ask_to_stop`; returns when every process has ended."""
         while True:
             self._act()
             self._report()
-            if self._stopping and is_over(self._states()):
+            if self._stopping and is_over(self._lives):
                 return
             self._observe()
 
-    def _states(self) -> dict[str, PartState]:
-        return {name: status.state for name, status in self._status.items()}
+    def _parts_down(self) -> frozenset[str]:
+        nodes = nodes_down(self._home)
+        return frozenset(part.name for part in self._parts if part.node and part.node in nodes)
 
     def _act(self) -> None:
         # A part that cannot be executed changes the states, so decide until nothing is left to do.
         while True:
-            actions = next_actions(self._parts, self._states(), stopping=self._stopping)
-            for name in actions.start:
-                self._start(next(part for part in self._parts if part.name == name))
-            for name in actions.stop:
-                self._stop(name)
-            if not actions.start and not actions.stop:
+            actions = next_actions(
+                self._parts,
+                self._lives,
+                now_s=time.monotonic(),
+                stopping=self._stopping,
+                held=self._held,
+            )
+            self._wake_at_s = actions.wake_at_s
+            if not actions.any:
                 return
+            self._carry_out(actions)
+
+    def _carry_out(self, actions: Actions) -> None:
+        for name in actions.start:
+            self._start(self._part(name))
+        for name in actions.stop:
+            self._stop(name)
+        for name in actions.kill:
+            self._turn(name, dataclasses.replace(self._lives[name], state=PartState.STOPPING))
+            children.kill_group(self._children[name])
+        for name, state in actions.settle:
+            self._turn(name, Life(state=state, restarts=self._lives[name].restarts))
+
+    def _part(self, name: str) -> Part:
+        return next(part for part in self._parts if part.name == name)
 
     def _observe(self) -> None:
-        """Wait for an event or the next kill, then take every event that has come."""
+        """Wait for an event, the next kill or the next restart, then take all that has come."""
         timeout_s = None
-        if self._kill_at_s:
-            timeout_s = max(0.0, min(self._kill_at_s.values()) - time.monotonic())
+        times_s = [*self._kill_at_s.values(), *([self._wake_at_s] if self._wake_at_s else [])]
+        if times_s:
+            timeout_s = max(0.0, min(times_s) - time.monotonic())
         try:
             event = self._events.get(timeout=timeout_s)
             while True:
@@ -152,6 +193,8 @@ class Supervisor:
         match event:
             case _StopAsked():
                 self._stopping = True
+            case _NodesChanged():
+                self._held = self._parts_down()
             case _Ended(process, name, exit_code) if self._is_current(name, process):
                 self._ended(self._status[name], exit_code)
             case _Probed(process, name, in_time) if self._is_current(name, process):
@@ -164,26 +207,26 @@ class Supervisor:
 
     def _start(self, part: Part) -> None:
         forget_old(part.ready)
+        life = dataclasses.replace(self._lives[part.name], state=PartState.STARTING)
         try:
             child = children.start(self._home, part)
         except PermanentError as error:
-            self._set(part.name, PartState.FAILED, reason=error.message)
+            self._fell(part, life, reason=error.message)
             return
         self._children[part.name] = child
-        now_ns = time.time_ns()
+        self._turn(part.name, life)
         self._status[part.name] = dataclasses.replace(
             self._status[part.name],
-            state=PartState.STARTING,
-            since_ns=now_ns,
             process=child.identity,
-            started_ns=now_ns,
+            started_ns=time.time_ns(),
+            timed_out=False,
         )
         self._thread(f"wait-{part.name}", lambda: self._wait(child))
         self._thread(f"probe-{part.name}", lambda: self._probe(child))
 
     def _stop(self, name: str) -> None:
         child = self._children[name]
-        self._set(name, PartState.STOPPING)
+        self._turn(name, dataclasses.replace(self._lives[name], state=PartState.STOPPING))
         self._kill_at_s[name] = time.monotonic() + child.part.stop_grace_s
         send(child.identity, child.part.stop_signal)
 
@@ -194,65 +237,75 @@ class Supervisor:
             children.kill_group(self._children[name])
 
     def _ended(self, status: PartStatus, exit_code: int) -> None:
-        child = self._children[status.name]
+        child, life = self._children[status.name], self._lives[status.name]
         # Children of its own that it left in its group would hold its ports and its files.
         children.kill_group(child)
         self._kill_at_s.pop(status.name, None)
-        if status.state is PartState.STOPPING:
-            self._set(status.name, PartState.STOPPED, exit_code=exit_code)
-            return
         reason = children.describe_exit(exit_code)
-        state = PartState.EXITED
-        if status.state is not PartState.READY:
-            state = PartState.FAILED
-            reason = status.reason or f"{reason} before it was ready"
-        self._set(status.name, state, exit_code=exit_code, reason=reason)
+        if life.state is PartState.STARTING:
+            reason = status.reason if status.timed_out else f"{reason} before it was ready"
+        self._fell(child.part, life, exit_code=exit_code, reason=reason)
+
+    def _fell(self, part: Part, life: Life, *, reason: str, exit_code: int | None = None) -> None:
+        """Decide what becomes of a part that has no process any more."""
+        killed = exit_code is not None and exit_code < 0
+        now = after_end(
+            life,
+            part.restart,
+            now_s=time.monotonic(),
+            by_signal=killed and not self._status[part.name].timed_out,
+            stopping=self._stopping,
+            held=part.name in self._held,
+        )
+        asked = now.state in {PartState.STOPPED, PartState.DOWN, PartState.WAITING}
+        self._turn(part.name, now, exit_code=exit_code, reason="" if asked else reason)
+        if now.state is not PartState.STOPPED:
+            # On its standard output, `logs/supervisor.log`: the status keeps the last end only.
+            sys.stdout.write(f"{part.name} {reason}: {now.state}\n")
+            sys.stdout.flush()
 
     def _probed(self, status: PartStatus, *, in_time: bool) -> None:
-        if status.state is not PartState.STARTING:
+        life = self._lives[status.name]
+        if life.state is not PartState.STARTING:
             return
         if in_time:
-            self._set(status.name, PartState.READY)
+            self._turn(status.name, became_ready(life, time.monotonic()))
             return
         child = self._children[status.name]
-        self._set(
-            status.name,
-            PartState.FAILED,
-            reason=f"was not ready after {child.part.start_timeout_s:g} s",
+        self._status[status.name] = dataclasses.replace(
+            status, reason=f"was not ready after {child.part.start_timeout_s:g} s", timed_out=True
         )
-        self._status[status.name] = dataclasses.replace(self._status[status.name], timed_out=True)
         children.kill_group(child)
 
-    def _set(
-        self, name: str, state: PartState, *, exit_code: int | None = None, reason: str = ""
+    def _turn(
+        self, name: str, life: Life, *, exit_code: int | None = None, reason: str = ""
     ) -> None:
-        before = self._status[name]
-        broken = state in BROKEN and name in self._children
+        """Give a part its new life, and say so in its status."""
+        before, self._lives[name] = self._status[name], life
+        ended = life.state in {PartState.FAILED, PartState.RESTARTING}
         self._status[name] = dataclasses.replace(
             before,
-            state=state,
-            since_ns=before.since_ns if before.state is state else time.time_ns(),
+            state=life.state,
+            since_ns=before.since_ns if before.state is life.state else time.time_ns(),
             exit_code=exit_code,
             reason=reason,
-            last_lines=children.last_lines(self._children[name]) if broken else (),
+            restarts=life.restarts,
+            last_lines=self._last_lines(name) if ended else (),
         )
+        keeps = self._part(name).keeps
+        if life.state is PartState.DOWN and keeps is not None:
+            kill_below(self._home, keeps)
+
+    def _last_lines(self, name: str) -> tuple[str, ...]:
+        return children.last_lines(self._children[name]) if name in self._children else ()
 
     def _report(self) -> None:
-        states = self._states()
         parts = tuple(
-            dataclasses.replace(
-                self._status[part.name],
-                waits_for=tuple(
-                    other
-                    for other in part.after
-                    if states[part.name] is PartState.WAITING
-                    and states[other] is not PartState.READY
-                ),
-            )
+            dataclasses.replace(self._status[part.name], waits_for=waits_for(part, self._lives))
             for part in self._parts
         )
         status = SandboxStatus(
-            state=overall(states, stopping=self._stopping),
+            state=overall(self._lives, stopping=self._stopping),
             supervisor=self._self,
             boot_id=boot_id(),
             since_ns=self._since_ns,
@@ -310,6 +363,7 @@ def _supervise(home: SandboxHome, parts: Sequence[Part]) -> None:
     supervisor = Supervisor(home, parts)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: supervisor.ask_to_stop())
+    signal.signal(NODES_CHANGED, lambda _number, _frame: supervisor.look_at_nodes())
     supervisor.run()
 
 

@@ -11,17 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from slipway.core.errors import ConflictError, PermanentError
+from slipway.core.errors import ConflictError, InputError, PermanentError, TransientError
 from slipway.sandbox import slices
 from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
-from slipway.sandbox.supervisor import ALL_PARTS
+from slipway.sandbox.nodes_down import nodes_down, write_nodes_down
+from slipway.sandbox.supervisor import ALL_PARTS, NODES_CHANGED
 from slipway.sandbox.supervisor_child import PACKAGES
+from slipway.sandbox.supervisor_plan import PartState
 from slipway.sandbox.supervisor_process import is_alive, kill_processes_of, send
 from slipway.sandbox.supervisor_status import SandboxStatus, read_status, status_path
 
 _POLL_S = 0.05
 _START_DEADLINE_S = 20.0
 _STOP_DEADLINE_S = 60.0
+_NODE_DEADLINE_S = 90.0
 
 
 def running(home: SandboxHome) -> SandboxStatus | None:
@@ -88,6 +91,57 @@ def stop(home: SandboxHome) -> int:
     killed = kill_processes_of(home)
     status_path(home).unlink(missing_ok=True)
     return killed
+
+
+def kill_node(home: SandboxHome, node: str) -> None:
+    """Take a node's power away: its parts and containers are killed, and stay down.
+
+    Running twice equals once.
+
+    Raises:
+        InputError: no such node.
+        TransientError: the sandbox does not run, or its supervisor did not obey in time.
+    """
+    _change_node(home, node, nodes_down(home) | {node}, PartState.DOWN)
+
+
+def revive_node(home: SandboxHome, node: str) -> None:
+    """Start a killed node again and wait until its parts are ready; running twice equals once.
+
+    Raises:
+        InputError: no such node.
+        TransientError: the sandbox does not run, or the parts were not ready in time.
+    """
+    _change_node(home, node, nodes_down(home) - {node}, PartState.READY)
+
+
+def _change_node(home: SandboxHome, node: str, down: frozenset[str], goal: PartState) -> None:
+    status = running(home)
+    if status is None:
+        raise TransientError(
+            f"the sandbox in {home.root} does not run",
+            code="sandbox-not-running",
+            hint="start it: slipway sandbox up",
+        )
+    nodes = sorted({part.node for part in status.parts} - {""})
+    if node not in nodes:
+        raise InputError(
+            f"there is no node {node}", code="unknown-node", hint=f"nodes: {', '.join(nodes)}"
+        )
+    # The wish first: whatever dies from here on, the next supervisor finds it.
+    write_nodes_down(home, down)
+    send(status.supervisor, NODES_CHANGED)
+    deadline_s = time.monotonic() + _NODE_DEADLINE_S
+    while time.monotonic() < deadline_s:
+        now = running(home)
+        if now and all(part.state is goal for part in now.parts if part.node == node):
+            return
+        time.sleep(_POLL_S)
+    raise TransientError(
+        f"the parts of {node} are not {goal} after {_NODE_DEADLINE_S:g} s",
+        code="node-not-changed",
+        hint="slipway sandbox status says how far they are",
+    )
 
 
 @contextmanager

@@ -11,12 +11,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slipway.core.errors import PermanentError
 from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
-from slipway.sandbox.supervisor_status import ProcessId, read_status
+from slipway.sandbox.supervisor_plan import RUNNING, PartState
+from slipway.sandbox.supervisor_status import PartStatus, ProcessId, SandboxStatus, read_status
 
 _PROC = Path("/proc")
 _KILL_DEADLINE_S = 10.0
@@ -66,6 +67,31 @@ def is_alive(process: ProcessId) -> bool:
     """Return whether that very process runs (a zombie does not)."""
     found = facts(process.pid)
     return found is not None and found.identity == process and found.state not in "ZX"
+
+
+def seen(status: SandboxStatus, *, supervised: bool) -> SandboxStatus:
+    """Return a report corrected by a look at its processes, for what it does not know yet.
+
+    Args:
+        status: as the supervisor wrote it last.
+        supervised: that supervisor lives, and starts again what ended.
+    """
+    parts = tuple(_seen_part(part, supervised=supervised) for part in status.parts)
+    changed = supervised and any(part.state is PartState.RESTARTING for part in parts)
+    settled = status.state in {"ready", "reduced"}
+    return replace(status, parts=parts, state="recovering" if changed and settled else status.state)
+
+
+def _seen_part(part: PartStatus, *, supervised: bool) -> PartStatus:
+    if part.process is None or is_alive(part.process):
+        return part
+    if not supervised:
+        if part.state is PartState.DOWN:
+            return part
+        return replace(part, state=PartState.EXITED, reason="ended while nobody watched")
+    if part.state in RUNNING - {PartState.STOPPING}:
+        return replace(part, state=PartState.RESTARTING, reason="ended just now")
+    return part
 
 
 def processes_of(home: SandboxHome) -> tuple[ProcessId, ...]:
@@ -123,6 +149,22 @@ def kill_processes_of(home: SandboxHome) -> int:
     return len(killed)
 
 
+def kill_below(home: SandboxHome, folder: Path) -> None:
+    """End the sandbox's processes whose command line names a path below `folder`.
+
+    Containers outlive their runtime; their keepers name the folder they keep, and die with them.
+    Returns when a look finds none, or after 10 s: what survives SIGKILL waits inside the kernel.
+    """
+    marker = f"{MARKER_VARIABLE}={home.root}".encode()
+    deadline = time.monotonic() + _KILL_DEADLINE_S
+    while left := tuple(_running_below(folder, marker)):
+        if time.monotonic() > deadline:
+            return
+        for process in left:
+            send(process, signal.SIGKILL)
+        time.sleep(_KILL_POLL_S)
+
+
 def send(process: ProcessId, number: signal.Signals) -> bool:
     """Signal exactly that process; return False when it is gone.
 
@@ -176,6 +218,19 @@ def _all_processes() -> Iterator[ProcessFacts]:
     for entry in _PROC.iterdir():
         if entry.name.isdigit() and (found := facts(int(entry.name))):
             yield found
+
+
+def _running_below(folder: Path, marker: bytes) -> Iterator[ProcessId]:
+    prefix = f"{folder}/".encode()
+    for found in _all_processes():
+        pid = found.identity.pid
+        try:
+            words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        named = any(word.startswith(prefix) for word in words)
+        if named and found.state not in "ZX" and _has_marker(pid, marker):
+            yield found.identity
 
 
 def _ancestors(pid: int) -> Iterator[int]:

@@ -17,7 +17,7 @@ from typing import Any
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.supervisor_plan import BROKEN, PartState
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,13 @@ class PartStatus:
         process: the process of the last start, also after its end; None before the first.
         started_ns: when that process was started, Unix time; 0 before the first.
         exit_code: of the process; negative is the number of the signal; None while it runs.
-        reason: why it failed or exited, in words.
-        last_lines: end of its log, for parts that failed or exited.
+        reason: why it ended, in words, as long as it is not back.
+        last_lines: end of its log, for parts that ended and are not back.
         timed_out: it failed because it was not ready in time.
         addresses: label → URL.
         waits_for: parts that are not ready and that it needs.
+        restarts: how often it was started again.
+        node: the simulated machine it belongs to, "" for none.
     """
 
     name: str
@@ -62,10 +64,12 @@ class PartStatus:
     timed_out: bool = False
     addresses: Mapping[str, str] = field(default_factory=dict)
     waits_for: tuple[str, ...] = ()
+    restarts: int = 0
+    node: str = ""
 
     @property
     def broken(self) -> bool:
-        """Whether it failed or exited."""
+        """Whether it was given up, or ended while nobody watched."""
         return self.state in BROKEN
 
 
@@ -74,7 +78,7 @@ class SandboxStatus:
     """The whole sandbox as its supervisor last reported it.
 
     Args:
-        state: starting, ready, broken, stopping or stopped.
+        state: one of the words of `supervisor_plan.overall`.
         supervisor: its process.
         boot_id: `/proc/sys/kernel/random/boot_id`: process numbers of another boot mean nothing.
         since_ns: when the supervisor started, Unix time.
@@ -89,7 +93,7 @@ class SandboxStatus:
 
     @property
     def broken(self) -> tuple[PartStatus, ...]:
-        """The parts that failed or exited."""
+        """The parts that need a person."""
         return tuple(part for part in self.parts if part.broken)
 
     def part(self, name: str) -> PartStatus | None:
@@ -151,4 +155,6 @@ def _part(document: Mapping[str, Any]) -> PartStatus:
         timed_out=document["timed_out"],
         addresses=document["addresses"],
         waits_for=tuple(document["waits_for"]),
+        restarts=document["restarts"],
+        node=document["node"],
     )

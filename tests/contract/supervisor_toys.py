@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from slipway.sandbox.home import SandboxHome
-from slipway.sandbox.part import FileReady, Part
+from slipway.sandbox.part import FileReady, Part, Restart
 
 _BODY = """
 import os, pathlib, signal, subprocess, sys, time
@@ -27,6 +27,12 @@ print(name, "speaks", flush=True)
 note("started.txt")
 if kind == "dies":
     sys.exit(3)
+if kind == "once" and open(os.path.join(root, "started.txt")).read().count(name) > 1:
+    sys.exit(4)
+if kind == "runtime":
+    container = [sys.executable, "-S", "-c", "import time; time.sleep(600)", "sleep"]
+    folder = os.path.join(root, "containers", "1")
+    subprocess.Popen([*container, folder], start_new_session=True)
 if kind == "parent":
     child = "import time; held = b'x' * 20_000_000; time.sleep(600)"
     subprocess.Popen([sys.executable, "-S", "-c", child], start_new_session=True)
@@ -59,6 +65,10 @@ def _part(home: SandboxHome, name: str, kind: str = "plain", **fields: object) -
     lists = {
         key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
     }
+    if isinstance(restart := fields.get("restart"), dict):
+        lists["restart"] = Restart(**restart)
+    if isinstance(keeps := fields.get("keeps"), str):
+        lists["keeps"] = Path(keeps)
     return Part(
         name=name,
         ready=FileReady(Path(home.run / f"{name}.ready")),

@@ -12,18 +12,26 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.errors import ConflictError, PermanentError, TransientError
+from slipway.core.errors import ConflictError, InputError, PermanentError, TransientError
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.lifecycle_steps import Step, finish_start
 from slipway.sandbox.part import FileReady, HttpReady, SocketReady, TcpReady
 from slipway.sandbox.supervisor_child import LARGEST_LOG_BYTES
-from slipway.sandbox.supervisor_client import launch, only_one, running, stop
+from slipway.sandbox.supervisor_client import (
+    kill_node,
+    launch,
+    only_one,
+    revive_node,
+    running,
+    stop,
+)
 from slipway.sandbox.supervisor_plan import PartState
 from slipway.sandbox.supervisor_process import (
     is_alive,
     kill_processes_of,
     memory_bytes,
     processes_of,
+    seen,
     send,
 )
 from slipway.sandbox.supervisor_ready import probe
@@ -57,6 +65,13 @@ def until(home: SandboxHome, holds: Callable[[SandboxStatus], bool]) -> SandboxS
     raise AssertionError(f"did not happen; last: {running(home)}")
 
 
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 15
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
 def is_ready(status: SandboxStatus) -> bool:
     return status.state == "ready"
 
@@ -87,20 +102,150 @@ def test_part_starts_once_the_ones_it_needs_are_ready(home: SandboxHome) -> None
     assert is_alive(process(status, "a"))
 
 
-def test_killed_part_is_reported_with_its_log_and_the_others_go_on(home: SandboxHome) -> None:
+def test_killed_part_comes_back_and_the_others_go_on(home: SandboxHome) -> None:
     start(home, {"name": "a"}, {"name": "b"})
     first = until(home, is_ready)
     send(process(first, "a"), signal.SIGKILL)
-    status = until(home, lambda now: bool(now.broken))
+    status = until(home, lambda now: named(now, "a").restarts == 1 and is_ready(now))
+    assert process(status, "a") != process(first, "a")
+    assert process(status, "b") == process(first, "b")
+    assert lines(home, "started.txt").count("a") == 2
+    log = (home.logs / "supervisor.log").read_text()
+    assert "a was killed by SIGKILL: restarting" in log
+
+
+def test_part_on_its_way_back_is_reported_with_its_log(home: SandboxHome) -> None:
+    start(home, {"name": "a", "restart": {"first_s": 60.0}}, {"name": "b"})
+    send(process(until(home, is_ready), "a"), signal.SIGKILL)
+    status = until(home, lambda now: now.state == "recovering")
     dead = named(status, "a")
     assert (dead.state, dead.exit_code, dead.reason, dead.last_lines) == (
-        PartState.EXITED,
+        PartState.RESTARTING,
         -signal.SIGKILL,
         "was killed by SIGKILL",
         ("a speaks",),
     )
     assert named(status, "b").state is PartState.READY
-    assert status.state == "broken"
+
+
+def test_part_that_waits_for_its_restart_is_not_started_by_a_stop(home: SandboxHome) -> None:
+    start(home, {"name": "a", "restart": {"first_s": 60.0}})
+    send(process(until(home, is_ready), "a"), signal.SIGKILL)
+    until(home, lambda now: now.state == "recovering")
+    assert stop(home) == 0
+    assert lines(home, "started.txt") == ["a"]
+
+
+def test_part_that_does_not_come_back_is_given_up_with_its_reason(home: SandboxHome) -> None:
+    policy = {"first_s": 0.01, "attempts": 3}
+    start(home, {"name": "a", "kind": "once", "restart": policy})
+    send(process(until(home, is_ready), "a"), signal.SIGKILL)
+    failed = named(until(home, lambda now: now.state == "broken"), "a")
+    assert (failed.state, failed.reason) == (
+        PartState.FAILED,
+        "ended with exit code 4 before it was ready",
+    )
+    assert failed.last_lines == ("a speaks",)
+    assert lines(home, "started.txt") == ["a"] * 4
+
+
+def test_restarted_part_waits_for_what_it_needs(home: SandboxHome) -> None:
+    policy = {"first_s": 0.4}
+    start(home, {"name": "a", "restart": policy}, {"name": "b", "after": ["a"]})
+    first = until(home, is_ready)
+    for name in ("a", "b"):
+        send(process(first, name), signal.SIGKILL)
+    status = until(home, lambda now: named(now, "b").restarts == 1 and is_ready(now))
+    assert named(status, "b").started_ns >= named(status, "a").since_ns
+
+
+def test_status_knows_of_an_end_before_the_supervisor_does(home: SandboxHome) -> None:
+    start(home, {"name": "a"}, {"name": "b"})
+    status = until(home, is_ready)
+    # A supervisor that does not run cannot write; the look at the processes still tells.
+    send(status.supervisor, signal.SIGSTOP)
+    try:
+        send(process(status, "a"), signal.SIGKILL)
+        wait_for(lambda: not is_alive(process(status, "a")))
+        shown = seen(status, supervised=True)
+        assert shown.state == "recovering"
+        assert named(shown, "a").state is PartState.RESTARTING
+        assert named(shown, "b").state is PartState.READY
+        assert named(seen(status, supervised=False), "a").state is PartState.EXITED
+    finally:
+        send(status.supervisor, signal.SIGCONT)
+
+
+# -- a node that is down on purpose ---------------------------------------------------------------
+
+
+def start_node(home: SandboxHome) -> SandboxStatus:
+    keeps = home.root / "containers"
+    keeps.mkdir(exist_ok=True)
+    runtime: dict[str, object] = {"name": "runtime", "node": "n1", "kind": "runtime"}
+    runtime["keeps"] = str(keeps)
+    start(home, runtime, {"name": "kubelet", "node": "n1", "after": ["runtime"]}, {"name": "s3"})
+    return until(home, is_ready)
+
+
+def containers(home: SandboxHome) -> int:
+    """Return how many processes of the runtime's containers live."""
+    name = f"{home.root / 'containers'}/1".encode()
+    found = (_words(process.pid) for process in processes_of(home))
+    return sum(name in words and b"sleep" in words for words in found)
+
+
+def test_killed_node_is_gone_with_its_containers_and_stays_down(home: SandboxHome) -> None:
+    first = start_node(home)
+    assert containers(home) == 1
+    kill_node(home, "n1")
+    status = running(home)
+    assert status is not None
+    assert status.state == "reduced"
+    assert {part.name for part in status.parts if part.state is PartState.DOWN} == {
+        "runtime",
+        "kubelet",
+    }
+    assert process(status, "s3") == process(first, "s3")
+    assert containers(home) == 0
+    assert not (home.root / "stopped.txt").exists()  # nothing was asked: the power was gone
+    kill_node(home, "n1")  # twice equals once
+    assert lines(home, "started.txt").count("runtime") == 1
+
+
+def test_revived_node_comes_back_in_order(home: SandboxHome) -> None:
+    start_node(home)
+    kill_node(home, "n1")
+    revive_node(home, "n1")
+    status = running(home)
+    assert status is not None
+    assert status.state == "ready"
+    assert lines(home, "started.txt")[-2:] == ["runtime", "kubelet"]
+    assert named(status, "kubelet").restarts == 0
+
+
+def test_node_stays_down_under_the_next_supervisor(home: SandboxHome) -> None:
+    first = start_node(home)
+    kill_node(home, "n1")
+    send(first.supervisor, signal.SIGKILL)
+    wait_for(lambda: not is_alive(first.supervisor))
+    kill_processes_of(home)
+    launch(home, parts=FACTORY)
+    status = until(home, lambda now: now.state == "reduced")
+    assert named(status, "runtime").process is None
+
+
+def test_unknown_node_is_refused_by_the_names_there_are(home: SandboxHome) -> None:
+    start_node(home)
+    with pytest.raises(InputError, match="n2") as caught:
+        kill_node(home, "n2")
+    assert "n1" in caught.value.hint
+
+
+def test_node_of_a_sandbox_that_does_not_run_is_refused(home: SandboxHome) -> None:
+    with pytest.raises(TransientError) as caught:
+        kill_node(home, "n1")
+    assert caught.value.code == "sandbox-not-running"
 
 
 def test_part_that_ends_early_has_failed_and_blocks_the_ones_that_need_it(
@@ -188,11 +333,11 @@ def test_signal_spares_a_later_process_of_the_same_number(home: SandboxHome) -> 
 
 
 def test_end_of_a_part_takes_its_group_with_it(home: SandboxHome) -> None:
-    start(home, {"name": "a", "kind": "parent"})
+    start(home, {"name": "a", "kind": "parent", "restart": {"first_s": 60.0}})
     send(process(until(home, is_ready), "a"), signal.SIGKILL)
-    until(home, lambda now: bool(now.broken))
+    until(home, lambda now: now.state == "recovering")
     # Left: the supervisor, and the child that chose a session of its own.
-    assert len(processes_of(home)) == 2
+    wait_for(lambda: len(processes_of(home)) == 2)
 
 
 def test_part_gets_a_clean_environment(home: SandboxHome, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +467,13 @@ def test_http_probe_judges_the_status(status: int, *, ready: bool) -> None:
         thread.start()
         assert probe(HttpReady(url, bearer="token", accept=(401,)))() is ready
         thread.join()
+
+
+def _words(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _wake_ups(pid: int) -> int:

@@ -230,6 +230,7 @@ def _kubelet(home: SandboxHome, binary: Path, node: Node) -> Part:
         command=command,
         ready=HttpReady(f"http://{_LOCAL}:{health}/healthz"),
         after=("apiserver", f"cri-{node.name}"),
+        node=node.name,
     )
 
 

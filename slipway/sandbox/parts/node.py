@@ -38,4 +38,6 @@ def _runtime(home: SandboxHome, node: str) -> Part:
         # While its kubelet runs, containers that end are started again.
         stop_after=(f"kubelet-{node}",),
         stop_grace_s=_STOP_GRACE_S,
+        node=node,
+        keeps=home.data(name) / "containers",
     )
