@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slipway.cli import sandbox_node
+from slipway.cli import sandbox_fault, sandbox_node
 from slipway.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Kubernetes, Istio, S3, MLflow and Prefect on this machine, without containers.",
     no_args_is_help=True,
 )
-
+app.add_typer(sandbox_fault.app, name="fault")
 app.add_typer(sandbox_node.app, name="node")
 
 NOT_RUNNING = 1
@@ -75,6 +75,7 @@ def status(*, name: Name = None) -> None:
         raise typer.Exit(NOT_RUNNING)
     console = Console()
     console.print(_table(now), f"{home.root}: {now.state}")
+    sandbox_fault.print_active(home, console)
     for part in now.broken:
         console.print(f"\n[red]{part.name}[/] {part.reason}; the end of its log:")
         # Not through the console: it would break long lines.

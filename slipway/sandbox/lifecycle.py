@@ -18,6 +18,7 @@ from pathlib import Path
 from slipway.core.errors import PermanentError, TransientError
 from slipway.manifests.access_log import mesh_fields
 from slipway.sandbox.environment import flow_environment
+from slipway.sandbox.faults.client import forget_faults
 from slipway.sandbox.home import SandboxHome, is_port_free
 from slipway.sandbox.lifecycle_steps import Progress, Step, finish_start, part_error
 from slipway.sandbox.nodes_down import forget_nodes_down, nodes_down
@@ -139,6 +140,7 @@ def all_parts(home: SandboxHome) -> tuple[Part, ...]:
     """Return every part of the sandbox; what the supervisor runs."""
     from slipway.sandbox import build
     from slipway.sandbox.parts import (
+        faults,
         gateway,
         istiod,
         kubernetes,
@@ -155,6 +157,7 @@ def all_parts(home: SandboxHome) -> tuple[Part, ...]:
         *istiod.parts(home, binary),
         *node.parts(home),
         *network.parts(home),
+        *faults.parts(home),
         *gateway.parts(home),
         *s3.parts(home),
         *mlflow.parts(home),
@@ -181,6 +184,7 @@ def _start(home: SandboxHome, progress: Progress) -> None:
 def _prepare(home: SandboxHome, binary: Path) -> None:
     """Write what the parts read at their start."""
     from slipway.sandbox.parts import (
+        faults,
         gateway,
         istiod,
         kubernetes,
@@ -193,7 +197,7 @@ def _prepare(home: SandboxHome, binary: Path) -> None:
 
     kubernetes.prepare(home, binary)
     istiod.prepare(home, mesh_fields(gateway.access_log(home)))
-    for module in (node, network, gateway, s3, mlflow, prefect):
+    for module in (node, network, faults, gateway, s3, mlflow, prefect):
         prepare = getattr(module, "prepare", None)
         if prepare is not None:
             prepare(home)
@@ -205,10 +209,10 @@ def _steps(home: SandboxHome) -> tuple[Step, ...]:
 
     crds = build.crds(build.control_plane(_silent))
     steps = (
-        Step("cluster", lambda: cluster.set_up(home, crds), needs=("apiserver",)),
+        Step("cluster", lambda: cluster.set_up(home, crds), needs=("apiserver", "faults")),
         Step("gateway", lambda: gateway.set_up(home), needs=("cluster", "gateway")),
-        Step("base images", lambda: images.push_bases(home), needs=("registry",)),
-        Step("buckets", lambda: s3.set_up(home), needs=("s3",)),
+        Step("base images", lambda: images.push_bases(home), needs=("registry", "faults")),
+        Step("buckets", lambda: s3.set_up(home), needs=("s3", "faults")),
         Step("model registry", lambda: mlflow.set_up(home), needs=("mlflow", "buckets")),
         Step("flows", lambda: prefect.set_up(home), needs=("prefect-server",)),
     )
@@ -219,6 +223,7 @@ def _stop_all(home: SandboxHome) -> int:
     killed = stop(home)
     forget_nodes_down(home)
     _set_up_file(home).unlink(missing_ok=True)
+    forget_faults(home.run)
     for path in home.run.glob("*.sock"):
         path.unlink(missing_ok=True)
     mounts = _mounts_below(home.root)

@@ -43,6 +43,8 @@ ADMINISTRATOR = User("slipway-admin", ("system:masters",), None)
 # istiod reads and writes across the cluster; its chart grants that by a long role of its own.
 ISTIOD = User("istiod", ("system:masters",), "istiod.kubeconfig")
 CONTROLLER_MANAGER = User("system:kube-controller-manager", (), "controller-manager.kubeconfig")
+# Asks which pods a service has, for the proxies of the network.
+NETWORK = User("slipway-network", ("system:masters",), "network.kubeconfig")
 SCHEDULER = User("system:kube-scheduler", (), "scheduler.kubeconfig")
 
 
@@ -54,7 +56,7 @@ def kubelet_user(node: str) -> User:
 def users() -> tuple[User, ...]:
     """Return every user with a token."""
     nodes = tuple(kubelet_user(node) for node in _NODES)
-    return (ADMINISTRATOR, ISTIOD, CONTROLLER_MANAGER, SCHEDULER, *nodes)
+    return (ADMINISTRATOR, ISTIOD, CONTROLLER_MANAGER, SCHEDULER, NETWORK, *nodes)
 
 
 def kubeconfig_path(home: SandboxHome, user: User) -> Path:
@@ -90,8 +92,10 @@ def prepare(home: SandboxHome, binary: Path) -> None:
 def kubeconfig(home: SandboxHome, user: User) -> str:
     """Return a kubeconfig (YAML) that needs no other file; certificates must have been written."""
     authority = base64.b64encode((home.pki / "ca.crt").read_bytes()).decode()
+    # People and flows go through the door that may have faults; the sandbox's own parts do not.
+    port = home.port("apiserver" if user is ADMINISTRATOR else "apiserver-inner")
     cluster = {
-        "server": f"https://127.0.0.1:{home.port('apiserver')}",
+        "server": f"https://127.0.0.1:{port}",
         "certificate-authority-data": authority,
     }
     content = {

@@ -12,13 +12,16 @@ SHOWN_PREFIX = "100.100."
 NODE_PREFIX = "127.100."
 """The same addresses as processes listen on them; of equal length on purpose."""
 
+DOOR_PREFIX = "127.101."
+"""Where the doors of faulted pods stand (`slipway.sandbox.faults`); of equal length, too."""
+
 _SLICE_LENGTH = 24
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _SHOWN = IPv4Network("100.100.0.0/16")
 _NODES = frozenset({"node-a", "node-b"})
 _SERVICE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1035
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123
-_ENDPOINT = re.compile(rb"(?<![0-9.])100\.100\.(?=[0-9])")
+_ENDPOINT = re.compile(rb"(?<![0-9.])100\.100\.([0-9]{1,3}\.[0-9]{1,3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,25 @@ def _named(name: str) -> Target | None:
     return ServiceName(labels[0], labels[1])
 
 
-def map_endpoints(message: bytes) -> bytes:
+def door_address(address: str) -> str:
+    """Return where the door of a pod stands, given where its process listens."""
+    return DOOR_PREFIX + address.removeprefix(NODE_PREFIX)
+
+
+def map_endpoints(message: bytes, doors: frozenset[bytes] = frozenset()) -> bytes:
     """Return a serialised ClusterLoadAssignment with pod addresses as processes listen on them.
+
+    Args:
+        message: as istiod sent it.
+        doors: the pods that are reached through a door, each as the last two numbers of its
+            address, for example b"1.17".
 
     Both spellings have the same length, so no length field of the message changes. An address is
     preceded by its own length (7 to 15), never by a digit or a dot: `10.100.100.7` stays.
     """
-    return _ENDPOINT.sub(NODE_PREFIX.encode(), message)
+
+    def mapped(found: re.Match[bytes]) -> bytes:
+        prefix = DOOR_PREFIX if found[1] in doors else NODE_PREFIX
+        return prefix.encode() + found[1]
+
+    return _ENDPOINT.sub(mapped, message)

@@ -13,9 +13,14 @@ _TYPE_URL_FIELD = 4
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def map_response(message: bytes) -> bytes:
-    """Return a discovery response for Envoy: pod addresses mapped where it carries endpoints."""
-    return map_endpoints(message) if type_url(message) == ENDPOINTS else message
+def map_response(message: bytes, doors: frozenset[bytes] = frozenset()) -> bytes:
+    """Return a discovery response for Envoy: pod addresses mapped where it carries endpoints.
+
+    Args:
+        message: as istiod sent it.
+        doors: see `map_endpoints`.
+    """
+    return map_endpoints(message, doors) if type_url(message) == ENDPOINTS else message
 
 
 def type_url(message: bytes) -> bytes:

@@ -124,17 +124,25 @@ class Services:
             changed_ns = self._kubeconfig.stat().st_mtime_ns
             if self._client is not None and changed_ns == self._read_at_ns:
                 return self._client
-            fresh = _client(yaml.safe_load(self._kubeconfig.read_text()), self._kubeconfig.parent)
-        except (OSError, ValueError, KeyError, TypeError, IndexError, yaml.YAMLError) as error:
-            raise TransientError(
-                f"{self._kubeconfig} cannot be used: {error!r}",
-                code="kubeconfig-unusable",
-                hint="is the sandbox still starting?",
-            ) from error
+        except OSError as error:
+            raise _unusable(self._kubeconfig, error) from error
+        fresh = read_client(self._kubeconfig)
         old, self._client, self._read_at_ns = self._client, fresh, changed_ns
         if old is not None:
             await old.aclose()
         return fresh
+
+
+def read_client(kubeconfig: Path) -> httpx.AsyncClient:
+    """Return a client of a kubeconfig's current context, to be closed by the caller.
+
+    Raises:
+        TransientError: the file cannot be used (yet).
+    """
+    try:
+        return _client(yaml.safe_load(kubeconfig.read_text()), kubeconfig.parent)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, yaml.YAMLError) as error:
+        raise _unusable(kubeconfig, error) from error
 
 
 def port_name(service: dict[str, Any], port: int) -> str:
@@ -177,6 +185,14 @@ async def _get(client: httpx.AsyncClient, path: str, query: dict[str, str]) -> d
 
 def _unknown(message: str) -> PermanentError:
     return PermanentError(message, code="service-not-found", hint="kubectl get services -A")
+
+
+def _unusable(kubeconfig: Path, error: Exception) -> TransientError:
+    return TransientError(
+        f"{kubeconfig} cannot be used: {error!r}",
+        code="kubeconfig-unusable",
+        hint="is the sandbox still starting?",
+    )
 
 
 def _client(config: dict[str, Any], folder: Path) -> httpx.AsyncClient:

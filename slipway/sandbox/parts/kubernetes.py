@@ -115,8 +115,7 @@ def _etcd(home: SandboxHome, binary: Path) -> Part:
 
 
 def _apiserver(home: SandboxHome, binary: Path) -> Part:
-    port = home.port("apiserver")
-    url = f"https://{_LOCAL}:{port}"
+    port = home.port("apiserver-inner")
     command = (
         str(binary),
         "apiserver",
@@ -149,9 +148,9 @@ def _apiserver(home: SandboxHome, binary: Path) -> Part:
     return Part(
         name="apiserver",
         command=command,
-        ready=HttpReady(f"{url}/readyz", verify=home.pki / "ca.crt"),
+        ready=HttpReady(f"https://{_LOCAL}:{port}/readyz", verify=home.pki / "ca.crt"),
         after=("etcd",),
-        addresses={"Kubernetes API": url},
+        addresses={"Kubernetes API": f"https://{_LOCAL}:{home.port('apiserver')}"},
         stop_grace_s=10.0,
     )
 
@@ -239,7 +238,7 @@ def _registry(home: SandboxHome, binary: Path) -> Part:
     return Part(
         name="registry",
         command=(str(binary), "registry", "serve", str(_registry_file(home))),
-        ready=HttpReady(f"{url}/v2/"),
+        ready=HttpReady(f"http://{_LOCAL}:{home.port('registry-inner')}/v2/"),
         # Upstream sends traces to port 4318 unless told not to.
         environment={"OTEL_TRACES_EXPORTER": "none"},
         addresses={"image registry": url},
@@ -277,7 +276,7 @@ def _registry_settings(home: SandboxHome) -> dict[str, object]:
             "maintenance": {"uploadpurging": {"enabled": False}},
         },
         "http": {
-            "addr": f"{_LOCAL}:{home.port('registry')}",
+            "addr": f"{_LOCAL}:{home.port('registry-inner')}",
             "relativeurls": True,
             "secret": home.secret("registry"),
         },

@@ -61,11 +61,11 @@ def parts(home: SandboxHome) -> tuple[Part, ...]:
             name="mlflow",
             command=(
                 str(Path(sys.executable)),
-                *("-m", "uvicorn", "--host", "127.0.0.1", "--port", str(home.port("mlflow"))),
+                *("-m", "uvicorn", "--host", "127.0.0.1", "--port", str(home.port("mlflow-inner"))),
                 *("--workers", "1", "--log-level", "warning", "mlflow.server.fastapi_app:app"),
             ),
             environment=_server_environment(home),
-            ready=HttpReady(f"{url(home)}/health"),
+            ready=HttpReady(f"http://127.0.0.1:{home.port('mlflow-inner')}/health"),
             addresses={"MLflow": url(home)},
             stop_grace_s=3.0,
         ),

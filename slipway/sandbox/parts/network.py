@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from slipway.sandbox import pki
+from slipway.sandbox.faults.settings import socket_path
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.part import Part, SocketReady, TcpReady
 
@@ -25,7 +27,7 @@ def _egress(home: SandboxHome) -> Part:
             *("-m", "slipway.sandbox.network.egress"),
             *("--socket", str(socket)),
             *("--listen", f"{_LOCAL}:{port}"),
-            *("--kubeconfig", str(home.kubeconfig)),
+            *("--kubeconfig", str(pki.kubeconfig_path(home, pki.NETWORK))),
         ),
         ready=SocketReady(socket),
         addresses={"HTTP proxy into the cluster": f"http://{_LOCAL}:{port}"},
@@ -43,6 +45,7 @@ def _relay(home: SandboxHome) -> Part:
             *("-m", "slipway.sandbox.network.relay"),
             *("--listen", f"{_LOCAL}:{port}"),
             *("--upstream", f"{_LOCAL}:{home.port('istiod-grpc')}"),
+            *("--faults", str(socket_path(home.run))),
         ),
         # gRPC's library reports every connection that comes to its end.
         environment={"GRPC_VERBOSITY": "ERROR"},

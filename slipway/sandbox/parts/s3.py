@@ -66,9 +66,11 @@ def parts(home: SandboxHome) -> tuple[Part, ...]:
             # Idle it then takes 2.7 % of a core instead of 4 %. A memory limit (GOMEMLIMIT) below
             # what it holds anyway (100 MB of buffers) costs 10 %: the collector never rests.
             environment={"GOMAXPROCS": "1"},
-            ready=HttpReady(f"{endpoint(home)}/healthz"),
+            ready=HttpReady(f"http://127.0.0.1:{home.port('s3-inner')}/healthz"),
             addresses={"S3 API": endpoint(home)},
             stop_grace_s=_STOP_GRACE_S,
+            # Which takes a full disk back before.
+            stop_after=("faults",),
             start_timeout_s=30.0,
         ),
     )
@@ -115,7 +117,7 @@ def _arguments(home: SandboxHome) -> tuple[str, ...]:
         "-filer",
         *port("filer.port", "s3-filer"),
         "-s3",
-        *port("s3.port", "s3"),
+        *port("s3.port", "s3-inner"),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         f"-s3.config={_identities(home)}",

@@ -1,0 +1,58 @@
+"""Whether the gateway goes where it should: read from Envoy itself."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import httpx
+
+from slipway.core.errors import TransientError
+from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.network.addresses import DOOR_PREFIX, door_address
+
+_DEADLINE_S = 15.0
+_POLL_S = 0.05
+_TIMEOUT_S = 5.0
+_HOST = re.compile(r"::(127\.10[01]\.[0-9.]+):[0-9]+::")
+
+
+def wait_until_routed(home: SandboxHome, pods: tuple[str, ...]) -> None:
+    """Wait until the gateway reaches these pods, and no others, through their doors.
+
+    Pods that the gateway does not know are not waited for.
+
+    Raises:
+        TransientError: it does not within 15 s, or Envoy does not answer.
+    """
+    url = f"http://127.0.0.1:{home.port('gateway-admin')}/clusters"
+    deadline_s = time.monotonic() + _DEADLINE_S
+    with httpx.Client(trust_env=False, timeout=_TIMEOUT_S) as client:
+        while not is_routed(_clusters(client, url), pods):
+            if time.monotonic() > deadline_s:
+                raise TransientError(
+                    f"the gateway has not taken the change up within {_DEADLINE_S:.0f} s",
+                    code="fault-not-applied",
+                    hint="slipway sandbox logs relay, then logs istiod",
+                )
+            time.sleep(_POLL_S)
+
+
+def is_routed(clusters: str, pods: tuple[str, ...]) -> bool:
+    """Whether Envoy's list of clusters (text form of `/clusters`) shows exactly these doors."""
+    hosts = set(_HOST.findall(clusters))
+    doors = {door_address(pod) for pod in pods}
+    direct = hosts & set(pods)
+    stale = {host for host in hosts if host.startswith(DOOR_PREFIX)} - doors
+    return not direct and not stale
+
+
+def _clusters(client: httpx.Client, url: str) -> str:
+    try:
+        return client.get(url).raise_for_status().text
+    except httpx.HTTPError as error:
+        raise TransientError(
+            f"the gateway's Envoy does not answer at {url}: {error!r}",
+            code="fault-not-applied",
+            hint="slipway sandbox logs gateway",
+        ) from error
