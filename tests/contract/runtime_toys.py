@@ -143,7 +143,8 @@ class Cri:
     """Calls the runtime as a kubelet does, over its socket."""
 
     def __init__(self, socket: Path) -> None:
-        self._channel = grpc.insecure_channel(f"unix:{socket}")
+        unlimited = [("grpc.max_receive_message_length", -1)]
+        self._channel = grpc.insecure_channel(f"unix:{socket}", options=unlimited)
 
     def close(self) -> None:
         self._channel.close()

@@ -102,6 +102,25 @@ def test_service_is_reached_through_its_ready_endpoints_in_turn(
         assert seen == {f"{ONE}\nbye", f"{TWO}\nbye"}
 
 
+def test_headless_service_is_its_ready_pods_on_whatever_port_is_asked_for(
+    proxy: ToyProxy, api: ToyApi
+) -> None:
+    """Kubernetes, "DNS for Services": the name is the pods' addresses; no port is translated."""
+    with echo_pod(ONE) as port, echo_pod(TWO, port):
+        endpoints = [(SHOWN_ONE, True), (SHOWN_TWO, True), ("100.100.8.9", False)]
+        api.add("serving", "headless", "None", endpoints, 8000)
+        seen = {greeting(proxy.tunnel(f"headless.serving.svc:{port}")[0]) for _ in range(4)}
+        assert seen == {f"{ONE}\nbye", f"{TWO}\nbye"}
+
+
+def test_port_of_a_service_becomes_the_port_of_its_pods(proxy: ToyProxy, api: ToyApi) -> None:
+    """Kubernetes, "Service": port and targetPort; a port that it does not state is refused."""
+    with echo_pod(ONE) as port:
+        api.add("serving", "ported", "10.96.7.9", [(SHOWN_ONE, True)], port)
+        assert greeting(proxy.tunnel("ported.serving:80")[0]) == f"{ONE}\nbye"
+        assert " 403 " in _refusal(proxy, f"ported.serving:{port}")[1]
+
+
 def test_service_is_asked_for_once_a_second_not_once_a_connection(
     proxy: ToyProxy, api: ToyApi
 ) -> None:

@@ -254,6 +254,36 @@ def test_remove_is_idempotent_and_frees_the_files(node: ToyNode) -> None:
     assert sorted((node.root / "images" / "layers").iterdir()) == layers
 
 
+def test_image_of_empty_files_has_a_size(node: ToyNode) -> None:
+    """Image.size in api.proto: must be > 0; cri-client takes 0 for a broken answer."""
+    name = node.registry.add("hollow", [archive({"empty": b""})])
+    node.cri.pull(name)
+    assert node.cri.image("ImageStatus", image={"image": name}).image.size > 0
+
+
+def test_removing_one_name_removes_all_names_of_the_image(node: ToyNode) -> None:
+    """RemoveImage in api.proto: by a single tag, all of its tags, across repositories."""
+    files = [archive({"many": b"names"})]
+    tagged = []
+    for repository, tag in (("many", "v1"), ("many", "v2"), ("other/many", "latest")):
+        node.registry.add(repository, files, tag=tag)
+        tagged.append(f"{node.registry.address}/{repository}:{tag}")
+    assert len({node.cri.pull(name) for name in tagged}) == 1
+    node.cri.image("RemoveImage", image={"image": tagged[1]})
+    for name in tagged:
+        assert not node.cri.image("ImageStatus", image={"image": name}).HasField("image")
+        assert not node.cri.image("ListImages", filter={"image": {"image": name}}).images
+
+
+def test_list_of_images_may_be_of_one_image(node: ToyNode) -> None:
+    """ListImagesRequest.filter in api.proto."""
+    names = [node.registry.add(one, [archive({one: b"x"})]) for one in ("list-a", "list-b")]
+    ids = [node.cri.pull(name) for name in names]
+    (found,) = node.cri.image("ListImages", filter={"image": {"image": names[1]}}).images
+    assert found.id == ids[1]
+    assert set(ids) <= {image.id for image in node.cri.image("ListImages").images}
+
+
 def test_image_that_a_container_needs_is_not_removed(node: ToyNode) -> None:
     name = node.registry.add("needed", [archive({"needed": b"x"})])
     pod = node.pod("needs")

@@ -18,6 +18,7 @@ from slipway.sandbox.network.addresses import ServiceAddress, ServiceName, node_
 
 _REMEMBERED_S = 1.0
 _TIMEOUT_S = 5.0
+_HEADLESS = "None"
 _API_SERVICE = ServiceName("kubernetes", "default")
 
 
@@ -96,7 +97,10 @@ class Services:
                 code="api-silent",
                 hint="see the apiserver's log",
             ) from error
-        endpoints = ready_endpoints(slices["items"], port_name(found, port))
+        if found["spec"].get("clusterIP") == _HEADLESS:
+            endpoints = headless_endpoints(slices["items"], port)
+        else:
+            endpoints = ready_endpoints(slices["items"], port_name(found, port))
         if not endpoints:
             raise TransientError(
                 f"service {name.namespace}/{name.name} has no ready endpoint on port {port}",
@@ -172,6 +176,23 @@ def ready_endpoints(slices: list[dict[str, Any]], port: str) -> tuple[Endpoint, 
         if (endpoint.get("conditions") or {}).get("ready", True) is not False
         for address in endpoint["addresses"]
     )
+
+
+def headless_endpoints(slices: list[dict[str, Any]], port: int) -> tuple[Endpoint, ...]:
+    """Return the ready endpoints of a headless service: its name is their addresses, no more.
+
+    Args:
+        slices: of the service.
+        port: that the client named, which nothing translates (Kubernetes, "DNS for Services").
+    """
+    addresses = {
+        address
+        for one in slices
+        for endpoint in one.get("endpoints") or []
+        if (endpoint.get("conditions") or {}).get("ready", True) is not False
+        for address in endpoint["addresses"]
+    }
+    return tuple(Endpoint(node_address(address), port) for address in sorted(addresses))
 
 
 async def _get(client: httpx.AsyncClient, path: str, query: dict[str, str]) -> dict[str, Any]:

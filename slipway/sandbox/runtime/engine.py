@@ -196,6 +196,7 @@ class Engine:
         folder = self.store.folder(fresh.id)
         tree = self.images.tree(image)
         process = process_of(fresh, pod=pod, image=image, tree=tree, folder=folder, host=self._host)
+        fresh = replace(fresh, stop_signal=process.stop)
         self.store.save_container(fresh)
         (folder / "scratch").mkdir()
         (folder / "spec.json").write_text(json.dumps(asdict(process)))

@@ -6,19 +6,24 @@ import asyncio
 import contextlib
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from slipway.core.errors import PermanentError
 from slipway.sandbox import slices
 
 _SHIM = str(Path(__file__).with_name("shim.py"))
 _START_TIMEOUT_S = 30.0
+_LARGEST_OUTPUT_BYTES = 16 << 20
+"""Of each stream of an exec: a container must not fill the runtime's memory (CVE-2022-1708)."""
+_CHUNK_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,19 +221,51 @@ def execute(
     """
     spec = json.loads((folder / "spec.json").read_text())
     order = {"init": init, "args": args, "env": spec["env"], "cwd": spec["cwd"]}
-    try:
-        done = subprocess.run(
-            keeper_command("exec", str(keeper)),
-            input=json.dumps(order).encode(),
-            capture_output=True,
-            env={},
-            start_new_session=True,
-            timeout=timeout_s or None,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"command {args[0]!r} timed out after {timeout_s:g} s") from error
-    return Executed(done.returncode, done.stdout, done.stderr)
+    with subprocess.Popen(
+        keeper_command("exec", str(keeper)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={},
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = _collect(process, json.dumps(order).encode(), timeout_s)
+        except TimeoutError as error:
+            process.kill()
+            raise TimeoutError(f"command {args[0]!r} timed out after {timeout_s:g} s") from error
+    return Executed(process.returncode, stdout, stderr)
+
+
+def _collect(
+    process: subprocess.Popen[bytes], order: bytes, timeout_s: float
+) -> tuple[bytes, bytes]:
+    """Send `order` and return what comes out until both streams end; what is too much is dropped.
+
+    Raises:
+        TimeoutError: they did not end in time.
+    """
+    streams = (process.stdin, process.stdout, process.stderr)
+    stdin, stdout, stderr = cast("tuple[IO[bytes], IO[bytes], IO[bytes]]", streams)
+    deadline_s = time.monotonic() + timeout_s if timeout_s else None
+    with contextlib.suppress(BrokenPipeError):  # it ended at once; its exit code says why
+        stdin.write(order)
+        stdin.close()
+    out, err = bytearray(), bytearray()
+    kept = {stdout.fileno(): out, stderr.fileno(): err}
+    with selectors.DefaultSelector() as selector:
+        for descriptor in kept:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while selector.get_map():
+            left_s = None if deadline_s is None else deadline_s - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise TimeoutError
+            for key, _ in selector.select(left_s):
+                chunk = os.read(key.fd, _CHUNK_BYTES)
+                kept[key.fd] += chunk[: _LARGEST_OUTPUT_BYTES - len(kept[key.fd])]
+                if not chunk:
+                    selector.unregister(key.fd)
+    return bytes(out), bytes(err)
 
 
 def probe(folder: Path) -> str:

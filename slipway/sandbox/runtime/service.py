@@ -100,6 +100,12 @@ class RuntimeService:
         return cri.RuntimeConfigResponse(linux=cri.LinuxRuntimeConfiguration(cgroup_driver=driver))
 
     async def _run_pod(self, request: Any) -> Any:
+        if request.runtime_handler:
+            raise InputError(
+                f"runtime handler {request.runtime_handler!r} is unknown",
+                code="runtime-handler-unknown",
+                hint="remove the pod's runtimeClassName: the sandbox has one kind of container",
+            )
         pod = self._engine.run_pod(translate.pod_from(request.config, request.runtime_handler))
         return cri.RunPodSandboxResponse(pod_sandbox_id=pod.id)
 

@@ -87,6 +87,10 @@ def _signal_number(value: int) -> int:
     return 0
 
 
+_SIGNALS = {_signal_number(value): value for value in reversed(cri.Signal.values()) if value}
+"""The CRI `Signal` of a number; of two names for one number the first."""
+
+
 def _pod_metadata(pod: Pod) -> Any:
     return cri.PodSandboxMetadata(
         name=pod.name, uid=pod.uid, namespace=pod.namespace, attempt=pod.attempt
@@ -183,6 +187,7 @@ def container_status(container: Container, log_path: str) -> Any:
             for mount in container.mounts
         ],
         log_path=log_path,
+        stop_signal=_SIGNALS.get(container.stop_signal, 0),
     )
 
 
@@ -213,7 +218,7 @@ def image_message(image: Image) -> Any:
         id=image.id,
         repo_tags=image.tags,
         repo_digests=image.digests,
-        size=image.size_bytes,
+        size=max(image.size_bytes, 1),  # the kubelet takes 0 for an answer without a size
         uid=cri.Int64Value(value=int(user)) if user.isdigit() else None,
         username="" if user.isdigit() else user,
     )
