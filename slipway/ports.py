@@ -36,7 +36,7 @@ class Lease:
     Args:
         fence: grows with every change of holder.
         version: resourceVersion that guards the renewal.
-        renewed_at_ns: Unix time of the last renewal.
+        renewed_at_ns: Unix time of the last renewal, by the holder's clock; for people.
     """
 
     service: str
@@ -64,16 +64,25 @@ class Releases(Protocol):
             ConflictError: somebody wrote first.
         """
 
-    def acquire(self, service: str, *, holder: str, duration_s: float) -> Lease:
-        """Take the service's lock when it is free, expired or already `holder`'s.
+    def lock(self, service: str) -> Lease:
+        """Return the service's lock as it stands; `holder` is empty when it is free.
 
         Raises:
-            ConflictError: somebody else holds it; names the holder and when it runs out.
             PermanentError: the service is not installed.
         """
 
+    def take(self, found: Lease, *, holder: str, duration_s: float) -> Lease:
+        """Make `holder` the holder of the lock, unless it changed since it was `found`.
+
+        Whether a former holder is gone is the caller's to know (`tasks.lock.take_lock`): no clock
+        of ours may be compared with the times that another machine wrote.
+
+        Raises:
+            ConflictError: somebody wrote it meanwhile.
+        """
+
     def renew(self, lease: Lease) -> Lease:
-        """Prolong a held lock.
+        """Prolong a held lock, even if the answer to its last renewal was lost.
 
         Raises:
             ConflictError: it is not ours any more.

@@ -14,7 +14,8 @@ from typing import Any
 
 from blocks.installation import current_settings
 from slipway.bootstrap import Ports, connect
-from slipway.core.errors import ConflictError, SlipwayError
+from slipway.core.bake import BakeWatch
+from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.core.release import (
     AlreadyDone,
     Phase,
@@ -29,10 +30,10 @@ from slipway.core.release import (
 )
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Slot
-from slipway.ports import StoredRecord
+from slipway.ports import Releases, StoredRecord
 from slipway.settings import require_gateway_evidence
 from tasks.guard import GuardedRegistry, GuardedTraffic, GuardedWorkloads
-from tasks.lock import LEASE_DURATION_S, LockKeeper
+from tasks.lock import LockKeeper, take_lock
 from tasks.progress import Progress
 
 
@@ -64,6 +65,7 @@ class ReleaseSession:
         self.progress = progress
         self.times: list[StageTime] = []
         self.already_done = False
+        self.bake_watch: BakeWatch | None = None
         self._stored = stored
         self._keeper = keeper
 
@@ -82,12 +84,19 @@ class ReleaseSession:
         Raises:
             ConflictError: the lock is lost, or somebody else wrote the record.
         """
-        self._keeper.check()
-        self._stored = self.ports.releases.save(record, version=self._stored.version)
+        self._stored = saved(self.ports.releases, self._keeper, record, self._stored.version)
 
     def check_lock(self) -> None:
         """Raise unless the lock is surely ours; writes through `ports` do so by themselves."""
         self._keeper.check()
+
+    def regain_lock(self) -> None:
+        """Wait until the API server answers and the lock is proved to be ours.
+
+        Raises:
+            ConflictError: it is another's now, or the API server stayed away for too long.
+        """
+        self._keeper.regain()
 
     def intend(self, intent: str) -> None:
         """Write down what is about to be written to the outside."""
@@ -145,11 +154,11 @@ def opened_release(service: str, version: str) -> Iterator[ReleaseSession]:
     ports = connect(service, settings)
     ports.registry.version(ports.spec.model, version)  # an unknown one is refused before any write
     holder = f"{socket.gethostname()}/{getpid()}/{secrets.token_hex(4)}"
-    lease = ports.releases.acquire(service, holder=holder, duration_s=LEASE_DURATION_S)
-    keeper = LockKeeper(ports.releases, lease)
     progress = Progress(f"{service} v{version}")
+    lease = take_lock(ports.releases, service, holder=holder, report=progress.say)
+    keeper = LockKeeper(ports.releases, lease, report=progress.say)
     try:
-        stored, already_done = _open_record(ports, version, progress)
+        stored, already_done = _open_record(ports, keeper, version, progress)
         session = ReleaseSession(ports, stored, keeper, progress)
         session.already_done = already_done
         yield session
@@ -157,7 +166,9 @@ def opened_release(service: str, version: str) -> Iterator[ReleaseSession]:
         keeper.close()
 
 
-def _open_record(ports: Ports, version: str, progress: Progress) -> tuple[StoredRecord, bool]:
+def _open_record(
+    ports: Ports, keeper: LockKeeper, version: str, progress: Progress
+) -> tuple[StoredRecord, bool]:
     spec = ports.spec
     stored = ports.releases.load(spec.name)
     admission = admit(
@@ -173,7 +184,30 @@ def _open_record(ports: Ports, version: str, progress: Progress) -> tuple[Stored
         progress.say(f"going on with {admission.record.release_id} from {admission.record.phase}")
         return stored, False
     record = admission.record
-    return ports.releases.save(record, version=stored.version if stored else None), False
+    return saved(ports.releases, keeper, record, stored.version if stored else None), False
+
+
+def saved(
+    releases: Releases, keeper: LockKeeper, record: ReleaseRecord, version: str | None
+) -> StoredRecord:
+    """Write the record, once, though the answer may be lost on the way.
+
+    An answer that is lost leaves open whether the record was written. Once the API server answers
+    again and the lock is still ours, the stored record tells: nobody else writes it.
+
+    Raises:
+        ConflictError: the lock is lost, or somebody else wrote the record.
+        TransientError: the API server went away more often than is worth waiting for.
+    """
+    keeper.check()
+    try:
+        return releases.save(record, version=version)
+    except TransientError:
+        keeper.regain()
+    found = releases.load(record.service)
+    if found is not None and found.record == record:
+        return found
+    return releases.save(record, version=version)
 
 
 def lock_is_lost(error: BaseException) -> bool:
@@ -195,6 +229,8 @@ def timed(session: ReleaseSession, stage: str, body: Callable[[ReleaseSession], 
             proof = body(session)
     except SlipwayError as error:
         note(f"failed: {error.message}")
+        if isinstance(error, TransientError):
+            session.regain_lock()  # what comes next needs an API server that answers
         raise
     session.progress.done(stage, note(proof), proof)
     return proof

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import httpx
 
-from slipway.core.bake import bake_evidence, judge_bake
+from slipway.core.bake import BakeWatch, bake_evidence, judge_bake, watch_bake
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.promotion import promotion_refusal, route_with_users_on_candidate
 from slipway.core.release import Phase, StageVerdict
@@ -118,19 +118,45 @@ def move_alias(session: ReleaseSession) -> str:
 @release_stage("bake", proves=Phase.DONE)
 def bake(session: ReleaseSession) -> str:
     """Watch the new slot for the bake time while the old one stays warm."""
+    bake_s = session.spec.policy.bake_s
     if not session.reached(Phase.BAKING):
-        session.advance(Phase.BAKING, f"{session.spec.policy.bake_s:.0f} s")
-    began_ns = session.record.began_ns(Phase.BAKING)
-    end_ns = began_ns + int(session.spec.policy.bake_s * 1e9)
-    verdict = _bake_once(session, began_ns)
-    while time.time_ns() < end_ns:
+        session.advance(Phase.BAKING, f"{bake_s:.0f} s")
+    while True:
+        verdict = _bake_once(session)
+        if _watch_of(session).baked_s(monotonic_ns=time.monotonic_ns()) >= bake_s:
+            break
         time.sleep(_BAKE_POLL_S)
-        verdict = _bake_once(session, began_ns)
     session.judge(verdict)
     return "; ".join(verdict.reasons)
 
 
-def _bake_once(session: ReleaseSession, began_ns: int) -> StageVerdict:
+def _watch_of(session: ReleaseSession) -> BakeWatch:
+    """Return the watch of this process, begun anew when the clock was set back under it.
+
+    It outlives retries of the stage. A later process bakes for the whole time again: how long its
+    forerunner did would be a difference of wall clocks.
+    """
+    watch = session.bake_watch
+    if watch is None:
+        watch = _new_watch(session, session.record.began_ns(Phase.BAKING))
+    elif watch.went_back(now_ns=time.time_ns(), monotonic_ns=time.monotonic_ns()):
+        session.progress.say("the clock was set back: the bake begins anew")
+        watch = _new_watch(session, watch.since_ns)
+    session.bake_watch = watch
+    return watch
+
+
+def _new_watch(session: ReleaseSession, since_ns: int) -> BakeWatch:
+    """Return a watch that begins now; rows that bear a time still to come are of another time."""
+    now_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+    ignored: frozenset[str] = frozenset()
+    if since_ns > now_ns:
+        rows = session.ports.traffic.access_rows(session.record.service, since_ns=now_ns)
+        ignored = frozenset(row.request_id for row in rows)
+    return watch_bake(since_ns=since_ns, now_ns=now_ns, monotonic_ns=monotonic_ns, ignored=ignored)
+
+
+def _bake_once(session: ReleaseSession) -> StageVerdict:
     record, spec = session.record, session.spec
     session.check_lock()
     observed = session.observe(record.candidate)
@@ -141,8 +167,11 @@ def _bake_once(session: ReleaseSession, began_ns: int) -> StageVerdict:
             code="candidate-unhealthy",
             hint="look at the log of the slot's pods",
         )
-    rows = tuple(session.ports.traffic.access_rows(record.service, since_ns=began_ns))
-    evidence = bake_evidence(rows, record.candidate, since_ns=began_ns, now_ns=time.time_ns())
+    watch = _watch_of(session)
+    found = session.ports.traffic.access_rows(record.service, since_ns=watch.since_ns)
+    rows = tuple(row for row in found if watch.counts(row))
+    window_s = watch.baked_s(monotonic_ns=time.monotonic_ns())
+    evidence = bake_evidence(rows, record.candidate, window_s=window_s, now_ns=time.time_ns())
     result = judge_bake(evidence, error_rate_percent=spec.slo.error_rate_percent)
     if result.verdict is Verdict.FAIL:
         raise PermanentError(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
@@ -16,12 +15,36 @@ from slipway.ports import Applied, Manifest
 
 _DELETE_TIMEOUT_S = 60.0
 
+AgeOf = Callable[[str], float]
+"""Returns how long a condition has been seen here, in seconds; its name says which and since when."""
+
+
+class FirstSeen:
+    """How long something has lasted, by the clock of the one who looks.
+
+    The times in the cluster's objects are another machine's, in whole seconds: a difference to our
+    own wall clock would be as wrong as either clock is. So the first look counts as the beginning.
+
+    Args:
+        monotonic: clock in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._since_s: dict[str, float] = {}
+
+    def age_s(self, what: str) -> float:
+        """Return the seconds since `what` was asked for first."""
+        now_s = self._monotonic()
+        return now_s - self._since_s.setdefault(what, now_s)
+
 
 class KubernetesWorkloads:
     """The Workloads port on the API server."""
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
+        self._seen = FirstSeen()
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Applied:
         """Server-side apply; see `slipway.ports.Workloads`."""
@@ -44,12 +67,12 @@ class KubernetesWorkloads:
             f"{key}={value}" for key, value in found["spec"]["selector"]["matchLabels"].items()
         )
         pods = self._api.get(object_path("Pod", namespace), {"labelSelector": selector})
-        return rollout_observation(found, (pods or {}).get("items", []), now=_now())
+        return rollout_observation(found, (pods or {}).get("items", []), age_s=self._seen.age_s)
 
     def pod(self, namespace: str, name: str) -> PodObservation | None:
         """Read one bare pod."""
         found = self._api.get(object_path("Pod", namespace, name))
-        return None if found is None else pod_observation(found, now=_now())
+        return None if found is None else pod_observation(found, age_s=self._seen.age_s)
 
     def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
         """Read the end of a pod's log; a pod that never started has none."""
@@ -114,7 +137,7 @@ class KubernetesWorkloads:
 
 
 def rollout_observation(
-    deployment: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], *, now: datetime
+    deployment: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], *, age_s: AgeOf
 ) -> RolloutObservation:
     """Turn a Deployment and the pods its selector matches into one observation.
 
@@ -138,18 +161,18 @@ def rollout_observation(
         updated=int(status.get("updatedReplicas", 0)),
         available=int(status.get("availableReplicas", 0)),
         pods=tuple(
-            pod_observation(pod, now=now)
+            pod_observation(pod, age_s=age_s)
             for pod in pods
             if pod["metadata"].get("labels", {}).get(RELEASE_LABEL) == release
         ),
         replica_failure=failure.get("message") if failing else None,
-        replica_failure_s=_age_s(failure.get("lastTransitionTime"), now) if failing else 0.0,
+        replica_failure_s=_lasted_s(metadata, failure, age_s) if failing else 0.0,
         deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
         release_id=release,
     )
 
 
-def pod_observation(pod: Mapping[str, Any], *, now: datetime) -> PodObservation:
+def pod_observation(pod: Mapping[str, Any], *, age_s: AgeOf) -> PodObservation:
     """Turn a pod as the API shows it into one observation."""
     metadata, status = pod["metadata"], pod.get("status", {})
     conditions = {item["type"]: item for item in status.get("conditions", [])}
@@ -172,9 +195,7 @@ def pod_observation(pod: Mapping[str, Any], *, now: datetime) -> PodObservation:
         waiting_reason=waiting.get("reason") or status.get("reason"),
         waiting_message=waiting.get("message") or status.get("message"),
         last_exit_code=last.get("exitCode"),
-        unschedulable_s=_age_s(scheduled.get("lastTransitionTime"), now)
-        if waits_for_node
-        else None,
+        unschedulable_s=_lasted_s(metadata, scheduled, age_s) if waits_for_node else None,
         unschedulable_message=scheduled.get("message") if waits_for_node else None,
         terminating="deletionTimestamp" in metadata,
         ended=status.get("phase") in {"Failed", "Succeeded"},
@@ -186,14 +207,9 @@ def _digest(image_id: str) -> str | None:
     return digest if at and digest.startswith("sha256:") else None
 
 
-def _age_s(stamp: str | None, now: datetime) -> float:
-    if stamp is None:
-        return 0.0
-    return max(0.0, (now - datetime.fromisoformat(stamp)).total_seconds())
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _lasted_s(metadata: Mapping[str, Any], condition: Mapping[str, Any], age_s: AgeOf) -> float:
+    began = condition.get("lastTransitionTime", "")
+    return age_s(f"{metadata['uid']} {condition['type']} {began}")
 
 
 def require_object(api: KubernetesApi, kind: str, namespace: str, name: str) -> dict[str, Any]:

@@ -49,25 +49,30 @@ class KubernetesReleases:
             answer = self._api.call("PATCH", path, body=body, query=query, content_type=_MERGE)
         return StoredRecord(record=record, version=answer["metadata"]["resourceVersion"])
 
-    def acquire(self, service: str, *, holder: str, duration_s: float) -> Lease:
-        """Take the lock; see `slipway.ports.Releases`."""
-        found = read_lease(
-            service, require_object(self._api, "Lease", self._namespace, lease_name(service))
-        )
-        left_s = found.renewed_at_ns / 1e9 + found.duration_s - time.time()
-        if found.holder and found.holder != holder and left_s > 0:
-            raise ConflictError(
-                f"service {service} is being released by {found.holder}{self._running(service)}",
-                code="release-running",
-                hint=f"wait for it to end; if it died, its lock runs out in {left_s:.0f} s",
-            )
+    def lock(self, service: str) -> Lease:
+        """Read the lock; see `slipway.ports.Releases`."""
+        found = require_object(self._api, "Lease", self._namespace, lease_name(service))
+        return read_lease(service, found)
+
+    def take(self, found: Lease, *, holder: str, duration_s: float) -> Lease:
+        """Take the lock under its version; see `slipway.ports.Releases`."""
         fence = found.fence + (1 if found.holder != holder else 0)
-        taken = replace(found, holder=holder, fence=fence, duration_s=duration_s)
-        return self._write(taken)
+        return self._write(replace(found, holder=holder, fence=fence, duration_s=duration_s))
 
     def renew(self, lease: Lease) -> Lease:
         """Prolong the lock; see `slipway.ports.Releases`."""
-        return self._write(lease)
+        try:
+            return self._write(lease)
+        except ConflictError as error:
+            # Not necessarily another holder: the answer to a renewal of ours may have been lost.
+            now = self.lock(lease.service)
+            if (now.holder, now.fence) != (lease.holder, lease.fence):
+                raise ConflictError(
+                    f"the lock of service {lease.service} is held by {now.holder or 'nobody'}",
+                    code="conflict",
+                    hint="another process has taken over",
+                ) from error
+            return self._write(replace(lease, version=now.version))
 
     def release(self, lease: Lease) -> None:
         """Give the lock back; one that was taken over is left alone."""
@@ -75,12 +80,6 @@ class KubernetesReleases:
             self._write(replace(lease, holder=""))
         except ConflictError:
             return
-
-    def _running(self, service: str) -> str:
-        stored = self.load(service)
-        if stored is None:
-            return ""
-        return f" (release {stored.record.release_id}, phase {stored.record.phase})"
 
     def _write(self, lease: Lease) -> Lease:
         renewed = replace(lease, renewed_at_ns=time.time_ns())

@@ -144,7 +144,7 @@ class FakeCluster:
     def install(self, service: str) -> None:
         """Put the lock and the empty route of a service in place, as an administrator does."""
         self.leases[service] = Lease(
-            service=service, holder="", fence=0, duration_s=0, version="1", renewed_at_ns=0
+            service=service, holder="", fence=0, duration_s=0, version="0", renewed_at_ns=0
         )
         self.routes[service] = self.gateway_routes[service] = Route(service=service)
 

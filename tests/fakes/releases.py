@@ -37,8 +37,8 @@ class FakeReleases:
         self._journal.wrote(f"record {record.phase}: {record.intent or record.reason}")
         return stored
 
-    def acquire(self, service: str, *, holder: str, duration_s: float) -> Lease:
-        """Take the lock."""
+    def lock(self, service: str) -> Lease:
+        """Return the lock."""
         self._journal.reach()
         found = self._cluster.leases.get(service)
         if found is None:
@@ -47,20 +47,21 @@ class FakeReleases:
                 code="not-installed",
                 hint=f"an administrator installs the service first: slipway install {service}",
             )
-        left_s = found.renewed_at_ns / 1e9 + found.duration_s - self._cluster.clock.time()
-        if found.holder and found.holder != holder and left_s > 0:
-            raise ConflictError(
-                f"service {service} is being released by {found.holder}{self._running(service)}",
-                code="release-running",
-                hint=f"wait for it to end; if it died, its lock runs out in {left_s:.0f} s",
-            )
+        return found
+
+    def take(self, found: Lease, *, holder: str, duration_s: float) -> Lease:
+        """Take the lock under its version."""
+        self._journal.reach()
+        self._require_ours(found)
         fence = found.fence + (1 if found.holder != holder else 0)
         return self._store(replace(found, holder=holder, fence=fence, duration_s=duration_s))
 
     def renew(self, lease: Lease) -> Lease:
-        """Prolong the lock."""
+        """Prolong the lock, whatever became of the answer to its last renewal."""
         self._journal.reach()
-        self._require_ours(lease)
+        current = self._cluster.leases[lease.service]
+        if (current.holder, current.fence) != (lease.holder, lease.fence):
+            raise _conflict(f"the lock of {lease.service} is held by {current.holder or 'nobody'}")
         return self._store(lease)
 
     def release(self, lease: Lease) -> None:
@@ -82,12 +83,6 @@ class FakeReleases:
         )
         self._cluster.leases[lease.service] = stored
         return stored
-
-    def _running(self, service: str) -> str:
-        stored = self.load(service)
-        if stored is None:
-            return ""
-        return f" (release {stored.record.release_id}, phase {stored.record.phase})"
 
 
 def _conflict(message: str) -> ConflictError:

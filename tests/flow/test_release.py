@@ -220,9 +220,14 @@ def test_service_not_installed_is_refused_before_any_write(fresh: World) -> None
 
 def test_second_release_while_one_runs_is_refused_naming_the_first(world: World) -> None:
     def start_another() -> None:
+        def renew() -> None:
+            world.releases.renew(world.cluster.leases[SERVICE])
+
+        world.clock.while_waiting.append(renew)  # the first one lives
         with pytest.raises(ConflictError, match="chat-v2-2") as caught:
             world.release("3")
         assert caught.value.code == "release-running"
+        world.clock.while_waiting.remove(renew)
 
     world.model.while_benchmarked.append(start_another)
     assert world.release("2")["outcome"] == "done"

@@ -99,7 +99,7 @@ def test_write_whose_answer_is_lost_changes_no_outcome(
     world: World, second_done: World, write: int
 ) -> None:
     world.journal.lose_answer_of = write
-    outcome = world.release_until_it_ends("2")
+    outcome = world.release("2")
     assert outcome["outcome"] == "done"
     assert world.final_state() == second_done.final_state()
 
@@ -125,8 +125,7 @@ def test_lock_lost_after_a_write_stops_every_further_write(
 
     def watch(what: str) -> None:
         if len(world.journal.writes) == write:
-            world.clock.advance(60)
-            world.releases.acquire(SERVICE, holder="heir", duration_s=3600)
+            world.take_over()
         elif len(world.journal.writes) > write:
             later.append(what)
 

@@ -272,8 +272,7 @@ def test_lock_lost_midway_stops_every_write(world: World, monkeypatch: pytest.Mo
     events = list(world.cluster.events)
 
     def take_over() -> None:
-        world.clock.advance(60)
-        world.releases.acquire(SERVICE, holder="heir", duration_s=3600)
+        world.take_over()
         writes_then.append(len(world.journal.writes))
 
     world.model.while_benchmarked.append(take_over)

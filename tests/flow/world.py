@@ -103,7 +103,7 @@ class World:
         """Let every release of this test run in this world, without waiting."""
         patch.setattr("tasks.session.current_settings", self._settings)
         patch.setattr("tasks.session.connect", self._connect)
-        for module in ("session", "traffic", "waiting", "reporting"):
+        for module in ("session", "traffic", "waiting", "reporting", "lock"):
             patch.setattr(f"tasks.{module}.time", self.clock)
         patch.setattr("tasks.traffic.httpx.post", self.gateway.post)
         patch.setattr("tasks.model.HttpChatEndpoint", self._endpoint)
@@ -155,9 +155,18 @@ class World:
         except (ConflictError, TransientError):
             return self.release(version)
 
-    def keeper_on_the_fake_clock(self, releases: Releases, lease: Lease) -> LockKeeper:
-        """Stand in for `LockKeeper`: it never renews, and its time is the world's."""
-        return LockKeeper(releases, lease, renew_every_s=3600, monotonic=self.clock.monotonic)
+    def keeper_on_the_fake_clock(self, releases: Releases, lease: Lease, **_: Any) -> LockKeeper:
+        """Stand in for `LockKeeper`: it renews only in doubt, and its time is the world's."""
+        clock = self.clock
+        return LockKeeper(
+            releases, lease, renew_every_s=3600, monotonic=clock.monotonic, sleep=clock.sleep
+        )
+
+    def take_over(self) -> None:
+        """Let another process take the service's lock, long after ours ran out."""
+        self.clock.advance(60)
+        found = self.releases.lock(SERVICE)
+        self.releases.take(found, holder="heir", duration_s=3600)
 
     def assert_taken_back(self, version: str, *, code: str) -> None:
         """Check that a release of `version` onto version 1 in slot blue was taken back whole."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from slipway.adapters.kubernetes import pod_observation, rollout_observation
+from slipway.adapters.kubernetes import FirstSeen, pod_observation, rollout_observation
 from slipway.core.rollout import (
     RolloutObservation,
     RolloutPatience,
@@ -18,12 +18,18 @@ from slipway.core.rollout import (
     RolloutVerdict,
     judge_rollout,
 )
+from tests.fakes.clock import FakeClock
 
 _NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 _RELEASE = "chat-v2-7"
 _DIGEST = "sha256:" + "a" * 64
 
 Json = dict[str, Any]
+
+
+def _age_s(what: str) -> float:
+    """Return how old a condition is at `_NOW`: its name ends with the time it began."""
+    return (_NOW - datetime.fromisoformat(what.split()[-1])).total_seconds()
 
 
 def _deployment(*, wanted: int = 2, release: str = _RELEASE, **status: Any) -> Json:
@@ -101,14 +107,14 @@ _NOT_READY = [{"type": "Ready", "status": "False", "reason": "ContainersNotReady
 
 
 def _judge(deployment: Json, *pods: Json) -> RolloutVerdict:
-    observed = rollout_observation(deployment, list(pods), now=_NOW)
+    observed = rollout_observation(deployment, list(pods), age_s=_age_s)
     return judge_rollout(observed, generation=3, patience=RolloutPatience())
 
 
 def test_rollout_that_ended_well_is_ready_with_its_pods() -> None:
     deployment = _deployment(**_ready_status())
     pods = [_pod("chat-blue-0"), _pod("chat-blue-1")]
-    observed = rollout_observation(deployment, pods, now=_NOW)
+    observed = rollout_observation(deployment, pods, age_s=_age_s)
     assert observed.uid == "3c9d5f0e"
     assert observed.resource_version == "4711"
     assert observed.release_id == _RELEASE
@@ -132,12 +138,12 @@ def test_deployment_the_controller_has_not_seen_is_progressing_in_spite_of_old_c
 def test_deployment_without_replicas_field_wants_one() -> None:
     deployment = _deployment()
     del deployment["spec"]["replicas"]
-    assert rollout_observation(deployment, [], now=_NOW).desired == 1
+    assert rollout_observation(deployment, [], age_s=_age_s).desired == 1
 
 
 def test_pods_of_an_earlier_release_are_left_out() -> None:
     observed = rollout_observation(
-        _deployment(**_ready_status()), [_pod(), _pod("old", release="chat-v1-6")], now=_NOW
+        _deployment(**_ready_status()), [_pod(), _pod("old", release="chat-v1-6")], age_s=_age_s
     )
     assert [pod.name for pod in observed.pods] == ["chat-blue-0"]
 
@@ -145,7 +151,7 @@ def test_pods_of_an_earlier_release_are_left_out() -> None:
 def test_pod_that_ends_serves_no_more_though_still_ready() -> None:
     ending = _pod()
     ending["metadata"]["deletionTimestamp"] = "2026-11-22T11:59:58Z"
-    observed = rollout_observation(_deployment(**_ready_status()), [ending], now=_NOW)
+    observed = rollout_observation(_deployment(**_ready_status()), [ending], age_s=_age_s)
     assert observed.pods[0].terminating
     assert observed.ready_pods == ()
 
@@ -185,7 +191,7 @@ def test_refusal_a_moment_old_is_waited_for() -> None:
 def test_refusal_that_is_over_is_no_failure() -> None:
     deployment = _refused("exceeded quota", "2026-11-22T11:00:00Z")
     deployment["status"]["conditions"][0]["status"] = "False"
-    observed = rollout_observation(deployment, [], now=_NOW)
+    observed = rollout_observation(deployment, [], age_s=_age_s)
     assert (observed.replica_failure, observed.replica_failure_s) == (None, 0.0)
 
 
@@ -269,7 +275,7 @@ def test_pod_that_fits_no_node_fails_after_the_time_a_node_pool_needs() -> None:
 
 
 def test_pod_that_waits_for_its_node_states_for_how_long() -> None:
-    pod = pod_observation(_unschedulable("2026-11-22T11:59:00Z"), now=_NOW)
+    pod = pod_observation(_unschedulable("2026-11-22T11:59:00Z"), age_s=_age_s)
     assert pod.unschedulable_s == pytest.approx(60)
     assert (pod.address, pod.image_digest, pod.ready) == (None, None, False)
 
@@ -278,12 +284,26 @@ def test_pod_that_the_scheduler_has_not_looked_at_is_not_unschedulable() -> None
     pod = _pod(
         conditions=[{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]
     )
-    assert pod_observation(pod, now=_NOW).unschedulable_s is None
+    assert pod_observation(pod, age_s=_age_s).unschedulable_s is None
 
 
-def test_clock_behind_the_servers_gives_no_negative_age() -> None:
-    pod = pod_observation(_unschedulable("2026-11-22T12:00:05Z"), now=_NOW)
-    assert pod.unschedulable_s == 0.0
+def test_age_of_a_condition_is_counted_from_the_first_look_by_a_clock_that_never_steps() -> None:
+    clock = FakeClock()
+    seen = FirstSeen(clock.monotonic)
+    far_off = _unschedulable("1999-11-22T12:00:05Z")  # by a clock that is wrong by decades
+    assert pod_observation(far_off, age_s=seen.age_s).unschedulable_s == 0.0
+    clock.advance(7)
+    clock.step(-3600)
+    assert pod_observation(far_off, age_s=seen.age_s).unschedulable_s == pytest.approx(7)
+
+
+def test_condition_that_came_back_is_counted_anew() -> None:
+    clock = FakeClock()
+    seen = FirstSeen(clock.monotonic)
+    pod_observation(_unschedulable("2026-11-22T11:59:00Z"), age_s=seen.age_s)
+    clock.advance(7)
+    again = pod_observation(_unschedulable("2026-11-22T12:01:00Z"), age_s=seen.age_s)
+    assert again.unschedulable_s == 0.0
 
 
 def test_container_that_is_created_waits_without_failing() -> None:
@@ -297,14 +317,16 @@ def test_container_that_is_created_waits_without_failing() -> None:
 
 def test_bare_pod_whose_server_ended_says_so_with_its_exit_code() -> None:
     ended = _running(state={"terminated": {"exitCode": 7, "reason": "Error"}})
-    pod = pod_observation(_pod(container=ended, conditions=_NOT_READY, phase="Failed"), now=_NOW)
+    pod = pod_observation(
+        _pod(container=ended, conditions=_NOT_READY, phase="Failed"), age_s=_age_s
+    )
     assert (pod.ended, pod.last_exit_code) == (True, 7)
 
 
 def test_bare_pod_that_was_evicted_says_so() -> None:
     evicted = _pod(conditions=[], phase="Failed", reason="Evicted", message="node low on memory")
     del evicted["status"]["containerStatuses"]
-    pod = pod_observation(evicted, now=_NOW)
+    pod = pod_observation(evicted, age_s=_age_s)
     assert (pod.waiting_reason, pod.waiting_message) == ("Evicted", "node low on memory")
 
 
@@ -319,10 +341,11 @@ def test_bare_pod_that_was_evicted_says_so() -> None:
 )
 def test_image_id_without_a_repository_digest_gives_none(image_id: str, digest: str | None) -> None:
     assert (
-        pod_observation(_pod(container=_running(imageID=image_id)), now=_NOW).image_digest == digest
+        pod_observation(_pod(container=_running(imageID=image_id)), age_s=_age_s).image_digest
+        == digest
     )
 
 
 def test_observation_of_a_slot_scaled_to_zero_is_empty_and_ready() -> None:
-    observed: RolloutObservation = rollout_observation(_deployment(wanted=0), [], now=_NOW)
+    observed: RolloutObservation = rollout_observation(_deployment(wanted=0), [], age_s=_age_s)
     assert (observed.desired, observed.ready_pods) == (0, ())

@@ -9,7 +9,7 @@ import pytest
 
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release import Phase, ReleaseRecord, Request, Start, admit, advance
-from slipway.ports import Releases
+from slipway.ports import Lease, Releases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,65 +84,82 @@ class ReleasesSuite:
         self, subject: ReleasesSubject
     ) -> None:
         with pytest.raises(PermanentError) as caught:
-            subject.releases.acquire(subject.missing_service, holder="a", duration_s=15)
+            subject.releases.lock(subject.missing_service)
         assert caught.value.code == "not-installed"
         assert caught.value.hint.endswith(f"slipway install {subject.missing_service}")
 
-    def test_free_lock_is_taken(self, subject: ReleasesSubject) -> None:
-        lease = subject.releases.acquire(subject.service, holder="a", duration_s=15)
-        assert (lease.service, lease.holder, lease.duration_s) == (subject.service, "a", 15)
+    def test_lock_of_a_service_just_installed_is_free(self, subject: ReleasesSubject) -> None:
+        assert subject.releases.lock(subject.service).holder == ""
 
-    def test_held_lock_is_refused_naming_its_holder_and_release(
-        self, subject: ReleasesSubject
-    ) -> None:
-        subject.releases.acquire(subject.service, holder="first", duration_s=60)
-        record = subject.releases.save(a_record(subject.service), version=None).record
-        with pytest.raises(ConflictError) as caught:
-            subject.releases.acquire(subject.service, holder="second", duration_s=60)
-        assert caught.value.code == "release-running"
-        assert "first" in caught.value.message
-        assert record.release_id in caught.value.message
+    def test_lock_taken_is_seen_with_its_holder(self, subject: ReleasesSubject) -> None:
+        lease = _taken(subject, "a")
+        assert (lease.service, lease.holder, lease.duration_s) == (subject.service, "a", 15)
+        seen = subject.releases.lock(subject.service)
+        assert (seen.holder, seen.fence, seen.duration_s) == ("a", lease.fence, 15)
+        assert seen.version == lease.version
+
+    def test_two_that_found_the_lock_free_one_takes_it(self, subject: ReleasesSubject) -> None:
+        found = subject.releases.lock(subject.service)
+        subject.releases.take(found, holder="first", duration_s=15)
+        with pytest.raises(ConflictError):
+            subject.releases.take(found, holder="second", duration_s=15)
+        assert subject.releases.lock(subject.service).holder == "first"
+
+    def test_lock_renewed_since_it_was_found_is_not_taken(self, subject: ReleasesSubject) -> None:
+        lease = _taken(subject, "alive")
+        found = subject.releases.lock(subject.service)
+        subject.releases.renew(lease)
+        with pytest.raises(ConflictError):
+            subject.releases.take(found, holder="heir", duration_s=15)
 
     def test_holder_may_take_its_own_lock_again_under_the_same_fence(
         self, subject: ReleasesSubject
     ) -> None:
-        first = subject.releases.acquire(subject.service, holder="a", duration_s=15)
-        again = subject.releases.acquire(subject.service, holder="a", duration_s=15)
-        assert again.fence == first.fence
+        first = _taken(subject, "a")
+        assert _taken(subject, "a").fence == first.fence
 
     def test_lock_given_back_is_free_and_its_fence_grows(self, subject: ReleasesSubject) -> None:
-        first = subject.releases.acquire(subject.service, holder="a", duration_s=60)
+        first = _taken(subject, "a")
         subject.releases.release(first)
-        second = subject.releases.acquire(subject.service, holder="b", duration_s=60)
-        assert second.fence > first.fence
+        assert subject.releases.lock(subject.service).holder == ""
+        assert _taken(subject, "b").fence > first.fence
 
-    def test_lock_run_out_is_taken_over_and_its_fence_grows(self, subject: ReleasesSubject) -> None:
-        first = subject.releases.acquire(subject.service, holder="dead", duration_s=1)
-        subject.pass_time(1.2)
-        second = subject.releases.acquire(subject.service, holder="heir", duration_s=60)
+    def test_lock_taken_over_has_its_heir_and_a_higher_fence(
+        self, subject: ReleasesSubject
+    ) -> None:
+        first = _taken(subject, "dead")
+        second = _taken(subject, "heir")
         assert second.holder == "heir"
         assert second.fence > first.fence
 
-    def test_renewed_lock_does_not_run_out(self, subject: ReleasesSubject) -> None:
-        lease = subject.releases.acquire(subject.service, holder="a", duration_s=2)
-        subject.pass_time(1.2)
+    def test_renewed_lock_shows_that_its_holder_lives(self, subject: ReleasesSubject) -> None:
+        lease = _taken(subject, "a")
+        subject.pass_time(0.01)
         renewed = subject.releases.renew(lease)
         assert renewed.renewed_at_ns > lease.renewed_at_ns
         assert renewed.fence == lease.fence
-        subject.pass_time(1.2)
-        with pytest.raises(ConflictError):
-            subject.releases.acquire(subject.service, holder="b", duration_s=2)
+        assert subject.releases.lock(subject.service).version == renewed.version
+
+    def test_lock_is_renewed_although_the_answer_to_a_renewal_was_lost(
+        self, subject: ReleasesSubject
+    ) -> None:
+        lease = _taken(subject, "a")
+        subject.releases.renew(lease)  # its answer, the new version, never arrived
+        assert subject.releases.renew(lease).holder == "a"
 
     def test_renewal_of_a_lock_taken_over_is_a_conflict(self, subject: ReleasesSubject) -> None:
-        old = subject.releases.acquire(subject.service, holder="dead", duration_s=1)
-        subject.pass_time(1.2)
-        subject.releases.acquire(subject.service, holder="heir", duration_s=60)
-        with pytest.raises(ConflictError):
+        old = _taken(subject, "dead")
+        _taken(subject, "heir")
+        with pytest.raises(ConflictError, match="heir"):
             subject.releases.renew(old)
 
     def test_release_of_a_lock_taken_over_leaves_it_alone(self, subject: ReleasesSubject) -> None:
-        old = subject.releases.acquire(subject.service, holder="dead", duration_s=1)
-        subject.pass_time(1.2)
-        heir = subject.releases.acquire(subject.service, holder="heir", duration_s=60)
+        old = _taken(subject, "dead")
+        heir = _taken(subject, "heir")
         subject.releases.release(old)
         assert subject.releases.renew(heir).holder == "heir"
+
+
+def _taken(subject: ReleasesSubject, holder: str) -> Lease:
+    found = subject.releases.lock(subject.service)
+    return subject.releases.take(found, holder=holder, duration_s=15)
