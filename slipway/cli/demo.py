@@ -66,10 +66,11 @@ class Demo:
 
 def run_demo() -> int:
     """Run the whole demo; returns the exit code: 0 only if all went as said."""
-    from slipway.cli.sandbox import clock
+    from slipway.cli.sandbox import clock, home_of
+
+    demo = Demo(home=home_of(None), console=Console(highlight=False))
     from slipway.cli.sandbox_start import start
 
-    demo = Demo(home=SandboxHome.default(), console=Console(highlight=False))
     began = time.monotonic()
     _title(demo, "1  A sandbox: Kubernetes, Istio, S3, MLflow and Prefect on this machine")
     start(demo.home, clock())

@@ -47,10 +47,10 @@ Name = Annotated[
 @app.command()
 def up(*, name: Name = None) -> None:
     """Start the sandbox and wait until all of it is ready; running twice equals once."""
+    home = home_of(name)
     from slipway.cli.sandbox_start import start
     from slipway.sandbox.parts import gateway
 
-    home = home_of(name)
     progress = clock()
     progress(f"sandbox in {home.root}")
     start(home, progress)
@@ -65,9 +65,9 @@ def status(*, name: Name = None) -> None:
     """Show every part: state, since when, memory, process, address."""
     from rich.console import Console
 
+    home = home_of(name)
     from slipway.sandbox import lifecycle
 
-    home = home_of(name)
     now = lifecycle.status(home)
     if now is None:
         start = f"slipway sandbox up{home.option()}"
@@ -76,6 +76,8 @@ def status(*, name: Name = None) -> None:
     console = Console()
     console.print(_table(now), f"{home.root}: {now.state}")
     sandbox_fault.print_active(home, console)
+    for loss in lifecycle.losses(home):
+        print(f"note: {loss}")
     for part in now.broken:
         console.print(f"\n[red]{part.name}[/] {part.reason}; the end of its log:")
         # Not through the console: it would break long lines.
@@ -89,6 +91,7 @@ def status(*, name: Name = None) -> None:
 @app.command("list")
 def list_all() -> None:
     """List your sandboxes: name, state, folder."""
+    home_of(None)
     from rich.console import Console
     from rich.table import Table
 
@@ -141,9 +144,10 @@ def logs(
 @app.command()
 def env(*, name: Name = None) -> None:
     """Print the settings of a shell that talks to the sandbox: eval "$(slipway sandbox env)"."""
+    home = home_of(name)
     from slipway.sandbox.environment import client_environment
 
-    for variable, value in client_environment(home_of(name)).items():
+    for variable, value in client_environment(home).items():
         # Lists stay the shell's own, with ours before them.
         print(f"export {variable}={shlex.quote(value)}{_SHELL_TAIL.get(variable, '')}")
 
@@ -151,9 +155,9 @@ def env(*, name: Name = None) -> None:
 @app.command()
 def down(*, name: Name = None) -> None:
     """Stop the sandbox; the data stay."""
+    home = home_of(name)
     from slipway.sandbox import lifecycle
 
-    home = home_of(name)
     progress = clock()
     killed = lifecycle.down(home)
     progress(f"stopped; {killed} processes outlived the orderly stop and were killed")
@@ -166,9 +170,9 @@ def reset(
     name: Name = None,
 ) -> None:
     """Stop the sandbox and delete all its data."""
+    home = home_of(name)
     from slipway.sandbox import lifecycle
 
-    home = home_of(name)
     if not yes:
         typer.confirm(f"delete everything the sandbox keeps in {home.root}?", abort=True)
     lifecycle.reset(home)
@@ -176,9 +180,16 @@ def reset(
 
 
 def home_of(name: str | None) -> SandboxHome:
-    """Return the sandbox that a command line means (`slipway.sandbox.home`)."""
-    from slipway.sandbox.home import SandboxHome
+    """Return the sandbox that a command line means (`slipway.sandbox.home`).
 
+    Raises:
+        PermanentError: there can be none, this is not Linux.
+        InputError: the name is none, or contradicts `SLIPWAY_HOME`.
+    """
+    from slipway.sandbox.home import SandboxHome
+    from slipway.sandbox.machine import require_linux
+
+    require_linux()
     return SandboxHome.default(name)
 
 

@@ -97,6 +97,14 @@ def known() -> tuple[SandboxHome, ...]:
     return (*named, *(home for home in running_homes() if home not in named))
 
 
+def losses(home: SandboxHome) -> tuple[str, ...]:
+    """Return what the sandbox goes without on this machine, as its last start found it."""
+    try:
+        return tuple(json.loads(_losses_file(home).read_text()))
+    except FileNotFoundError:
+        return ()
+
+
 def down(home: SandboxHome) -> int:
     """Stop the sandbox in order and kill what is left of it; the data stay.
 
@@ -166,9 +174,13 @@ def all_parts(home: SandboxHome) -> tuple[Part, ...]:
 
 
 def _start(home: SandboxHome, progress: Progress) -> None:
-    from slipway.sandbox import build, slices
+    from slipway.sandbox import build, machine, slices
     from slipway.sandbox.parts.kubernetes import NODES
 
+    lost = machine.losses(home.run / "probe")
+    _losses_file(home).write_text(json.dumps(lost))
+    for loss in lost:
+        progress(f"note: {loss}")
     binary = build.control_plane(progress)
     left = kill_processes_of(home)
     if left:
@@ -249,6 +261,10 @@ def _is_set_up(home: SandboxHome, now: SandboxStatus) -> bool:
         return bool(json.loads(_set_up_file(home).read_text()) == asdict(now.supervisor))
     except (FileNotFoundError, ValueError):
         return False
+
+
+def _losses_file(home: SandboxHome) -> Path:
+    return home.run / "losses.json"
 
 
 def _set_up_file(home: SandboxHome) -> Path:

@@ -262,8 +262,21 @@ def wait_for(found: Any, what: str, timeout_s: float = 15.0) -> Any:
     raise AssertionError(f"waited {timeout_s:g} s for {what}")
 
 
-def _start(folder: Path, registry: ToyRegistry) -> subprocess.Popen[bytes]:
+# No further user namespace may be made in this one, and no capability is left to do without.
+_FORBID = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --no-new-privs "
+_FORBID += '--bounding-set=-all --inh-caps=-all --ambient-caps=-all -- "$@"'
+WITHOUT_NAMESPACES = (
+    *("unshare", "--user", "--map-current-user", "--keep-caps"),
+    *("sh", "-c", _FORBID, "sh"),
+)
+"""Runs a command as on a machine that forbids namespaces."""
+
+
+def _start(
+    folder: Path, registry: ToyRegistry, wrapper: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
     command = [
+        *wrapper,
         *(sys.executable, "-m", "slipway.sandbox.runtime", "--node", "node-a"),
         *("--socket", str(folder / "cri.sock"), "--root", str(folder / "root")),
         *("--pod-network", "127.100.9.0/24", "--registry", registry.address),
@@ -276,9 +289,9 @@ def _start(folder: Path, registry: ToyRegistry) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def toy_node(folder: Path) -> Iterator[ToyNode]:
+def toy_node(folder: Path, wrapper: tuple[str, ...] = ()) -> Iterator[ToyNode]:
     with toy_registry() as registry:
-        process = _start(folder, registry)
+        process = _start(folder, registry, wrapper)
         node = ToyNode(folder, registry, Cri(folder / "cri.sock"), process)
         try:
             yield node

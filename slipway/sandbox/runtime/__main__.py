@@ -101,8 +101,8 @@ async def serve(options: Options) -> None:
     server.add_generic_rpc_handlers(service_handlers)
     server.add_insecure_port(f"unix:{options.socket}")
     await server.start()
-    trouble = f"; NOT READY: {engine.trouble}" if engine.trouble else ""
-    sys.stdout.write(f"{options.node}: serving CRI on {options.socket}{trouble}\n")
+    without = f"; containers without namespaces: {engine.forbidden}" if engine.forbidden else ""
+    sys.stdout.write(f"{options.node}: serving CRI on {options.socket}{without}\n")
     sys.stdout.flush()
     await stop.wait()
     await server.stop(grace=0.5)

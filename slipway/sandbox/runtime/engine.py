@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from slipway.core.errors import InputError, PermanentError, SlipwayError
+from slipway.sandbox.runtime.bare import bare
 from slipway.sandbox.runtime.images import ImageStore
 from slipway.sandbox.runtime.keeper import (
     Executed,
@@ -58,7 +59,7 @@ class Engine:
         """Load the state below `root`."""
         self.store = Store(root)
         self.images = ImageStore(root / "images", registry)
-        self.trouble = self._probe(root)
+        self.forbidden = self._probe(root)
         self._network = network
         self._host = host
         self._environment = keeper_environment
@@ -199,6 +200,8 @@ class Engine:
         fresh = replace(fresh, stop_signal=process.stop)
         self.store.save_container(fresh)
         (folder / "scratch").mkdir()
+        if self.forbidden:
+            process = bare(process, folder / "scratch" / "root", self._environment)
         (folder / "spec.json").write_text(json.dumps(asdict(process)))
         return fresh
 

@@ -18,6 +18,7 @@ from typing import IO, Any, cast
 
 from slipway.core.errors import PermanentError
 from slipway.sandbox import slices
+from slipway.sandbox.runtime.bare import arguments
 
 _SHIM = str(Path(__file__).with_name("shim.py"))
 _START_TIMEOUT_S = 30.0
@@ -220,7 +221,9 @@ def execute(
         TimeoutError: it took longer.
     """
     spec = json.loads((folder / "spec.json").read_text())
-    order = {"init": init, "args": args, "env": spec["env"], "cwd": spec["cwd"]}
+    root = spec["bare"]
+    order = {"init": init, "args": arguments(args, root) if root else args}
+    order |= {name: spec[name] for name in ("env", "cwd", "bare")}
     with subprocess.Popen(
         keeper_command("exec", str(keeper)),
         stdin=subprocess.PIPE,

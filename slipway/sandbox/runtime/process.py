@@ -36,7 +36,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """What a container's keeper starts; written as its `spec.json`."""
+    """What a container's keeper starts; written as its `spec.json`.
+
+    `bare` is the folder that stands for its root where there are no namespaces, else "".
+    """
 
     scratch: str
     tree: str
@@ -50,6 +53,7 @@ class Process:
     cwd: str
     log: str
     stop: int
+    bare: str = ""
 
 
 def process_of(

@@ -5,7 +5,7 @@ container outlives a crash of the runtime. It imports a few modules of the stand
 must be up within some 50 ms, and nothing of the project is on its path.
 
 * `run FOLDER` reads `FOLDER/spec.json`, builds the container's root, starts the process as PID 1 of
-  a new PID namespace, and writes `FOLDER/exit.json` when it ended.
+  a new PID namespace, and writes `FOLDER/exit.json` when it ended. (`bare`: without namespaces.)
 * `exec KEEPER` runs one command, described as JSON on its standard input, in a running container.
 * `probe FOLDER` says whether this machine permits what `run` needs.
 
@@ -36,10 +36,8 @@ from typing import Any, NoReturn
 _NEWNS, _NEWUTS, _NEWUSER, _NEWPID = 0x20000, 0x4000000, 0x10000000, 0x20000000
 _RDONLY, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 32, 4096, 16384, 1 << 18
 _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
-_DETACH, _PDEATHSIG = 2, 1
-_LOCKED_FLAGS = (
-    _NOSUID | _NODEV | _NOEXEC | 1024 | 2048 | (1 << 21)
-)  # … noatime nodiratime relatime
+_DETACH, _PDEATHSIG, _SUBREAPER = 2, 1, 36
+_LOCKED_FLAGS = _NOSUID | _NODEV | _NOEXEC | 1024 | 2048 | (1 << 21)  # … no(dir)atime relatime
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _HOST = "/.host"
@@ -133,15 +131,12 @@ def _record(stream: str, tag: bytes, text: bytes) -> bytes:
 
 def _check(result: int, what: str) -> None:
     if result != 0:
-        number = ctypes.get_errno()
-        raise StartError(f"{what}: {os.strerror(number)}")
+        raise StartError(f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
-    filesystem = kind.encode() if kind else None
-    result = _libc.mount(
-        source.encode(), target.encode(), filesystem, ctypes.c_ulong(flags), data.encode()
-    )
+    names = source.encode(), target.encode(), kind.encode() if kind else None
+    result = _libc.mount(*names, ctypes.c_ulong(flags), data.encode())
     _check(result, f"mount {kind or 'bind'} {source} at {target}")
 
 
@@ -160,17 +155,16 @@ def _unshare(flags: int, what: str) -> None:
     _check(_libc.unshare(flags), f"unshare the {what} namespace")
 
 
-def _enter_user_namespace() -> None:
-    """Become able to mount without root; every id stays what it is."""
+def _isolate(flags: int, what: str) -> None:
+    """Unshare namespaces; without root first a user namespace, in which every id stays the same."""
     user, group = os.getuid(), os.getgid()
-    _unshare(_NEWUSER, "user")
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{user} {user} 1"),
-        ("gid_map", f"{group} {group} 1"),
-    ):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+    if user != 0:
+        _unshare(_NEWUSER, "user")
+        ids = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+        for name, text in ids.items():
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    _unshare(flags, what)
 
 
 def _die_with_parent(alive: int) -> None:
@@ -295,9 +289,8 @@ def _become(args: list[str], env: dict[str, str], cwd: str) -> NoReturn:
     try:
         os.execvpe(args[0], args, env)  # noqa: S606 - becoming the command is the point
     except FileNotFoundError as error:
-        where = (
-            "no such file or directory" if "/" in args[0] else "executable file not found in $PATH"
-        )
+        unknown = "executable file not found in $PATH"
+        where = "no such file or directory" if "/" in args[0] else unknown
         raise StartError(f'exec: "{args[0]}": {where}') from error
     except OSError as error:
         raise StartError(f'exec: "{args[0]}": {(error.strerror or "").lower()}') from error
@@ -314,7 +307,8 @@ def _child(spec: dict[str, Any], report: int, alive: int, out: int, err: int) ->
         null = os.open("/dev/null", os.O_RDONLY)
         for source, target in ((null, 0), (out, 1), (err, 2)):
             os.dup2(source, target)
-        _build_root(spec)
+        if not spec["bare"]:
+            _build_root(spec)
         _become(spec["args"], spec["env"], spec["cwd"])
     except (StartError, OSError) as error:
         os.write(report, str(error).encode())
@@ -336,9 +330,10 @@ def _run(folder: str, ready: int) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    if os.getuid() != 0:
-        _enter_user_namespace()
-    _unshare(_NEWPID, "PID")
+    if spec["bare"]:
+        _libc.prctl(_SUBREAPER, 1, 0, 0, 0)  # what PID 1 leaves becomes this process's
+    else:
+        _isolate(_NEWPID, "PID")
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
     err_read, err_write = os.pipe2(os.O_CLOEXEC)
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
@@ -370,6 +365,15 @@ def _run(folder: str, ready: int) -> None:
     )
 
 
+def _end_children() -> None:
+    """Kill what PID 1 left: without a PID namespace the kernel does not."""
+    children = f"/proc/self/task/{os.getpid()}/children"
+    while left := _read_all(os.open(children, os.O_RDONLY)).split():
+        for pid in map(int, left):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 def _exit_code(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
@@ -385,8 +389,7 @@ def _read_all(descriptor: int) -> str:
 def _keep(init: int, streams: dict[int, str], wake: int, log: LogFile, stop: int) -> int:
     """Serve the log and the signals until PID 1 has ended and its output is read.
 
-    Returns:
-        The wait status of PID 1.
+    Returns: the wait status of PID 1.
     """
     ended = os.pidfd_open(init)
     poll = select.poll()
@@ -402,6 +405,7 @@ def _keep(init: int, streams: dict[int, str], wake: int, log: LogFile, stop: int
             if descriptor == ended:
                 poll.unregister(ended)
                 status = os.waitpid(init, 0)[1]
+                _end_children()
             elif descriptor == wake:
                 _obey(os.read(wake, 64), init if status is None else 0, log, stop)
             elif chunk := os.read(descriptor, 65536):
@@ -442,7 +446,8 @@ def _exec(spec: dict[str, Any], keeper: int) -> int:
         raise StartError("the container has ended")
     alive_read, alive_write = os.pipe2(os.O_CLOEXEC)
     flags = _NEWNS | _NEWPID | _NEWUTS | (_NEWUSER if os.getuid() != 0 else 0)
-    _check(_libc.setns(target, flags), "enter the container")
+    if not spec["bare"]:
+        _check(_libc.setns(target, flags), "enter the container")
     child = os.fork()
     if child == 0:
         try:
@@ -462,9 +467,7 @@ def _probe(folder: str) -> None:
         StartError: naming what this machine forbids.
         OSError: likewise, from the files of /proc.
     """
-    if os.getuid() != 0:
-        _enter_user_namespace()
-    _unshare(_NEWPID | _NEWNS, "PID and mount")
+    _isolate(_NEWPID | _NEWNS, "PID and mount")
     _mount("none", "/", None, _REC | _PRIVATE)
     _mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
     for name in ("lower", "root"):
