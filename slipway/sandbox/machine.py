@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,8 +54,10 @@ def told_losses(forbidden: str, *, kernel_log: bool) -> tuple[str, ...]:
     """
     told = []
     if forbidden:
+        # What the kernel says when the number of user namespaces is limited (user_namespaces(7)).
+        reason = forbidden.replace(os.strerror(errno.ENOSPC), "their permitted number is reached")
         told.append(
-            f"containers run without namespaces ({forbidden}): they see this machine's files and "
+            f"containers run without namespaces ({reason}): they see this machine's files and "
             "processes, their images may be written to, mounts are never read-only, and a program "
             "that opens a path its command line and environment do not name finds this machine's. "
             "An administrator permits namespaces by `sysctl user.max_user_namespaces=10000`, on "

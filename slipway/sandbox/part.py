@@ -99,7 +99,7 @@ class Part:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 5.0
     stop_after: tuple[str, ...] = ()
-    start_timeout_s: float = 60.0
+    start_timeout_s: float = 180.0
     restart: Restart = Restart()
     node: str = ""
     keeps: Path | None = None

@@ -25,8 +25,10 @@ def test_machine_that_permits_all_loses_nothing() -> None:
 
 
 def test_each_loss_is_one_sentence_with_its_reason() -> None:
-    (containers,) = told_losses("unshare the user namespace: No space left", kernel_log=True)
-    assert "unshare the user namespace" in containers
+    (containers,) = told_losses(
+        "unshare the user namespace: No space left on device", kernel_log=True
+    )
+    assert "unshare the user namespace: their permitted number is reached" in containers
     assert "sysctl" in containers
     (events,) = told_losses("", kernel_log=False)
     assert "events" in events
