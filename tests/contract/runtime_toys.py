@@ -27,6 +27,7 @@ from slipway.sandbox.runtime.messages import cri
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 MARKER = "SLIPWAY_SANDBOX_HOME"
+RUNTIME = "slipway.sandbox.runtime"
 
 
 def digest_of(data: bytes) -> str:
@@ -143,8 +144,12 @@ class Cri:
     """Calls the runtime as a kubelet does, over its socket."""
 
     def __init__(self, socket: Path) -> None:
-        unlimited = [("grpc.max_receive_message_length", -1)]
-        self._channel = grpc.insecure_channel(f"unix:{socket}", options=unlimited)
+        # A pool of its own: else a channel inherits the back-off of one to the runtime before.
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 200)]
+        options += [("grpc.initial_reconnect_backoff_ms", 50)]
+        options += [("grpc.max_receive_message_length", -1)]
+        self._channel = grpc.insecure_channel(f"unix:{socket}", options=options)
+        self.patient = True  # waits for a runtime that is not there (yet)
 
     def close(self) -> None:
         self._channel.close()
@@ -156,7 +161,7 @@ class Cri:
             response_deserializer=getattr(cri, f"{name}Response").FromString,
         )
         request = getattr(cri, f"{name}Request")(**fields)
-        return method(request, timeout=20, wait_for_ready=True)
+        return method(request, timeout=20, wait_for_ready=self.patient)
 
     def image(self, name: str, **fields: Any) -> Any:
         return self.call(name, "Image", **fields)
@@ -247,8 +252,8 @@ class ToyNode:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
 
-    def restart(self) -> None:
-        self.process = _start(self.folder, self.registry)
+    def restart(self, module: str = RUNTIME, **environment: str) -> None:
+        self.process = _start(self.folder, self.registry, module, environment)
         self.cri.close()
         self.cri = Cri(self.folder / "cri.sock")
 
@@ -273,25 +278,32 @@ WITHOUT_NAMESPACES = (
 
 
 def _start(
-    folder: Path, registry: ToyRegistry, wrapper: tuple[str, ...] = ()
+    folder: Path,
+    registry: ToyRegistry,
+    module: str,
+    further: Mapping[str, str],
+    wrapper: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
     command = [
         *wrapper,
-        *(sys.executable, "-m", "slipway.sandbox.runtime", "--node", "node-a"),
+        *(sys.executable, "-m", module, "--node", "node-a"),
         *("--socket", str(folder / "cri.sock"), "--root", str(folder / "root")),
         *("--pod-network", "127.100.9.0/24", "--registry", registry.address),
         *("--api", "127.0.0.1:16443", "--grace", "0.5"),
     ]
-    environment = {**os.environ, MARKER: str(folder), "HTTP_PROXY": "http://127.0.0.1:9"}
+    proxy = {"HTTP_PROXY": "http://127.0.0.1:9"}
+    environment = {**os.environ, MARKER: str(folder), **proxy, **further}
     log = (folder / "runtime.log").open("ab")
     with log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 @contextlib.contextmanager
-def toy_node(folder: Path, wrapper: tuple[str, ...] = ()) -> Iterator[ToyNode]:
+def toy_node(
+    folder: Path, wrapper: tuple[str, ...] = (), module: str = RUNTIME
+) -> Iterator[ToyNode]:
     with toy_registry() as registry:
-        process = _start(folder, registry, wrapper)
+        process = _start(folder, registry, module, {}, wrapper)
         node = ToyNode(folder, registry, Cri(folder / "cri.sock"), process)
         try:
             yield node

@@ -19,6 +19,7 @@ from slipway.sandbox.runtime.keeper import (
     Executed,
     Keeper,
     Started,
+    end_unstarted,
     execute,
     find_started,
     probe,
@@ -84,20 +85,31 @@ class Engine:
         for container in tuple(self.store.containers.values()):
             if container.state is ContainerState.CREATED:
                 self._adopt_unrecorded(container)
-            if container.state is not ContainerState.RUNNING:
-                continue
-            if start_ticks(container.keeper) == container.keeper_ticks != 0:
-                self._keepers[container.id] = self._watch(container.id, container.keeper)
-            else:
-                self._ended(container.id)
+            elif container.state is ContainerState.RUNNING:
+                self._adopt_running(container.id, container.keeper, container.keeper_ticks)
+
+    def _adopt_running(self, container_id: str, keeper: int, ticks: int) -> None:
+        try:
+            watched = self._watch(container_id, keeper)
+        except ProcessLookupError:
+            self._ended(container_id)
+            return
+        # Asked after the pidfd is open: from here on the number can be nobody else's.
+        if start_ticks(keeper) == ticks != 0:
+            self._keepers[container_id] = watched
+        else:
+            watched.forget()
+            self._ended(container_id)
 
     def _adopt_unrecorded(self, container: Container) -> None:
         """Take over a container whose start the earlier runtime did not live to record."""
         folder = self.store.folder(container.id)
         started = find_started(folder)
         if started is not None:
-            self._is_running(container, started)
-        elif read_ending(folder) is not None:
+            running = _running_state(container, started)
+            self.store.save_container(running)
+            self._adopt_running(running.id, running.keeper, running.keeper_ticks)
+        elif read_ending(folder) is not None or end_unstarted(folder):
             self._ended(container.id)
 
     async def stop_everything(self, grace_s: float) -> None:
@@ -198,11 +210,13 @@ class Engine:
         tree = self.images.tree(image)
         process = process_of(fresh, pod=pod, image=image, tree=tree, folder=folder, host=self._host)
         fresh = replace(fresh, stop_signal=process.stop)
-        self.store.save_container(fresh)
-        (folder / "scratch").mkdir()
+        # The record last: a runtime killed before it finds no half-made container.
+        (folder / "scratch").mkdir(parents=True)
+        folder.chmod(0o700)
         if self.forbidden:
             process = bare(process, folder / "scratch" / "root", self._environment)
         (folder / "spec.json").write_text(json.dumps(asdict(process)))
+        self.store.save_container(fresh)
         return fresh
 
     def container(self, container_id: str) -> Container:
@@ -258,18 +272,7 @@ class Engine:
             )
             self.store.save_container(failed)
             raise
-        self._is_running(container, started)
-
-    def _is_running(self, container: Container, started: Started) -> None:
-        running = replace(
-            container,
-            state=ContainerState.RUNNING,
-            started_at_ns=started.started_at_ns,
-            keeper=started.keeper,
-            keeper_ticks=start_ticks(started.keeper),
-            init=started.init,
-        )
-        self.store.save_container(running)
+        self.store.save_container(_running_state(container, started))
         self._keepers[container.id] = self._watch(container.id, started.keeper)
 
     def _watch(self, container_id: str, keeper: int) -> Keeper:
@@ -282,14 +285,16 @@ class Engine:
             return
         ending = read_ending(self.store.folder(container_id))
         code = ending.exit_code if ending else _KILLED
+        error = ending.error if ending else "its keeper was killed"
+        reason = "Completed" if code == 0 else "Error"
         changed = replace(
             container,
             state=ContainerState.EXITED,
             exit_code=code,
             started_at_ns=ending.started_at_ns if ending else container.started_at_ns,
             finished_at_ns=ending.finished_at_ns if ending else time.time_ns(),
-            reason="Completed" if code == 0 else "Error",
-            message="" if ending else "its keeper was killed",
+            reason="StartError" if ending and error else reason,
+            message=error,
             keeper=0,
             keeper_ticks=0,
             init=0,
@@ -420,6 +425,17 @@ class Engine:
             )
         async with self._pulling:
             await asyncio.to_thread(self.images.remove, image.id)
+
+
+def _running_state(container: Container, started: Started) -> Container:
+    return replace(
+        container,
+        state=ContainerState.RUNNING,
+        started_at_ns=started.started_at_ns,
+        keeper=started.keeper,
+        keeper_ticks=start_ticks(started.keeper),
+        init=started.init,
+    )
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -25,6 +25,7 @@ _START_TIMEOUT_S = 30.0
 _LARGEST_OUTPUT_BYTES = 16 << 20
 """Of each stream of an exec: a container must not fill the runtime's memory (CVE-2022-1708)."""
 _CHUNK_BYTES = 65536
+_END_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,36 @@ def find_started(folder: Path) -> Started | None:
     if str(folder).encode() not in command.split(b"\0"):
         return None
     return Started(fields["keeper"], fields["init"], fields["started_at_ns"])
+
+
+def end_unstarted(folder: Path) -> bool:
+    """End the keeper in `folder` that has not begun its container yet; return whether there is one.
+
+    Its runtime was killed and nobody waits for the start: the kubelet asks for a new container, and
+    this one must not come up beside it.
+    """
+    deadline_s = time.monotonic() + _END_TIMEOUT_S
+    seen = False
+    while left := tuple(_keepers_of(folder)):
+        seen = True
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(0.005)
+    return seen
+
+
+def _keepers_of(folder: Path) -> Iterator[int]:
+    word = str(folder).encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            # A zombie's command line is empty.
+            if word in (entry / "cmdline").read_bytes().split(b"\0"):
+                yield int(entry.name)
 
 
 def read_ending(folder: Path) -> Ending | None:

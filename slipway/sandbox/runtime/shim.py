@@ -350,8 +350,7 @@ def _run(folder: str, ready: int) -> None:
     message = {"error": failure} if failure else {"init": init, "started_at_ns": started_ns}
     if not failure:
         _write_atomically(f"{folder}/started.json", {**message, "keeper": os.getpid()})
-    os.write(ready, json.dumps(message).encode())
-    os.close(ready)
+    _answer(ready, message)
     status = _keep(init, {out_read: "stdout", err_read: "stderr"}, wake_read, log, spec["stop"])
     _write_atomically(
         f"{folder}/exit.json",
@@ -372,6 +371,15 @@ def _end_children() -> None:
         for pid in map(int, left):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def _answer(ready: int, message: dict[str, Any]) -> None:
+    """Tell the runtime; one that was killed meanwhile finds `started.json` or `exit.json`."""
+    try:
+        os.write(ready, json.dumps(message).encode())
+        os.close(ready)
+    except OSError:
+        return
 
 
 def _exit_code(status: int) -> int:
@@ -421,10 +429,8 @@ def _obey(numbers: bytes, init: int, log: LogFile, stop: int) -> None:
     for number in numbers:
         if number == signal.SIGUSR1:
             log.reopen()
-        elif init and number == signal.SIGTERM:
-            os.kill(init, stop)
-        elif init and number == signal.SIGUSR2:
-            os.kill(init, signal.SIGKILL)
+        elif init and number in (signal.SIGTERM, signal.SIGUSR2):
+            os.kill(init, stop if number == signal.SIGTERM else signal.SIGKILL)
 
 
 # -- exec and probe -----------------------------------------------------------------------------
@@ -491,7 +497,7 @@ def main(arguments: list[str]) -> int:
     except (StartError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         if verb == "run":
-            os.write(int(arguments[2]), json.dumps({"error": str(error)}).encode())
+            _answer(int(arguments[2]), {"error": str(error)})
         return _NOT_STARTED
     return 0
 

@@ -47,6 +47,12 @@ class Store:
                 code="runtime-running",
                 hint="stop it, or choose another --root",
             ) from error
+        for draft in (root / "pods").glob("*.new"):
+            draft.unlink()
+        for folder in (root / "containers").iterdir():
+            # Half made or half removed when the earlier runtime was killed.
+            if not (folder / "container.json").exists():
+                shutil.rmtree(folder, ignore_errors=True)
         self.pods = {
             pod.id: pod
             for path in sorted((root / "pods").glob("*.json"))
@@ -93,6 +99,8 @@ class Store:
     def drop_container(self, container_id: str) -> None:
         """Forget a container with all its files."""
         self.containers.pop(container_id, None)
+        # The record first: what is left is half removed, and no container any more.
+        (self.folder(container_id) / "container.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder(container_id), ignore_errors=True)
 
 
