@@ -6,13 +6,16 @@ commands that need them, so that `slipway --help` stays quick.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
+from pathlib import Path
 
 import typer
 
 from slipway.cli import exit_codes, release
-from slipway.core.errors import SlipwayError
+from slipway.core.errors import PermanentError, SlipwayError
 
 GROUPS: tuple[tuple[str, str], ...] = (("sandbox", "slipway.cli.sandbox:app"),)
 """Name of a group of commands → MODULE:ATTRIBUTE of its typer application."""
@@ -40,8 +43,28 @@ def main() -> None:
     try:
         application()()
     except SlipwayError as error:
-        sys.stderr.write(f"slipway: {error}\n")
+        sys.stderr.write(f"slipway: {error}\n{_disk_note()}")
         sys.exit(exit_codes.exit_code(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stderr.write(f"slipway: the disk is full: {error} [disk-full]\n  → make room\n")
+        sys.exit(exit_codes.exit_code(PermanentError("", code="disk-full", hint="")))
     except KeyboardInterrupt:
         sys.stderr.write("slipway: interrupted\n")
         sys.exit(exit_codes.INTERRUPTED)
+
+
+def _disk_note() -> str:
+    """Return a line that says so when the disk of this process's sandbox is full, else nothing.
+
+    Its parts then refuse each in words of their own (503, no answer), which lead astray.
+    """
+    home = Path(os.environ.get("SLIPWAY_HOME") or os.devnull)
+    if not home.is_dir():
+        return ""
+    from slipway.sandbox.machine import is_full
+
+    return (
+        f"  → make room first: the disk of the sandbox in {home} is full\n" if is_full(home) else ""
+    )

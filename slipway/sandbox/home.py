@@ -109,7 +109,7 @@ class SandboxHome:
         """Make the folders; running twice equals once.
 
         Raises:
-            InputError: the path is too long for Unix sockets.
+            InputError: the path is too long for Unix sockets, or cannot be made.
         """
         longest = len(str(self.run / "kubelet-node-a.sock"))
         if longest > _LONGEST_SOCKET_PATH:
@@ -118,10 +118,17 @@ class SandboxHome:
                 code="state-path-too-long",
                 hint="set SLIPWAY_HOME to a shorter folder, for example /tmp/slipway",
             )
-        for folder in (self.root, self.secrets, self.pki, self.logs, self.run, self.temporary):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.root / "data", self.root / "config"):
-            folder.mkdir(exist_ok=True, mode=0o700)
+        below = (self.secrets, self.pki, self.logs, self.run, self.temporary)
+        try:
+            for folder in (self.root, *below, self.root / "data", self.root / "config"):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise InputError(
+                f"the sandbox folder {self.root} cannot be made: {error.strerror}: "
+                f"{error.filename}",
+                code="state-folder-unusable",
+                hint="make it writable for you, or set SLIPWAY_HOME to another folder",
+            ) from error
 
     @property
     def secrets(self) -> Path:

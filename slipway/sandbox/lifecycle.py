@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from slipway.core.errors import PermanentError, TransientError
+from slipway.core.errors import PermanentError, SlipwayError, TransientError
 from slipway.manifests.access_log import mesh_fields
+from slipway.sandbox import machine
 from slipway.sandbox.environment import flow_environment
 from slipway.sandbox.faults.client import forget_faults
 from slipway.sandbox.home import SandboxHome, is_port_free
@@ -51,26 +52,36 @@ def up(home: SandboxHome, progress: Progress) -> SandboxStatus:
     Raises:
         ConflictError: another command is at it.
         TransientError: a part was not ready in time, or a port is taken.
-        PermanentError: a part failed; the message ends with its log.
+        PermanentError: a part failed (the message ends with its log), or the disk is full.
     """
     home.create()
     with only_one(home):
-        now = running(home)
-        for node in sorted(nodes_down(home)):
-            progress(f"{node} is down on purpose; slipway sandbox node revive {node}")
-        if now and (now.broken or now.state in {"stopping", "stopped"}):
-            names = ", ".join(part.name for part in now.broken) or "the sandbox was stopping: it"
-            progress(f"{names} no longer runs: starting again, the data stay")
-            stop(home)
-            now = None
-        if now and now.state in {"ready", "reduced"} and _is_set_up(home, now):
-            progress(f"the sandbox in {home.root} is already running")
-            return now
-        if now is None:
-            _start(home, progress)
-        now = finish_start(home, _steps(home), progress)
-        _set_up_file(home).write_text(json.dumps(asdict(now.supervisor)))
+        try:
+            return _up(home, progress)
+        except (SlipwayError, OSError) as error:
+            full = machine.explained(error, home.root)
+            if full is not None:
+                raise full from error
+            raise
+
+
+def _up(home: SandboxHome, progress: Progress) -> SandboxStatus:
+    now = running(home)
+    for node in sorted(nodes_down(home)):
+        progress(f"{node} is down on purpose; slipway sandbox node revive {node}")
+    if now and (now.broken or now.state in {"stopping", "stopped"}):
+        names = ", ".join(part.name for part in now.broken) or "the sandbox was stopping: it"
+        progress(f"{names} no longer runs: starting again, the data stay")
+        stop(home)
+        now = None
+    if now and now.state in {"ready", "reduced"} and _is_set_up(home, now):
+        progress(f"the sandbox in {home.root} is already running")
         return now
+    if now is None:
+        _start(home, progress)
+    now = finish_start(home, _steps(home), progress)
+    _set_up_file(home).write_text(json.dumps(asdict(now.supervisor)))
+    return now
 
 
 def status(home: SandboxHome) -> SandboxStatus | None:
@@ -174,9 +185,10 @@ def all_parts(home: SandboxHome) -> tuple[Part, ...]:
 
 
 def _start(home: SandboxHome, progress: Progress) -> None:
-    from slipway.sandbox import build, machine, slices
+    from slipway.sandbox import build, slices
     from slipway.sandbox.parts.kubernetes import NODES
 
+    machine.require_space(home.root)
     lost = machine.losses(home.run / "probe")
     _losses_file(home).write_text(json.dumps(lost))
     for loss in lost:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from slipway.core.errors import PermanentError
+from slipway.core.errors import PermanentError, SlipwayError
 
+NEEDED_BYTES = 500_000_000
+"""An empty sandbox writes about half of it in its first minute (etcd and S3 allocate ahead)."""
+
+_FULL_BYTES = 20_000_000
 _KERNEL_LOG = Path("/dev/kmsg")
 
 
@@ -82,3 +87,47 @@ def _kernel_log_or_namespace() -> bool:
         except FileNotFoundError:
             return False
     return True
+
+
+def require_space(folder: Path) -> None:
+    """Refuse to start a sandbox that would stop for want of disk space.
+
+    Args:
+        folder: of the sandbox; it exists.
+
+    Raises:
+        PermanentError: its file system has less room than an empty sandbox needs.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < NEEDED_BYTES:
+        raise _full(folder, free_bytes)
+
+
+def explained(error: SlipwayError | OSError, folder: Path) -> PermanentError | None:
+    """Return what a full disk did, None where an error has another cause.
+
+    Parts tell of a full disk each in words of their own, many lines deep.
+
+    Args:
+        error: what stopped a start.
+        folder: of the sandbox.
+    """
+    out_of_space = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if not out_of_space and not is_full(folder):
+        return None
+    return _full(folder, shutil.disk_usage(folder).free)
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether hardly anything more can be written where a folder is."""
+    return shutil.disk_usage(folder).free < _FULL_BYTES
+
+
+def _full(folder: Path, free_bytes: int) -> PermanentError:
+    return PermanentError(
+        f"the disk is full: {free_bytes / 1e6:.0f} MB are free for {folder}",
+        code="disk-full",
+        hint=f"make room: a sandbox needs {NEEDED_BYTES / 1e6:.0f} MB, and each version of a model "
+        "its size four times (registry, image, unpacked image, object store); or choose another "
+        "disk by SLIPWAY_HOME",
+    )

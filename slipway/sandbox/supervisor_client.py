@@ -163,12 +163,17 @@ def only_one(home: SandboxHome) -> Iterator[None]:
                 code="sandbox-busy",
                 hint="wait for it; `slipway sandbox status` shows how far it is",
             ) from error
-        file.truncate(0)
-        file.write(f"pid {os.getpid()}")
-        file.flush()
+        _sign(file.fileno())
         yield
         with suppress(FileNotFoundError):  # `reset` deletes the folder
             file.truncate(0)
+
+
+def _sign(lock: int) -> None:
+    """Say in the lock file whose it is: for a message only, so not on a full disk (`down` there)."""
+    os.ftruncate(lock, 0)
+    with suppress(OSError):
+        os.write(lock, f"pid {os.getpid()}".encode())
 
 
 def _refusal(answer: subprocess.CompletedProcess[str]) -> ConflictError | PermanentError:
