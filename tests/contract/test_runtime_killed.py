@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 
+from slipway.sandbox.runtime.keeper import SHIM
 from tests.contract.runtime_toys import ToyNode, archive, toy_node, wait_for
 
 RUNNING, EXITED = 1, 2
@@ -125,6 +128,34 @@ def chosen(points: list[str]) -> list[str]:
         return [*every, *late]
     step = max(1, len(every) // (SHOWN - 1))
     return [*every[int(time.time() // 86_400) % step :: step], late[3]]
+
+
+def test_keeper_that_has_not_begun_its_container_ends_when_its_runtime_was_killed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Else it would come up beside the container that the kubelet makes in its place."""
+    with toy_node(tmp_path_factory.mktemp("n")) as node:
+        image = node.registry.add("app", [archive({"x": b""})])
+        container = node.create(node.pod(), image, SERVES)
+        node.kill()
+        folder = node.root / "containers" / container
+        waits = ("-S", "-c", "import time; time.sleep(60)")
+        with subprocess.Popen([sys.executable, *waits, SHIM, "run", str(folder)]) as slow:
+            node.restart()
+            assert (node.status(container).state, node.status(container).exit_code) == (2, 137)
+            assert slow.wait(10) == -signal.SIGKILL
+
+
+def test_half_removed_container_is_swept_away(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with toy_node(tmp_path_factory.mktemp("n")) as node:
+        image = node.registry.add("app", [archive({"x": b""})])
+        container = node.create(node.pod(), image, SERVES)
+        node.kill()
+        folder = node.root / "containers" / container
+        (folder / "container.json").unlink()
+        node.restart()
+        assert not node.cri.call("ListContainers").containers
+        assert not folder.exists()
 
 
 def test_runtime_killed_at_a_write_neither_doubles_nor_loses_a_container(

@@ -83,6 +83,8 @@ def parts(
             ready=HttpReady(f"{url(home)}/api/ready"),
             addresses={"Prefect": url(home)},
             stop_after=("prefect-worker",),
+            # It imports for 4 s of processor time; on a machine at work that took over a minute.
+            start_timeout_s=180.0,
         ),
         Part(
             name="prefect-worker",

@@ -20,7 +20,7 @@ from slipway.core.errors import PermanentError
 from slipway.sandbox import slices
 from slipway.sandbox.runtime.bare import arguments
 
-_SHIM = str(Path(__file__).with_name("shim.py"))
+SHIM = str(Path(__file__).with_name("shim.py"))
 _START_TIMEOUT_S = 30.0
 _LARGEST_OUTPUT_BYTES = 16 << 20
 """Of each stream of an exec: a container must not fill the runtime's memory (CVE-2022-1708)."""
@@ -50,7 +50,7 @@ class Executed:
 
 def keeper_command(*arguments: str) -> list[str]:
     """Return the command line of shim.py, isolated from site-packages and environment."""
-    return [sys.executable, "-I", "-S", _SHIM, *arguments]
+    return [sys.executable, "-I", "-S", SHIM, *arguments]
 
 
 class Keeper:
@@ -211,13 +211,13 @@ def end_unstarted(folder: Path) -> bool:
 
 
 def _keepers_of(folder: Path) -> Iterator[int]:
-    word = str(folder).encode()
+    words = {SHIM.encode(), str(folder).encode()}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             # A zombie's command line is empty.
-            if word in (entry / "cmdline").read_bytes().split(b"\0"):
+            if words <= set((entry / "cmdline").read_bytes().split(b"\0")):
                 yield int(entry.name)
 
 
