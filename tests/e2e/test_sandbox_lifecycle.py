@@ -162,6 +162,8 @@ def test_everything_killed_leaves_the_data_and_up_recovers(sandbox: Sandbox, not
 def test_down_leaves_no_process_and_up_comes_back_with_the_data(
     sandbox: Sandbox, note: str
 ) -> None:
+    fault = sandbox.run_cli("sandbox", "fault", "add", "mlflow", "latency", "--latency-ms", "9")
+    assert fault.returncode == 0, fault.stderr
     down = sandbox.run_cli("sandbox", "down")
     assert down.returncode == 0, down.stderr
     assert processes_of(sandbox.home) == ()
@@ -170,3 +172,4 @@ def test_down_leaves_no_process_and_up_comes_back_with_the_data(
     assert again.returncode == 0, again.stderr
     assert all(part.state is PartState.READY for part in status_of(sandbox).parts)
     assert has(sandbox, note)
+    assert sandbox.run_cli("sandbox", "fault", "list").stdout == "no faults\n"

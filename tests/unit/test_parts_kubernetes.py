@@ -131,7 +131,7 @@ def test_prepare_writes_configuration_and_keys(home: SandboxHome, tmp_path: Path
     connection = egress["egressSelections"][0]["connection"]
     assert connection["transport"]["uds"]["udsName"] == str(home.run / "egress.sock")
     registry = yaml.safe_load((home.config("registry") / "config.yaml").read_text())
-    assert registry["http"]["addr"] == f"127.0.0.1:{home.port('registry')}"
+    assert registry["http"]["addr"] == f"127.0.0.1:{home.port('registry-inner')}"
     assert "--serving kubelet-node-a=" in (home.pki / "arguments").read_text()
 
 
@@ -143,7 +143,8 @@ def test_kubeconfigs_are_private_and_complete(home: SandboxHome, tmp_path: Path)
         assert path.stat().st_mode & 0o777 == 0o600
         content = yaml.safe_load(path.read_text())
         cluster_entry = content["clusters"][0]["cluster"]
-        assert cluster_entry["server"] == f"https://127.0.0.1:{home.port('apiserver')}"
+        door = "apiserver" if user is pki.ADMINISTRATOR else "apiserver-inner"
+        assert cluster_entry["server"] == f"https://127.0.0.1:{home.port(door)}"
         authority = base64.b64decode(cluster_entry["certificate-authority-data"])
         assert authority == b"authority"
         assert content["users"][0]["user"]["token"] in pki.tokens_path(home).read_text()

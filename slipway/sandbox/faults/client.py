@@ -18,7 +18,7 @@ from slipway.core.errors import (
 )
 from slipway.sandbox.faults.disks import mark_nodes
 from slipway.sandbox.faults.model import Fault
-from slipway.sandbox.faults.settings import socket_path, store_path
+from slipway.sandbox.faults.paths import socket_path, store_path
 from slipway.sandbox.faults.store import fault_from_json, read_faults
 
 _TIMEOUT_S = 30.0

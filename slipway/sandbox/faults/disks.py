@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slipway.core.errors import TransientError
 from slipway.sandbox.faults.model import Fault, Kind, Place
-from slipway.sandbox.faults.settings import full_disk_path
+from slipway.sandbox.faults.paths import full_disk_path
 
 S3 = "s3"
 _RULES = "/etc/seaweedfs/filer.conf"

@@ -177,6 +177,7 @@ class Link:
         self._left: int | None = None  # bytes of the answer that still pass
         self._ending: Fault | None = None
         self._closed = False
+        self._early: list[bytes] | None = []  # what came before both ends were there
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self.heard_s = 0.0
@@ -214,9 +215,15 @@ class Link:
         if self._closed:  # the client left meanwhile
             self.server.reset()
             return
+        early, self._early = self._early, None
+        if early:
+            self._from_client(b"".join(early))
         self.client.release("dial")
 
     def _from_client(self, data: bytes) -> None:
+        if self._early is not None:  # TLS hands it over before it says that it is there
+            self._early.append(data)
+            return
         if self._discards:
             return
         turn, self._server_spoke = self._server_spoke, False
@@ -239,7 +246,9 @@ class Link:
             self._left = None
             return behaviour.chances.plan(behaviour.faults)
         asked, self._asked = self._asked, True
-        return behaviour.chances.plan(behaviour.faults, only_latency=asked)
+        # Nobody can answer in TLS that is closed; the door ends such connections by and by.
+        faults = tuple(one for one in behaviour.faults if one.kind is not Kind.ERROR)
+        return behaviour.chances.plan(faults, only_latency=asked)
 
     def _late(self, plan: Plan, data: bytes) -> None:
         self.client.release("delay")

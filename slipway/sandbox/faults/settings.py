@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slipway.sandbox.faults.answers import Dialect
 from slipway.sandbox.faults.door import Way
+from slipway.sandbox.faults.paths import socket_path, store_path
 
 _LOCAL = "127.0.0.1"
 
@@ -39,21 +40,6 @@ class Settings:
     def socket(self) -> Path:
         """The control socket."""
         return socket_path(self.run)
-
-
-def store_path(run: Path) -> Path:
-    """Return the file of the faults."""
-    return run / "faults.json"
-
-
-def socket_path(run: Path) -> Path:
-    """Return the control socket."""
-    return run / "faults.sock"
-
-
-def full_disk_path(run: Path, name: str) -> Path:
-    """Return the file that says that the disk of a node, or of `s3`, is full."""
-    return run / f"disk-full-{name}"
 
 
 def parse(arguments: list[str]) -> Settings:

@@ -7,7 +7,7 @@ import sys
 from slipway.sandbox import pki
 from slipway.sandbox.faults.client import forget_faults
 from slipway.sandbox.faults.model import PORTS
-from slipway.sandbox.faults.settings import socket_path
+from slipway.sandbox.faults.paths import socket_path
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.part import Part, SocketReady
 

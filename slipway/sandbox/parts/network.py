@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from slipway.sandbox import pki
-from slipway.sandbox.faults.settings import socket_path
+from slipway.sandbox.faults.paths import socket_path
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.part import Part, SocketReady, TcpReady
 

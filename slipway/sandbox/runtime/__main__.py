@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 
+from slipway.sandbox.faults.paths import full_disk_path
 from slipway.sandbox.home import MARKER_VARIABLE
 from slipway.sandbox.runtime.engine import Engine
 from slipway.sandbox.runtime.process import Host
@@ -97,7 +98,8 @@ async def serve(options: Options) -> None:
     engine = Engine(options.root, options.network, host, options.registry, environment)
     engine.adopt()
     server = grpc.aio.server()
-    service_handlers = (RuntimeService(engine).handler(), ImageService(engine).handler())
+    images = ImageService(engine, full_disk_path(options.socket.parent, options.node))
+    service_handlers = (RuntimeService(engine).handler(), images.handler())
     server.add_generic_rpc_handlers(service_handlers)
     server.add_insecure_port(f"unix:{options.socket}")
     await server.start()

@@ -7,6 +7,8 @@ answer UNIMPLEMENTED by themselves (streaming lists, container events, checkpoin
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -189,11 +191,17 @@ class RuntimeService:
 
 
 class ImageService:
-    """`runtime.v1.ImageService` for one engine."""
+    """`runtime.v1.ImageService` for one engine.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: holds the images.
+        full_disk: while this file exists nothing new fits (`slipway.sandbox.faults`).
+    """
+
+    def __init__(self, engine: Engine, full_disk: Path | None = None) -> None:
         """Keep the engine."""
         self._engine = engine
+        self._full_disk = full_disk
 
     def handler(self) -> Any:
         """Return the generic handler for a `grpc.aio` server."""
@@ -224,6 +232,9 @@ class ImageService:
         return cri.ImageStatusResponse(image=translate.image_message(image))
 
     async def _pull(self, request: Any) -> Any:
+        is_full = self._full_disk is not None and self._full_disk.exists()
+        if is_full and self._engine.images.find(request.image.image) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._engine.images.root))
         image = await self._engine.pull(request.image.image)
         return cri.PullImageResponse(image_ref=image.id)
 
