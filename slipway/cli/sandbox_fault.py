@@ -47,7 +47,7 @@ def add(
     seed: Annotated[int, typer.Option(help="of the dice: the same seed hits the same")] = 0,
 ) -> None:
     """Put a fault in force; it is when this returns."""
-    from slipway.sandbox.faults.client import add_fault
+    from slipway.sandbox.faults.gateway import add_and_wait
     from slipway.sandbox.faults.model import Fault, Kind, Place, checked, parse_target
 
     home = _home()
@@ -69,14 +69,10 @@ def add(
         seed=seed,
     )
     _refuse_unknown_node(checked(fault))
-    done = add_fault(home.run, fault, float(_amount(lasts or "0", _SECONDS)))
+    done = add_and_wait(home, fault, float(_amount(lasts or "0", _SECONDS)))
     print(_line(done.faults[0]))
-    if fault.target.place in {Place.SERVICE, Place.POD}:
-        from slipway.sandbox.faults.gateway import wait_until_routed
-
-        if not done.pods:
-            print(f"no ready pod of {target} yet; it is hit as soon as there is one")
-        wait_until_routed(home, done.pods)
+    if fault.target.place in {Place.SERVICE, Place.POD} and not done.pods:
+        print(f"no ready pod of {target} yet; it is hit as soon as there is one")
 
 
 @app.command("list")
@@ -98,8 +94,7 @@ def remove(
     all_of_them: Annotated[bool, typer.Option("--all", help="every fault")] = False,
 ) -> None:
     """Take faults back."""
-    from slipway.sandbox.faults.client import remove_faults
-    from slipway.sandbox.faults.gateway import wait_until_routed
+    from slipway.sandbox.faults.gateway import remove_and_wait
 
     if bool(ids) == all_of_them:
         raise InputError(
@@ -107,10 +102,7 @@ def remove(
             code="fault-unknown",
             hint="slipway sandbox fault list",
         )
-    home = _home()
-    done = remove_faults(home.run, ids or ())
-    wait_until_routed(home, done.pods)
-    for fault in done.faults:
+    for fault in remove_and_wait(_home(), ids or ()).faults:
         print(f"removed {_line(fault)}")
 
 

@@ -14,8 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from slipway.sandbox.parts import s3
-from tests.e2e.conftest import Sandbox
-from tests.e2e.support import World, said
+from tests.e2e.support import Sandbox, World, said
 
 pytestmark = pytest.mark.alone
 

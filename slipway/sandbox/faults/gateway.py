@@ -1,13 +1,17 @@
-"""Whether the gateway goes where it should: read from Envoy itself."""
+"""Changes that the gateway has taken up when they return: read from Envoy itself."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 
 import httpx
 
 from slipway.core.errors import TransientError
+from slipway.sandbox.faults.client import Done, add_fault, remove_faults
+from slipway.sandbox.faults.model import Fault
+from slipway.sandbox.faults.pods import is_gateway_fault
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.network.addresses import DOOR_PREFIX, door_address
 
@@ -15,6 +19,38 @@ _DEADLINE_S = 15.0
 _POLL_S = 0.05
 _TIMEOUT_S = 5.0
 _HOST = re.compile(r"::(127\.10[01]\.[0-9.]+):[0-9]+::")
+
+
+def add_and_wait(home: SandboxHome, fault: Fault, lasts_s: float = 0.0) -> Done:
+    """Put a fault in force and wait until the gateway goes through it, too.
+
+    Args:
+        home: the running sandbox.
+        fault: without id and times.
+        lasts_s: how long; 0 for until it is removed.
+
+    Raises:
+        InputError: it makes no sense.
+        TransientError: it cannot be applied, or the gateway does not take it up.
+        ConflictError: the target carries too many.
+    """
+    done = add_fault(home.run, fault, lasts_s)
+    if is_gateway_fault(fault):
+        wait_until_routed(home, done.pods)
+    return done
+
+
+def remove_and_wait(home: SandboxHome, ids: Iterable[str] = ()) -> Done:
+    """Take faults back, all without ids, and wait until the gateway goes straight to the pods.
+
+    Raises:
+        InputError: there is no such fault.
+        TransientError: the sandbox does not run, or the gateway does not take it up.
+    """
+    done = remove_faults(home.run, ids)
+    if any(is_gateway_fault(fault) for fault in done.faults):
+        wait_until_routed(home, done.pods)
+    return done
 
 
 def wait_until_routed(home: SandboxHome, pods: tuple[str, ...]) -> None:
