@@ -47,6 +47,7 @@ test-unit: $(READY) ## only the tests that need no process
 soak: $(READY) ## the full matrix; long
 	@SLIPWAY_SOAK=1 $(RUN) -m pytest -q tests/unit tests/property tests/contract tests/flow
 	@SLIPWAY_SOAK=1 $(RUN) -m tests.e2e.lanes
+	@$(RUN) -m tests.mutations
 
 check: $(READY) ## format, lint, types, layers, dependencies, spelling, coverage of the core
 	@$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: .venv/bin/ruff format ."; exit 1; }

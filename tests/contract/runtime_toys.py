@@ -248,6 +248,16 @@ class ToyNode:
             found |= further
         return sorted(found)
 
+    @staticmethod
+    def living(pids: set[int]) -> set[int]:
+        """Return those of some processes that live: one whose keeper died is nobody's child."""
+        found = set()
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                found |= set() if state in "ZX" else {pid}
+        return found
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)

@@ -239,12 +239,13 @@ def test_stop_kills_after_the_grace_with_every_process_of_the_container(
     before = set(node.processes())
     container = node.start(image, script)
     node.wait_for_log(container, "up")
-    assert len(set(node.processes()) - before) >= 4
+    inside = set(node.processes()) - before
+    assert len(inside) >= 4
     begin_s = time.monotonic()
     node.cri.call("StopContainer", container_id=container, timeout=1)
     assert 0.9 < time.monotonic() - begin_s < 4
     assert node.status(container).exit_code == 137
-    assert set(node.processes()) <= before
+    assert node.living(inside) == set()
 
 
 def test_stop_signal_of_image_and_container_is_used(node: ToyNode) -> None:
@@ -263,11 +264,12 @@ def test_killed_keeper_takes_its_container_along(node: ToyNode, image: str) -> N
     before = set(node.processes())
     container = node.start(image, "(setsid sleep 300 &); echo up; sleep 300")
     node.wait_for_log(container, "up")
-    keeper = next(pid for pid in node.processes() if container.encode() in _cmdline(pid))
+    inside = set(node.processes()) - before
+    keeper = next(pid for pid in inside if container.encode() in _cmdline(pid))
     os.kill(keeper, 9)
     status = node.ended(container)
     assert (status.exit_code, status.reason) == (137, "Error")
-    wait_for(lambda: set(node.processes()) <= before, "the container's processes to end")
+    wait_for(lambda: not node.living(inside), "the container's processes to end")
 
 
 def _cmdline(pid: int) -> bytes:
