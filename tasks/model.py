@@ -22,6 +22,7 @@ from slipway.ports import ModelVersion
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 from tasks.waiting import wait_until
+from tasks.weights import require_place, require_placed, weights_fetch
 
 _LOG_LINES = 5
 
@@ -30,6 +31,7 @@ _LOG_LINES = 5
 def verify_artifacts(session: ReleaseSession) -> str:
     """Check every file of the version against its checksum, and that the set is safe to load."""
     version = registered_version(session)
+    require_place(session, version)
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         files = session.ports.registry.fetch(version, Path(folder))
         check_integrity(version, files)
@@ -56,7 +58,13 @@ def test_model(session: ReleaseSession) -> str:
     name = test_pod_name(spec.name)
     session.intend(f"test pod {name}")
     workloads.delete("Pod", spec.namespace, name)
-    pod = workloads.apply(test_pod(spec, image=image.reference, release_id=record.release_id))
+    manifest = test_pod(
+        spec,
+        image=image.reference,
+        release_id=record.release_id,
+        fetch=weights_fetch(session),
+    )
+    pod = workloads.apply(manifest)
     try:
         address = _await_pod(session, name)
         endpoint = HttpChatEndpoint(
@@ -65,7 +73,8 @@ def test_model(session: ReleaseSession) -> str:
         result = evaluate(endpoint, spec.policy.quality, model=spec.model)
     finally:
         workloads.delete("Pod", spec.namespace, name, uid=pod.uid, wait=False)
-    seen = {"image": session.record.digests.image, **result.to_json()}
+    digests = session.record.digests
+    seen = {"image": digests.image, "weights": digests.weights, **result.to_json()}
     key = session.put_evidence("model-test.json", seen, "application/json")
     reasons = tuple(item.reason for item in result.results)
     session.judge(
@@ -128,6 +137,7 @@ def _await_pod(session: ReleaseSession, name: str) -> str:
                 hint=f"kubectl -n {spec.namespace} describe pod {name}",
             )
         if pod.ended:
+            require_placed(session, pod)
             raise _does_not_load(session, name, pod.last_exit_code)
         if pod.unschedulable_s is not None:
             return f"no node fits: {pod.unschedulable_message}"

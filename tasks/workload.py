@@ -18,6 +18,7 @@ from slipway.manifests.workload import slot_deployment
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 from tasks.waiting import wait_until
+from tasks.weights import sweep_weights, weights_fetch
 
 
 @release_stage("deploy", proves=Phase.DEPLOYED)
@@ -37,6 +38,7 @@ def deploy_slot(session: ReleaseSession) -> str:
         workload=slot.workload,
         image=slot.image,
         release_id=record.release_id,
+        fetch=weights_fetch(session),
     )
     session.ports.workloads.apply(manifest, dry_run=True)
     session.intend(f"deploy {slot.workload}")
@@ -83,16 +85,18 @@ def retire_slot(session: ReleaseSession) -> str:
     """Scale the old slot to zero once nothing routes to it and no stream is open."""
     record = session.record
     if record.stable is None:
+        swept = sweep_weights(session)
         session.advance(Phase.DONE, "first release: no old slot")
-        return "first release: no old slot"
+        return f"first release: no old slot{swept}"
     waited_s = await_no_streams(session, record.stable)
     route = all_to(record.service, record.candidate)
     session.intend(f"retire slot {record.stable}")
     session.ports.traffic.apply(route)
     session.ports.traffic.confirm(route, timeout_s=30)
     scale_to_zero(session, record.stable)
+    swept = sweep_weights(session)
     session.advance(Phase.DONE, f"slot {record.stable} retired")
-    return f"slot {record.stable} drained in {waited_s:.1f} s and scaled to zero"
+    return f"slot {record.stable} drained in {waited_s:.1f} s and scaled to zero{swept}"
 
 
 def await_no_streams(session: ReleaseSession, slot: Slot) -> float:

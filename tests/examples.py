@@ -16,7 +16,10 @@ from slipway.core.service import (
     ServerKind,
     ServiceSpec,
     Slo,
+    Weights,
+    WeightsVolume,
 )
+from slipway.manifests.weights import WeightsFetch
 
 DIGEST = "sha256:" + "ab" * 32
 IMAGE = f"127.0.0.1:5000/slipway/chat@{DIGEST}"
@@ -41,6 +44,20 @@ def service(kind: ServerKind = ServerKind.SIMULATED, *, gpus: int = 1) -> Servic
         policy=policy(),
         hosts=("chat.localhost",),
         replicas=2,
+    )
+
+
+def service_on_a_volume(kind: ServerKind = ServerKind.SIMULATED) -> ServiceSpec:
+    volume = WeightsVolume(claim="models", sub_path="slipway", secret="reader")
+    return replace(service(kind), weights=Weights.PVC, volume=volume)
+
+
+def weights_fetch(volume: WeightsVolume | None = None) -> WeightsFetch:
+    return WeightsFetch(
+        volume=volume or WeightsVolume(claim="models", sub_path="slipway", secret="reader"),
+        image=f"127.0.0.1:5000/slipway/weights@{DIGEST}",
+        source="s3://mlflow/1/abc/artifacts/model",
+        sha256="cd" * 32,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
 from slipway.core.errors import ConflictError, PermanentError, TransientError
 from slipway.core.rollout import PodObservation, RolloutObservation
-from slipway.manifests.names import RELEASE_LABEL
+from slipway.manifests.names import RELEASE_LABEL, WEIGHTS_ANNOTATION
 from slipway.manifests.release_objects import release_event
 from slipway.ports import Applied, Manifest
 
@@ -181,7 +181,9 @@ def pod_observation(pod: Mapping[str, Any], *, age_s: AgeOf) -> PodObservation:
         scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     )
     container: Mapping[str, Any] = next(iter(status.get("containerStatuses", [])), {})
-    waiting = container.get("state", {}).get("waiting", {})
+    placing: Mapping[str, Any] = next(iter(status.get("initContainerStatuses", [])), {})
+    placed = _last_end(placing)
+    waiting = _waiting(placing) or container.get("state", {}).get("waiting", {})
     last = container.get("lastState", {}).get("terminated") or container.get("state", {}).get(
         "terminated", {}
     )
@@ -199,7 +201,27 @@ def pod_observation(pod: Mapping[str, Any], *, age_s: AgeOf) -> PodObservation:
         unschedulable_message=scheduled.get("message") if waits_for_node else None,
         terminating="deletionTimestamp" in metadata,
         ended=status.get("phase") in {"Failed", "Succeeded"},
+        weights=metadata.get("annotations", {}).get(WEIGHTS_ANNOTATION),
+        placing_exit_code=placed.get("exitCode") or None,
+        placing_message=(placed.get("message") or "").strip() or None,
+        placing_restarts=int(placing.get("restartCount", 0)),
     )
+
+
+def _waiting(placing: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return why an init container waits, unless it waits to be repeated after a failure.
+
+    The server's own reason is then `PodInitializing`, which says nothing.
+    """
+    found: Mapping[str, Any] = placing.get("state", {}).get("waiting", {})
+    return {} if found.get("reason") in {"PodInitializing", "CrashLoopBackOff"} else found
+
+
+def _last_end(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return how a container ended last, the present state before the one before it."""
+    now: Mapping[str, Any] = container.get("state", {}).get("terminated") or {}
+    before: Mapping[str, Any] = container.get("lastState", {}).get("terminated") or {}
+    return now or before
 
 
 def _digest(image_id: str) -> str | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 60
 _ATTEMPTS = 3
+_CHUNK_BYTES = 1 << 20
 _NOT_FOUND = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRANSIENT = frozenset(
     {
@@ -97,6 +98,35 @@ class S3ObjectStore:
                 "Body"
             ].read()
         return body
+
+    def chunks(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of `key` from `offset` on, 1 MiB at a time; never all in memory.
+
+        Args:
+            key: of the object.
+            offset: bytes to leave out; must be below the object's size.
+
+        Raises:
+            PermanentError: there is no such key (`object-missing`), or refused.
+            TransientError: the store did not answer, or broke off.
+        """
+        from botocore.exceptions import IncompleteReadError
+
+        wanted = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._mapped("read", key):
+            body = self._client.get_object(Bucket=self.bucket, Key=self._full(key), **wanted)[
+                "Body"
+            ]
+            try:
+                yield from body.iter_chunks(_CHUNK_BYTES)
+            except IncompleteReadError as error:
+                raise TransientError(
+                    f"{self._name(key)} broke off: {error}",
+                    code="object-store-unreachable",
+                    hint="check that the object store runs and that the endpoint is right",
+                ) from error
+            finally:
+                body.close()
 
     def list(self, prefix: str) -> Sequence[str]:
         """Return the keys that start with `prefix`, sorted, however many there are.

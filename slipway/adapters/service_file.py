@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from slipway.adapters.service_schema import ServiceFile
 from slipway.core.errors import InputError
-from slipway.core.service import ServiceSpec, Weights
+from slipway.core.service import ServiceSpec
 
 _HINT = "mend the fields named above; the files of deployments/services/ are complete examples"
 
@@ -40,13 +40,11 @@ def load_service(path: Path) -> ServiceSpec:
     """Return the service that the file at `path` states.
 
     Raises:
-        InputError: code `service-file-invalid` with every problem of the file, or code
-            `weights-pvc-unsupported`.
+        InputError: code `service-file-invalid` with every problem of the file.
     """
     spec, problems = _read(path)
     if spec is None:
         raise _invalid(problems)
-    _refuse_volumes(path, spec)
     return spec
 
 
@@ -55,7 +53,7 @@ def load_services(folder: Path) -> dict[str, ServiceSpec]:
 
     Raises:
         InputError: code `service-file-invalid` with every problem of every file, among them names
-            and hosts that two files claim; code `weights-pvc-unsupported`.
+            and hosts that two files claim.
     """
     specs: dict[Path, ServiceSpec] = {}
     problems: list[str] = []
@@ -67,8 +65,6 @@ def load_services(folder: Path) -> dict[str, ServiceSpec]:
     problems.extend(_claimed_twice(specs))
     if problems:
         raise _invalid(problems)
-    for path, spec in specs.items():
-        _refuse_volumes(path, spec)
     return {spec.name: spec for spec in specs.values()}
 
 
@@ -146,15 +142,6 @@ def _claimed_twice(specs: dict[Path, ServiceSpec]) -> Iterable[str]:
                 field, value = claim
                 yield f"{path}: {field}: {value!r} belongs to {owners[claim]} already"
             owners.setdefault(claim, path)
-
-
-def _refuse_volumes(path: Path, spec: ServiceSpec) -> None:
-    if spec.weights is Weights.PVC:
-        raise InputError(
-            f"{path}: weights: pvc (weights on a volume) is not supported yet",
-            code="weights-pvc-unsupported",
-            hint="it follows later; use weights: image, which puts the model into the image",
-        )
 
 
 def _invalid(problems: list[str]) -> InputError:

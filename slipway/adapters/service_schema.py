@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -26,6 +26,7 @@ from slipway.core.service import (
     Slo,
     Strategy,
     Weights,
+    WeightsVolume,
 )
 from slipway.manifests.servers import health_path
 
@@ -97,6 +98,14 @@ def _alias(value: str) -> str:
     return value
 
 
+def _folder(value: str) -> str:
+    if value and ({"", ".", ".."} & set(value.split("/"))):
+        raise ValueError(
+            "must be a folder of the claim, without a slash at its ends and without .."
+        )
+    return value
+
+
 def _unique(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
     if len(set(values)) != len(values):
         raise ValueError("must not name anything twice")
@@ -112,6 +121,9 @@ _is_label = _matching(_LABEL, "lower-case letters, digits and inner hyphens")
 Label = Annotated[str, _is_label]
 Name = Annotated[str, Field(max_length=_LONGEST_NAME), _is_label]
 Host = Annotated[str, Field(max_length=253), _matching(_DOMAIN, "a host name in lower case")]
+Subdomain = Annotated[
+    str, Field(max_length=253), _matching(_DOMAIN, "the name of a Kubernetes object")
+]
 PathPrefix = Annotated[str, _matching(r"/[^\s?#]*", "a path that begins with /")]
 ModelName = Annotated[
     str, _matching(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits and the signs . _ -")
@@ -142,6 +154,17 @@ class _Server(_Strict):
     kind: ServerKind
     image: Annotated[str, AfterValidator(_image)]
     args: tuple[str, ...] = _default(Server, "args")
+
+
+class _Volume(_Strict):
+    claim: Subdomain
+    sub_path: Annotated[str, AfterValidator(_folder)] = _default(WeightsVolume, "sub_path")
+    secret: Subdomain | Literal[""] = _default(WeightsVolume, "secret")
+    artifacts: Annotated[
+        str,
+        _matching(r"(s3://[a-z0-9][a-z0-9.-]+(/[^\s?#]+)?)?", "s3://BUCKET or s3://BUCKET/PREFIX"),
+    ] = _default(WeightsVolume, "artifacts")
+    fetcher: Annotated[str, AfterValidator(_image)] = _default(WeightsVolume, "fetcher")
 
 
 class _Resources(_Strict):
@@ -226,6 +249,7 @@ class ServiceFile(_Strict):
     probes: _Probes = _Probes()
     namespace: Label = _default(ServiceSpec, "namespace")
     alias: Alias = _default(ServiceSpec, "alias")
+    volume: _Volume | None = None  # with weights: pvc, and only then
 
     @model_validator(mode="after")
     def _consistent(self) -> ServiceFile:
@@ -235,6 +259,8 @@ class ServiceFile(_Strict):
                 f"policy.ready_timeout_s ({ready_s:g}) must not be shorter than"
                 f" probes.startup_budget_s ({startup_s})"
             )
+        if (self.weights is Weights.PVC) != (self.volume is not None):
+            raise ValueError("weights: pvc and volume go together: state both, or neither")
         return self
 
     def spec(self) -> ServiceSpec:
@@ -246,5 +272,6 @@ class ServiceFile(_Strict):
             "slo": Slo(**self.slo.values()),
             "policy": self.policy.policy(),
             "probes": Probes(**{**self.probes.values(), "path": path}),
+            "volume": self.volume and WeightsVolume(**self.volume.values()),
         }
         return ServiceSpec(**{**self.values(), **nested})

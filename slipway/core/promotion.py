@@ -32,13 +32,14 @@ def promotion_refusal(
 
 
 def image_mismatch(record: ReleaseRecord, pods: tuple[PodObservation, ...]) -> str | None:
-    """Return which pods run another image than the record says; None when all run it."""
-    wrong = [f"{pod.name} runs {pod.image_digest}" for pod in pods if _differs(record, pod)]
-    return f"image {record.digests.image} expected: {'; '.join(wrong)}" if wrong else None
-
-
-def _differs(record: ReleaseRecord, pod: PodObservation) -> bool:
-    return pod.image_digest != record.digests.image
+    """Return which pods run another image or other weights than the record says, else None."""
+    image, weights = record.digests.image, record.digests.weights
+    wrong = [f"{pod.name} runs {pod.image_digest}" for pod in pods if pod.image_digest != image]
+    if wrong:
+        return f"image {image} expected: {'; '.join(wrong)}"
+    # None: the weights are in the image, whose digest has just been compared.
+    wrong = [f"{pod.name} has {pod.weights}" for pod in pods if pod.weights not in {None, weights}]
+    return f"weights {weights} expected: {'; '.join(wrong)}" if wrong else None
 
 
 def route_with_users_on_candidate(record: ReleaseRecord) -> Route:

@@ -77,6 +77,7 @@ class SlotRecord:
         version: model version deployed there last, empty when never.
         image: full image reference by digest.
         release_id: the release that deployed it.
+        weights: digest of the version's weights; on a volume it is kept while a slot names it.
     """
 
     slot: Slot
@@ -84,6 +85,7 @@ class SlotRecord:
     version: str = ""
     image: str = ""
     release_id: str = ""
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,12 +334,14 @@ def with_verdict(record: ReleaseRecord, verdict: StageVerdict) -> ReleaseRecord:
 
 def with_candidate(record: ReleaseRecord, *, image: str) -> ReleaseRecord:
     """Return the record whose candidate slot holds this release's version by `image`."""
-    updated = tuple(
-        replace(item, version=record.version, image=image, release_id=record.release_id)
-        if item.slot is record.candidate
-        else item
-        for item in record.slots
+    held = replace(
+        record.slot(record.candidate),
+        version=record.version,
+        image=image,
+        release_id=record.release_id,
+        weights=record.digests.weights,
     )
+    updated = tuple(held if item.slot is record.candidate else item for item in record.slots)
     return replace(record, slots=updated)
 
 

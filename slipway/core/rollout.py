@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from slipway.core.weights import PLACING_REFUSED
+
 IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 )
@@ -30,6 +32,12 @@ class PodObservation:
         unschedulable_s: for how long the scheduler has found no node; None when scheduled.
         unschedulable_message: the scheduler's own words.
         ended: the container ended and nobody starts it again (restart policy Never).
+        weights: digest of the weights that the pod asks for on a volume, None when they are in its
+            image.
+        placing_exit_code: of the last failed run of the init container that places the weights;
+            None when it has not failed or came through.
+        placing_message: what it said at its end.
+        placing_restarts: how often it was started again.
     """
 
     name: str
@@ -45,6 +53,10 @@ class PodObservation:
     unschedulable_message: str | None = None
     terminating: bool = False
     ended: bool = False
+    weights: str | None = None
+    placing_exit_code: int | None = None
+    placing_message: str | None = None
+    placing_restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +104,8 @@ class RolloutVerdict:
 
     Args:
         code: stable name of a failure (`quota-exceeded`, `image-pull-failed`, `crash-loop`,
-            `unschedulable`, `start-failed`, `progress-deadline`), empty otherwise.
+            `unschedulable`, `start-failed`, `weights-not-placed`, `progress-deadline`), empty
+            otherwise.
         reason: for people, with the cluster's own message.
     """
 
@@ -161,6 +174,10 @@ def _pod_failure(pod: PodObservation, patience: RolloutPatience) -> RolloutVerdi
         return _failed("image-pull-failed", f"pod {pod.name}: {pod.waiting_reason}{message}")
     if pod.waiting_reason in _START_REASONS:
         return _failed("start-failed", f"pod {pod.name}: {pod.waiting_reason}{message}")
+    if pod.placing_exit_code is not None and (
+        pod.placing_exit_code == PLACING_REFUSED or pod.placing_restarts >= patience.restarts
+    ):
+        return _failed("weights-not-placed", placing_failure(pod))
     if pod.waiting_reason == "CrashLoopBackOff" or pod.restarts >= patience.restarts:
         code = "unknown" if pod.last_exit_code is None else str(pod.last_exit_code)
         return _failed(
@@ -173,6 +190,12 @@ def _pod_failure(pod: PodObservation, patience: RolloutPatience) -> RolloutVerdi
             f"pod {pod.name} fits no node: {pod.unschedulable_message or 'no reason given'}",
         )
     return None
+
+
+def placing_failure(pod: PodObservation) -> str:
+    """Return why a pod's weights are not on the volume, in the init container's own words."""
+    said = pod.placing_message or f"exit code {pod.placing_exit_code}, and it said nothing"
+    return f"pod {pod.name}: its weights were not placed on the volume: {said}"
 
 
 def _waits_for(pod: PodObservation) -> str:

@@ -45,6 +45,30 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsVolume:
+    """Where the model files lie with `weights: pvc`.
+
+    Args:
+        claim: name of a PersistentVolumeClaim in the service's namespace that pods on every node
+            can mount at once (ReadWriteMany); Slipway neither makes nor deletes it.
+        sub_path: folder on it that is the service's to use; empty is its top.
+        secret: name of a Secret whose keys become environment variables of the container that
+            fetches the files (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …); empty when the pods'
+            service account is enough.
+        artifacts: `s3://BUCKET[/PREFIX]` where the registry's server keeps what it calls
+            `mlflow-artifacts:/`; empty when its versions name S3 themselves.
+        fetcher: image of the program that fetches and checks the files, in the registry of the
+            installation.
+    """
+
+    claim: str
+    sub_path: str = ""
+    secret: str = ""
+    artifacts: str = ""
+    fetcher: str = "slipway/weights:base"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What one replica asks for, in Kubernetes quantities.
 
@@ -170,6 +194,7 @@ class ServiceSpec:
         hosts: host names users call it by, at the gateway.
         path_prefixes: HTTP paths that are routed to it.
         alias: registry alias that follows the traffic.
+        volume: where the model files lie; stated exactly when `weights` is `pvc`.
     """
 
     name: str
@@ -185,3 +210,4 @@ class ServiceSpec:
     probes: Probes = Probes()
     namespace: str = "serving"
     alias: str = "live"
+    volume: WeightsVolume | None = None

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slipway.core.errors import PermanentError
+from slipway.core.weights import digest_of_files
 from slipway.ports import ModelVersion
 
 _CHAT_TEMPLATE = "chat_template.jinja"
@@ -33,8 +34,7 @@ _BLOCK_BYTES = 1 << 20
 
 def weights_digest(version: ModelVersion) -> str:
     """Return the sha256 over the version's file list with their checksums, hex."""
-    lines = "".join(f"{file.sha256}  {file.path}\n" for file in version.files)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return digest_of_files((file.path, file.sha256) for file in version.files)
 
 
 def check_integrity(version: ModelVersion, folder: Path) -> None:

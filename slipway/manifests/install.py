@@ -22,6 +22,7 @@ from slipway.manifests.names import (
     Object,
     common_labels,
     metadata,
+    sweep_pod_name,
     test_pod_name,
     workload_name,
 )
@@ -84,7 +85,7 @@ def release_rules(spec: ServiceSpec) -> tuple[Object, ...]:
         _rule("apps", "deployments", ("create", "list")),
         _rule("apps", "replicasets", ("get", "list")),
         _rule("", "pods", ("get", "list", "create")),
-        _rule("", "pods", ("patch", "delete"), [test_pod_name(spec.name)]),
+        _rule("", "pods", ("patch", "delete"), _bare_pods(spec)),
         _rule("", "pods/log", ("get",)),
         _rule("", "events", ("create",)),
         _rule("", "configmaps", ("get", "patch"), [record_name(spec.name)]),
@@ -99,6 +100,11 @@ def release_rules(spec: ServiceSpec) -> tuple[Object, ...]:
         ),
         _rule("coordination.k8s.io", "leases", ("get", "patch"), [lease_name(spec.name)]),
     )
+
+
+def _bare_pods(spec: ServiceSpec) -> list[str]:
+    swept = [] if spec.volume is None else [sweep_pod_name(spec.name)]
+    return [test_pod_name(spec.name), *swept]
 
 
 def _rule(

@@ -18,6 +18,9 @@ RELEASE_LABEL = "slipway.dev/release"
 ROLE_LABEL = "slipway.dev/role"
 
 IMAGE_ANNOTATION = "slipway.dev/image-digest"
+WEIGHTS_ANNOTATION = "slipway.dev/weights-digest"
+"""On pods whose weights lie on a volume: the digest that the init container checks them by."""
+
 ROUTE_ANNOTATION = "slipway.dev/route-revision"
 
 GATEWAY = "istio-ingress/slipway-gateway"
@@ -52,6 +55,11 @@ def workload_name(service: str, slot: Slot) -> str:
 def test_pod_name(service: str) -> str:
     """Return the name of the pod that a release tests its model with."""
     return f"{service}-test"
+
+
+def sweep_pod_name(service: str) -> str:
+    """Return the name of the pod that removes weights which no slot needs from the volume."""
+    return f"{service}-sweep"
 
 
 def slot_labels(service: str, slot: Slot) -> dict[str, str]:

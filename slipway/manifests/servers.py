@@ -14,7 +14,7 @@ from slipway.core.service import ServerKind, ServiceSpec
 from slipway.manifests.names import HTTP_PORT
 
 MODEL_FOLDER = "/model"
-"""Where the model's files are inside every container: the image's top layer."""
+"""Where the model's files are inside every server: the image's top layer, or the volume."""
 
 SCRATCH_FOLDER = "/tmp"  # noqa: S108  # inside the container, a volume of the pod's own
 """The only folder that a server may write to."""

@@ -11,6 +11,7 @@ from slipway.manifests.names import (
     MODEL_ACCOUNT,
     RELEASE_LABEL,
     ROLE_LABEL,
+    WEIGHTS_ANNOTATION,
     Object,
     common_labels,
     metadata,
@@ -18,6 +19,13 @@ from slipway.manifests.names import (
     test_pod_name,
 )
 from slipway.manifests.servers import SCRATCH_FOLDER, ServerContract, contract
+from slipway.manifests.weights import (
+    WeightsFetch,
+    claim_volume,
+    fetch_container,
+    pod_group,
+    server_mount,
+)
 
 _PRE_STOP_S = 3  # longer than an endpoint's removal takes to reach every gateway
 _MIN_GRACE_S = 30
@@ -37,6 +45,7 @@ def slot_deployment(
     image: str,
     release_id: str,
     replicas: int | None = None,
+    fetch: WeightsFetch | None = None,
 ) -> Object:
     """Return the Deployment of one slot.
 
@@ -47,10 +56,11 @@ def slot_deployment(
         image: `HOST/REPOSITORY@sha256:…`.
         release_id: the release that deploys it.
         replicas: how many pods; those of the service file when None.
+        fetch: the weights, when they lie on a volume; None when they are in the image.
     """
     selector = slot_labels(spec.name, slot)
     labels = {**common_labels(spec.name), **selector, RELEASE_LABEL: release_id}
-    annotations = _annotations(image, release_id)
+    annotations = _annotations(image, release_id, fetch)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -68,13 +78,19 @@ def slot_deployment(
             "revisionHistoryLimit": 2,
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations},
-                "spec": _slot_pod_spec(spec, slot, image),
+                "spec": _slot_pod_spec(spec, slot, image, fetch),
             },
         },
     }
 
 
-def test_pod(spec: ServiceSpec, *, image: str, release_id: str) -> Object:
+def test_pod(
+    spec: ServiceSpec,
+    *,
+    image: str,
+    release_id: str,
+    fetch: WeightsFetch | None = None,  # noqa: PT028  # a pod for tests, not a test
+) -> Object:
     """Return the bare pod that serves a model for its tests, outside every slot and Service.
 
     Its labels match neither the Service nor a slot: no user request can reach it.
@@ -87,10 +103,10 @@ def test_pod(spec: ServiceSpec, *, image: str, release_id: str) -> Object:
             test_pod_name(spec.name),
             spec.namespace,
             labels=labels,
-            annotations=_annotations(image, release_id),
+            annotations=_annotations(image, release_id, fetch),
         ),
         "spec": {
-            **_pod_spec(spec, image),
+            **_pod_spec(spec, image, fetch),
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": _MIN_GRACE_S,
             "activeDeadlineSeconds": math.ceil(spec.policy.ready_timeout_s) + _TEST_POD_HEADROOM_S,
@@ -98,8 +114,9 @@ def test_pod(spec: ServiceSpec, *, image: str, release_id: str) -> Object:
     }
 
 
-def _annotations(image: str, release_id: str) -> dict[str, str]:
-    return {RELEASE_LABEL: release_id, IMAGE_ANNOTATION: image.rpartition("@")[2]}
+def _annotations(image: str, release_id: str, fetch: WeightsFetch | None) -> dict[str, str]:
+    weights = {} if fetch is None else {WEIGHTS_ANNOTATION: fetch.sha256}
+    return {RELEASE_LABEL: release_id, IMAGE_ANNOTATION: image.rpartition("@")[2], **weights}
 
 
 def _progress_deadline_s(spec: ServiceSpec) -> int:
@@ -110,9 +127,9 @@ def _progress_deadline_s(spec: ServiceSpec) -> int:
     )
 
 
-def _slot_pod_spec(spec: ServiceSpec, slot: Slot, image: str) -> Object:
+def _slot_pod_spec(spec: ServiceSpec, slot: Slot, image: str, fetch: WeightsFetch | None) -> Object:
     grace_s = max(_MIN_GRACE_S, math.ceil(spec.policy.drain_timeout_s) + _GRACE_HEADROOM_S)
-    pod = _pod_spec(spec, image)
+    pod = _pod_spec(spec, image, fetch)
     # Requests that are on their way when the pod starts to end still find it serving.
     pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": _PRE_STOP_S}}}
     return {
@@ -130,7 +147,7 @@ def _slot_pod_spec(spec: ServiceSpec, slot: Slot, image: str) -> Object:
     }
 
 
-def _pod_spec(spec: ServiceSpec, image: str) -> Object:
+def _pod_spec(spec: ServiceSpec, image: str, fetch: WeightsFetch | None) -> Object:
     server = contract(spec)
     pod: Object = {
         "serviceAccountName": MODEL_ACCOUNT,
@@ -150,6 +167,11 @@ def _pod_spec(spec: ServiceSpec, image: str) -> Object:
         pod["tolerations"] = [
             {"key": spec.resources.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
         ]
+    if fetch is not None:
+        pod["initContainers"] = [fetch_container(spec, fetch)]
+        pod["volumes"].append(claim_volume(fetch.volume))
+        pod["containers"][0]["volumeMounts"].append(server_mount(spec.name, fetch))
+        pod["securityContext"].update(pod_group(server.user))
     return pod
 
 

@@ -1,4 +1,4 @@
-"""The base images of the sandbox: a model server each, without a model.
+"""The base images of the sandbox: model servers without a model, and what places weights.
 
 An image carries everything its process needs but the Python interpreter, its standard library and
 system libraries, which the sandbox's container runtime gives to every container.
@@ -19,6 +19,7 @@ from slipway.sandbox.home import SandboxHome
 
 SIMULATED = "slipway/simulated"
 LLAMA_CPP = "slipway/llama-cpp"
+WEIGHTS = "slipway/weights"
 BASE_TAG = "base"
 
 _SERVER_FOLDER = "/opt/server"
@@ -33,11 +34,22 @@ _SIMULATED_MODULES = (
     "simulated_metrics.py",
 )
 _LLAMA_MODULES = ("llama.py",)
+_WEIGHTS_MODULES = (
+    "__init__.py",
+    "adapters/__init__.py",
+    "adapters/model_manifest.py",
+    "adapters/s3.py",
+    "adapters/weights_volume/*.py",
+    "core/*.py",
+    "ports.py",
+)
+_BOTO = ("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3")
+_BOTO_SERVICES = frozenset({"s3", "sso", "sso-oidc", "sts"})  # of some 400: S3 and credentials
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's name → Go's
 
 
 def push_bases(home: SandboxHome) -> tuple[Image, ...]:
-    """Push `slipway/simulated:base` and `slipway/llama-cpp:base` to the sandbox's registry.
+    """Push the images `…:base` of the simulated server, of llama.cpp's and of weights on volumes.
 
     May be repeated; what is there is not sent again.
 
@@ -46,13 +58,13 @@ def push_bases(home: SandboxHome) -> tuple[Image, ...]:
         TransientError: the registry does not answer.
     """
     store = OciImageStore(f"http://127.0.0.1:{home.port('registry')}")
-    return (push_simulated(store), push_llama_cpp(store))
+    return (push_simulated(store), push_llama_cpp(store), push_weights(store))
 
 
 def push_simulated(store: OciImageStore) -> Image:
     """Push the image of the simulated server."""
     layers = (server_files(_SIMULATED_MODULES),)
-    return store.push_image(SIMULATED, BASE_TAG, layers, _config("simulated"))
+    return store.push_image(SIMULATED, BASE_TAG, layers, _server_config("simulated"))
 
 
 def push_llama_cpp(store: OciImageStore) -> Image:
@@ -62,7 +74,41 @@ def push_llama_cpp(store: OciImageStore) -> Image:
         PermanentError: the distribution `xllamacpp` is not installed.
     """
     layers = (_distribution_files(_LLAMA_DISTRIBUTION), server_files(_LLAMA_MODULES))
-    return store.push_image(LLAMA_CPP, BASE_TAG, layers, _config("llama"))
+    return store.push_image(LLAMA_CPP, BASE_TAG, layers, _server_config("llama"))
+
+
+def push_weights(store: OciImageStore) -> Image:
+    """Push the image of the program that places weights on a volume.
+
+    Raises:
+        PermanentError: a distribution that it needs is not installed.
+    """
+    config = _config("slipway.adapters.weights_volume", "Slipway weights on a volume")
+    return store.push_image(WEIGHTS, BASE_TAG, (boto_files(), weights_files()), config)
+
+
+def weights_files() -> dict[str, Path]:
+    """Return Slipway's own files of the image that places weights, path in it → local file."""
+    root = Path(slipway.__file__).parent
+    found = sorted(path for pattern in _WEIGHTS_MODULES for path in root.glob(pattern))
+    return {f"{_SERVER_FOLDER}/slipway/{path.relative_to(root)}": path for path in found}
+
+
+def boto_files() -> dict[str, Path]:
+    """Return the files of boto3 and what it needs, for S3 alone.
+
+    Raises:
+        PermanentError: one of the distributions is not installed.
+    """
+    found = {inside: local for name in _BOTO for inside, local in _distribution_files(name).items()}
+    data = f"{_SERVER_FOLDER}/botocore/data/"
+    return {
+        inside: local
+        for inside, local in found.items()
+        if not inside.startswith(data)
+        or "/" not in inside.removeprefix(data)
+        or inside.removeprefix(data).split("/")[0] in _BOTO_SERVICES
+    }
 
 
 def simulated_files() -> Mapping[str, Path]:
@@ -93,25 +139,32 @@ def _distribution_files(name: str) -> dict[str, Path]:
         files = distribution(name).files or []
     except PackageNotFoundError as error:
         raise PermanentError(
-            f"cannot make the image {LLAMA_CPP}: the distribution {name} is not installed",
+            f"cannot make the sandbox's images: the distribution {name} is not installed",
             code="sandbox-extra-missing",
             hint="install Slipway with its sandbox: pip install 'slipway-llm[sandbox]'",
         ) from error
     return {
         f"{_SERVER_FOLDER}/{file}": Path(str(file.locate()))
         for file in files
-        # RECORD, INSTALLER and the like differ between installers; the licence stays.
-        if file.suffix != ".pyc" and (".dist-info" not in str(file) or "licenses" in file.parts)
+        # RECORD, INSTALLER and the like differ between installers; the licence stays. Programs lie
+        # outside of the packages' folder.
+        if ".." not in file.parts
+        and file.suffix != ".pyc"
+        and (".dist-info" not in str(file) or "licenses" in file.parts)
     }
 
 
-def _config(module: str) -> ImageConfig:
+def _server_config(module: str) -> ImageConfig:
+    return _config(f"slipway.sandbox.servers.{module}", f"Slipway model server: {module}")
+
+
+def _config(module: str, title: str) -> ImageConfig:
     # -P: not the working directory; -s and -S: no installed packages, and 20 ms less to start.
-    command = ("python3", "-P", "-s", "-S", "-B", "-m", f"slipway.sandbox.servers.{module}")
+    command = ("python3", "-P", "-s", "-S", "-B", "-m", module)
     machine = platform.machine()
     return ImageConfig(
         entrypoint=command,
         environment={"PYTHONPATH": _SERVER_FOLDER, "PYTHONUNBUFFERED": "1"},
-        labels={"org.opencontainers.image.title": f"Slipway model server: {module}"},
+        labels={"org.opencontainers.image.title": title},
         architecture=_ARCHITECTURES.get(machine, machine),
     )

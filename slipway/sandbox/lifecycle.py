@@ -228,13 +228,14 @@ def _prepare(home: SandboxHome, binary: Path) -> None:
 
 
 def _steps(home: SandboxHome) -> tuple[Step, ...]:
-    from slipway.sandbox import build, cluster, images
+    from slipway.sandbox import build, cluster, images, volumes
     from slipway.sandbox.parts import gateway, mlflow, prefect, s3
 
     crds = build.crds(build.control_plane(_silent))
     steps = (
         Step("cluster", lambda: cluster.set_up(home, crds), needs=("apiserver", "faults")),
         Step("gateway", lambda: gateway.set_up(home), needs=("cluster", "gateway")),
+        Step("volumes", lambda: volumes.set_up(home), needs=("cluster",)),
         Step("base images", lambda: images.push_bases(home), needs=("registry", "faults")),
         Step("buckets", lambda: s3.set_up(home), needs=("s3", "faults")),
         Step("model registry", lambda: mlflow.set_up(home), needs=("mlflow", "buckets")),

@@ -10,7 +10,7 @@ from typing import Any
 from slipway.core.errors import PermanentError
 from slipway.core.routing import Route, Slot
 from slipway.core.traffic import AccessRow
-from slipway.manifests.names import NAME_LABEL, SLOT_LABEL
+from slipway.manifests.names import NAME_LABEL, SLOT_LABEL, WEIGHTS_ANNOTATION
 from slipway.ports import Lease
 from tests.fakes.clock import FakeClock
 from tests.fakes.journal import Journal
@@ -29,6 +29,7 @@ class Fault(StrEnum):
     START = "start-failed"
     CRASH_LOOP = "crash-loop"
     UNSCHEDULABLE = "unschedulable"
+    WEIGHTS = "weights-not-placed"
     DEADLINE = "progress-deadline"
     NEVER_READY = "not-in-time"
 
@@ -48,6 +49,8 @@ class FakePod:
     fault: Fault
     looks_left: int
     terminating: bool = False
+    weights: str | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -83,6 +86,13 @@ class FakeDeployment:
         return labels
 
     @property
+    def weights(self) -> str | None:
+        """Digest of the weights on a volume that the pod template asks for."""
+        annotations = self.manifest["spec"]["template"]["metadata"]["annotations"]
+        found: str | None = annotations.get(WEIGHTS_ANNOTATION)
+        return found
+
+    @property
     def image(self) -> str:
         """Image of the pod template."""
         return str(self.manifest["spec"]["template"]["spec"]["containers"][0]["image"])
@@ -112,6 +122,8 @@ class FakeCluster:
         streams: open requests per slot at the gateway, one figure per look; the last one stays.
         server_requests: open requests at the model servers, likewise.
         missing_images: references that no registry has.
+        swept: what each sweep pod was told to keep, in the order they were made.
+        sweep_fault: sweep pods end with an error.
         rows: the gateway's access log.
         violations: moments at which a route pointed at a slot that could not serve.
     """
@@ -127,6 +139,8 @@ class FakeCluster:
         self.gateway_routes: dict[str, Route] = {}
         self.events: list[FakeEvent] = []
         self.missing_images: set[str] = set()
+        self.swept: list[tuple[str, ...]] = []
+        self.sweep_fault = False
         self.rows: list[AccessRow] = []
         self.streams: dict[Slot, list[int]] = {}
         self.server_requests: list[int] = []
@@ -161,6 +175,8 @@ class FakeCluster:
             self.make_pod(f"{deployment.name}-{index}", deployment.image, deployment.fault)
             for index in range(wanted)
         ]
+        for pod in deployment.pods:
+            pod.weights = deployment.weights
 
     def make_pod(self, prefix: str, image: str, fault: Fault) -> FakePod:
         """Return a fresh pod."""

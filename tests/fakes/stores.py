@@ -48,7 +48,7 @@ class FakeRegistry:
         version = ModelVersion(
             model=model,
             version=number,
-            source=f"fake:/{model}/{number}",
+            source=f"mlflow-artifacts:/{model}/{number}",
             files=tuple(
                 ModelFile(path=path, sha256=_sha256(body), size_bytes=len(body))
                 for path, body in sorted(files.items())

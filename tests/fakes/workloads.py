@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Set
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.rollout import PodObservation, RolloutObservation
-from slipway.manifests.names import RELEASE_LABEL
+from slipway.manifests.names import RELEASE_LABEL, ROLE_LABEL, WEIGHTS_ANNOTATION
 from slipway.ports import Applied, Manifest
 from tests.fakes.cluster import FakeCluster, FakeDeployment, FakeEvent, FakePod, Fault, Key
 
@@ -62,7 +63,13 @@ class FakeWorkloads:
             image = str(own["spec"]["containers"][0]["image"])
             pod = cluster.make_pod("", image, cluster.test_pod_fault)
             pod.name = key[1]
+            pod.manifest = own
+            pod.weights = own["metadata"].get("annotations", {}).get(WEIGHTS_ANNOTATION)
             if not dry_run:
+                if _sweeps(pod):
+                    args = own["spec"]["containers"][0]["args"]
+                    digests = pairwise(args)
+                    cluster.swept.append(tuple(d for word, d in digests if word == "--keep"))
                 pods[key] = pod
                 self._journal.wrote(f"apply Pod {key[1]}")
         return Applied(kind="Pod", name=key[1], uid=pod.uid, generation=1, resource_version="1")
@@ -119,8 +126,12 @@ class FakeWorkloads:
         if pod is None:
             return None
         pod.looks_left -= 1
+        if _sweeps(pod):
+            code = 65 if self._cluster.sweep_fault else 0
+            return replace(_pod_observation(pod), ended=True, last_exit_code=code)
         # Nobody starts the server of a bare pod again.
-        return replace(_pod_observation(pod), ended=pod.fault is Fault.CRASH_LOOP)
+        ended = pod.fault in {Fault.CRASH_LOOP, Fault.WEIGHTS}
+        return replace(_pod_observation(pod), ended=ended)
 
     def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
         """Set the replicas of the Deployment with `uid`."""
@@ -214,7 +225,14 @@ def _pod_observation(pod: FakePod) -> PodObservation:
         unschedulable_s=_FAULT_AGE_S if lost else None,
         unschedulable_message="0/2 nodes are available" if lost else None,
         terminating=pod.terminating,
+        weights=pod.weights,
+        placing_exit_code=65 if pod.fault is Fault.WEIGHTS else None,
+        placing_message="checksum-mismatch: other bytes" if pod.fault is Fault.WEIGHTS else None,
     )
+
+
+def _sweeps(pod: FakePod) -> bool:
+    return bool(pod.manifest) and pod.manifest["metadata"]["labels"].get(ROLE_LABEL) == "sweep"
 
 
 def _replaced(kind: str, name: str) -> ConflictError:

@@ -95,6 +95,7 @@ _BEFORE_PROMOTION: list[tuple[Trouble, str]] = [
     (_no_answers, "model-test-failed"),
     (_test_pod(Fault.IMAGE_PULL), "image-pull-failed"),
     (_test_pod(Fault.CRASH_LOOP), "model-does-not-load"),
+    (_test_pod(Fault.WEIGHTS), "weights-not-placed"),
     (_test_pod(Fault.NEVER_READY), "not-in-time"),
     (_test_pod(Fault.UNSCHEDULABLE), "not-in-time"),
     (_refused_apply, "quota-exceeded"),

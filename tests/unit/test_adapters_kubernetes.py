@@ -349,3 +349,59 @@ def test_image_id_without_a_repository_digest_gives_none(image_id: str, digest: 
 def test_observation_of_a_slot_scaled_to_zero_is_empty_and_ready() -> None:
     observed: RolloutObservation = rollout_observation(_deployment(wanted=0), [], age_s=_age_s)
     assert (observed.desired, observed.ready_pods) == (0, ())
+
+
+def _placing(state: Json, last: Json | None = None, restarts: int = 0) -> Json:
+    return {
+        "name": "weights",
+        "restartCount": restarts,
+        "state": state,
+        "lastState": last or {},
+    }
+
+
+_REFUSED = {"terminated": {"exitCode": 65, "message": "checksum-mismatch: the file x\n"}}
+
+
+@pytest.mark.parametrize(
+    ("placing", "expected"),
+    [
+        (_placing(_REFUSED), (65, "checksum-mismatch: the file x", 0)),
+        (
+            _placing({"waiting": {"reason": "CrashLoopBackOff"}}, _REFUSED, 1),
+            (65, "checksum-mismatch: the file x", 1),
+        ),
+        (_placing({"running": {}}, _REFUSED, 1), (65, "checksum-mismatch: the file x", 1)),
+        (_placing({"terminated": {"exitCode": 0}}, _REFUSED, 1), (None, None, 1)),
+        (_placing({"running": {}}), (None, None, 0)),
+    ],
+)
+def test_failure_to_place_weights_is_told_with_its_last_words(
+    placing: Json, expected: tuple[int | None, str | None, int]
+) -> None:
+    server = _waiting("PodInitializing")
+    pod = pod_observation(
+        _pod(container=server, conditions=_NOT_READY, initContainerStatuses=[placing]), now=_NOW
+    )
+    assert (pod.placing_exit_code, pod.placing_message, pod.placing_restarts) == expected
+    assert pod.waiting_reason == "PodInitializing"
+
+
+def test_init_container_whose_image_is_missing_is_why_the_pod_waits() -> None:
+    placing = _placing({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
+    verdict = _judge(
+        _deployment(wanted=1, replicas=1, updatedReplicas=1),
+        _pod(
+            container=_waiting("PodInitializing"),
+            conditions=_NOT_READY,
+            initContainerStatuses=[placing],
+        ),
+    )
+    assert (verdict.code, "no such image" in verdict.reason) == ("image-pull-failed", True)
+
+
+def test_pod_says_which_weights_it_asks_for() -> None:
+    pod = _pod()
+    pod["metadata"]["annotations"] = {"slipway.dev/weights-digest": "a1"}
+    assert pod_observation(pod, now=_NOW).weights == "a1"
+    assert pod_observation(_pod(), now=_NOW).weights is None

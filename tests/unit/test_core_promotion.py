@@ -73,6 +73,14 @@ def test_pods_of_another_image_get_nobody() -> None:
     assert refusal(good_pod("a"), changed) == (f"image {DIGEST} expected: b runs sha256:other")
 
 
+def test_pods_of_other_weights_on_the_volume_get_nobody() -> None:
+    released = replace(candidate(), digests=Digests(image=DIGEST, weights="a1"))
+    right, other = (replace(good_pod(name), weights=name) for name in ("a1", "b2"))
+
+    assert image_mismatch(released, (right, good_pod("in-its-image"))) is None
+    assert image_mismatch(released, (right, other)) == "weights a1 expected: b2 has b2"
+
+
 def test_pod_whose_image_is_unknown_is_a_mismatch() -> None:
     assert image_mismatch(candidate(), (pod("a"),)) == f"image {DIGEST} expected: a runs None"
     assert image_mismatch(candidate(), (good_pod("a"),)) is None

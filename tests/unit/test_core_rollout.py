@@ -148,3 +148,34 @@ def test_ready_pods_leave_out_the_unready_and_the_leaving() -> None:
     leaving = replace(pod("c"), terminating=True)
 
     assert rollout(pod("a"), pod("b", ready=False), leaving).ready_pods == (pod("a"),)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "restarts", "failed"),
+    [(65, 0, True), (75, 0, False), (75, 1, False), (75, 2, True), (None, 2, False)],
+)
+def test_weights_that_are_refused_fail_at_once_and_those_not_there_yet_after_restarts(
+    exit_code: int | None, restarts: int, failed: bool
+) -> None:
+    placing = replace(
+        pod("a", ready=False),
+        placing_exit_code=exit_code,
+        placing_restarts=restarts,
+        placing_message="checksum-mismatch: the file x",
+        waiting_reason="PodInitializing",
+    )
+
+    verdict = judged(unready(placing))
+
+    assert (verdict.state is RolloutState.FAILED) is failed
+    assert verdict.code == ("weights-not-placed" if failed else "")
+    if failed:
+        assert verdict.reason == (
+            "pod a: its weights were not placed on the volume: checksum-mismatch: the file x"
+        )
+
+
+def test_init_container_that_said_nothing_is_quoted_by_its_exit_code() -> None:
+    silent = replace(pod("a", ready=False), placing_exit_code=137, placing_restarts=2)
+
+    assert judged(unready(silent)).reason.endswith("exit code 137, and it said nothing")

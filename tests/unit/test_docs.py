@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args
 
 import pytest
@@ -247,7 +248,8 @@ def schema(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from schema(kind, f"{prefix}{name}.")
         elif items and issubclass(items[0], BaseModel):
-            yield from schema(items[0], f"{prefix}{name}[].")
+            several = "" if NoneType in items else "[]"
+            yield from schema(items[0], f"{prefix}{name}{several}.")
         else:
             yield f"{prefix}{name}", shown(info.default)
 

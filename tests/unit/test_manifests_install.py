@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from slipway.core.routing import empty
+from slipway.core.service import ServiceSpec, WeightsVolume
 from slipway.manifests.install import (
     install_objects,
     only_when_absent,
@@ -67,6 +69,18 @@ def test_release_account_reads_named_objects_by_name_only() -> None:
     for rule in release_rules(service()):
         if NAMED & set(rule["resources"]) and "get" in rule["verbs"]:
             assert rule["resourceNames"], rule
+
+
+def test_release_account_may_remove_a_sweep_pod_only_where_weights_lie_on_a_volume() -> None:
+    def deletable(spec: ServiceSpec) -> list[str]:
+        (rule,) = (rule for rule in release_rules(spec) if "delete" in rule["verbs"])
+        return list(rule["resourceNames"])
+
+    assert deletable(service()) == ["chat-test"]
+    assert deletable(replace(service(), volume=WeightsVolume(claim="models"))) == [
+        "chat-test",
+        "chat-sweep",
+    ]
 
 
 def test_role_is_bound_to_the_release_account() -> None:

@@ -9,7 +9,14 @@ import yaml
 
 from slipway.adapters.service_file import find_service, load_service, load_services
 from slipway.core.errors import InputError
-from slipway.core.service import Probes, QualityPolicy, ServerKind, ServiceSpec, Weights
+from slipway.core.service import (
+    Probes,
+    QualityPolicy,
+    ServerKind,
+    ServiceSpec,
+    Weights,
+    WeightsVolume,
+)
 
 SERVICES = Path(__file__).parents[2] / "deployments" / "services"
 
@@ -121,6 +128,11 @@ def test_quantities_may_be_written_as_numbers(tmp_path: Path) -> None:
         ({"server__image": "slipway/simulated"}, "server.image: must name an image as"),
         ({"server__image": "a@sha256:12"}, "server.image: must name an image as"),
         ({"weights": "nfs"}, "weights: is 'nfs'; allowed: 'image' or 'pvc'"),
+        ({"volume__claim": "Models"}, "volume.claim: must be the name of a Kubernetes object"),
+        ({"volume": {}}, "volume.claim: is missing"),
+        ({"volume": {"claim": "a", "sub_path": "../b"}}, "volume.sub_path: must be a folder"),
+        ({"volume": {"claim": "a", "sub_path": "/b"}}, "volume.sub_path: must be a folder"),
+        ({"volume": {"claim": "a", "artifacts": "/srv"}}, "volume.artifacts: must be s3://BUCKET"),
         ({"resources__cpu": "0"}, "resources.cpu: must be a Kubernetes quantity above zero"),
         ({"resources__cpu": "1Gi"}, "resources.cpu: must be"),
         ({"resources__cpu": True}, "resources.cpu: should be a valid string"),
@@ -188,15 +200,20 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         load_service(tmp_path / "gone.yaml")
 
 
-def test_weights_on_a_volume_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not supported yet") as caught:
-        load(tmp_path, changed(weights="pvc"))
+def test_weights_on_a_volume_are_stated_with_the_volume(tmp_path: Path) -> None:
+    volume = {"claim": "models", "sub_path": "team/a", "artifacts": "s3://mlflow/artifacts"}
 
-    assert caught.value.code == "weights-pvc-unsupported"
-    assert "follows later; use weights: image" in caught.value.hint
-    with pytest.raises(InputError) as caught:
-        load_services(tmp_path)
-    assert caught.value.code == "weights-pvc-unsupported"
+    spec = load(tmp_path, changed(weights="pvc", volume=volume))
+
+    assert (spec.weights, spec.volume) == (Weights.PVC, WeightsVolume(**volume))
+    assert load(tmp_path, WHOLE).volume is None
+
+
+@pytest.mark.parametrize("fields", [{"weights": "pvc"}, {"volume": {"claim": "models"}}])
+def test_weights_on_a_volume_without_the_other_field_are_refused(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    assert "weights: pvc and volume go together" in problem(tmp_path, changed(**fields))
 
 
 def test_two_files_may_not_claim_the_same_name_or_host(tmp_path: Path) -> None:
@@ -251,3 +268,4 @@ def test_delivered_examples_are_valid() -> None:
     kinds = {spec.server.kind for spec in load_services(SERVICES / "examples").values()}
 
     assert kinds == {ServerKind.VLLM, ServerKind.TRITON}
+    assert load_services(SERVICES / "examples")["llama3-volume"].volume is not None

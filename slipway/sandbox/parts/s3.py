@@ -16,6 +16,9 @@ from slipway.sandbox.part import HttpReady, Part
 EVIDENCE_BUCKET = "slipway-evidence"
 MODELS_BUCKET = "mlflow"
 ACCESS_KEY = "slipway"
+READER_ACCESS_KEY = "slipway-reader"
+"""Of pods that fetch model versions: it may read the bucket of the models and nothing else."""
+
 REGION = "us-east-1"
 
 # A filer waits 15 s for its own subscriptions to end before it stops (measured, 4.48); by then no
@@ -44,17 +47,28 @@ def environment(home: SandboxHome) -> dict[str, str]:
     }
 
 
+def reader_environment(home: SandboxHome) -> dict[str, str]:
+    """Return what a pod needs to read model versions, and no more (names of botocore)."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint(home),
+        "AWS_ACCESS_KEY_ID": READER_ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": home.secret("s3-reader-secret-key"),
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 def prepare(home: SandboxHome) -> None:
     """Write the identities file (0600); running twice equals once."""
-    identity = {
-        "name": ACCESS_KEY,
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": home.secret("s3-secret-key")}],
-        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-    }
+    everything = ("Admin", "Read", "List", "Tagging", "Write")
+    identities = [
+        _identity(ACCESS_KEY, home.secret("s3-secret-key"), *everything),
+        _identity(READER_ACCESS_KEY, home.secret("s3-reader-secret-key"), f"Read:{MODELS_BUCKET}"),
+    ]
     path = _identities(home)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump({"identities": [identity]}, file, indent=2)
+        json.dump({"identities": identities}, file, indent=2)
 
 
 def parts(home: SandboxHome) -> tuple[Part, ...]:
@@ -122,6 +136,11 @@ def _arguments(home: SandboxHome) -> tuple[str, ...]:
         "-s3.port.lance=0",
         f"-s3.config={_identities(home)}",
     )
+
+
+def _identity(name: str, secret: str, *actions: str) -> dict[str, object]:
+    credentials = [{"accessKey": name, "secretKey": secret}]
+    return {"name": name, "credentials": credentials, "actions": list(actions)}
 
 
 def _identities(home: SandboxHome) -> Path:
