@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -17,8 +18,11 @@ from tests.fakes.stores import FakeImageStore
 from tests.flow.world import MODEL, SERVICE, World
 
 VOLUME = WeightsVolume(claim="models", artifacts="s3://mlflow")
-WRITES = 41
+WRITES = 37
 """Writes of a second release that goes well."""
+
+FIRST_KILL = 1 if os.environ.get("SLIPWAY_SOAK") else WRITES - 9
+"""The last ones remove old weights; those before are the same as without a volume."""
 
 
 def put_weights_on_a_volume(world: World) -> World:
@@ -144,7 +148,7 @@ def test_sweep_of_kills_covers_every_write(second_done: World) -> None:
     assert len(second_done.journal.writes) == WRITES
 
 
-@pytest.mark.parametrize("write", range(1, WRITES + 1))
+@pytest.mark.parametrize("write", range(FIRST_KILL, WRITES + 1))
 def test_release_killed_after_a_write_ends_as_if_never_killed(
     first_done: World, second_done: World, write: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,15 +99,20 @@ def place(
     """
     work = _Placing(folder, digest, source, say, sleep)
     with writing(folder):
-        if _is_right(work, aloud=False):
+        if not work.part.exists() and _is_right(work, aloud=False):
             say(f"weights {digest} are there, every byte checked")
             return
         folder.mkdir(parents=True, exist_ok=True)
         waits = partial(say, f"another pod places {digest}: waiting for it")
         with locked(folder, digest, wait=waits):
             # Looked at again: whoever held the lock before may have made it right.
-            if not _is_right(work, aloud=True):
-                _make_right(work)
+            try:
+                if not _is_right(work, aloud=True):
+                    _make_right(work)
+            except OSError:
+                # Half a version on a full volume helps nobody.
+                shutil.rmtree(work.part, ignore_errors=True)
+                raise
             remove(work.part)
 
 
@@ -185,14 +190,9 @@ def _fetch(work: _Placing, manifest: ModelManifest, wanted: Sequence[ModelFile])
         _write_manifest(work.part, manifest)
     missing = [file for file in wanted if fault_of(files / file.path, file)]
     _require_room(work, missing)
-    try:
-        with ThreadPoolExecutor(WORKERS) as pool:
-            # list() lets the first error out.
-            list(pool.map(lambda file: _fetch_file(work, files / file.path, file), missing))
-    except OSError:
-        # Half a version on a full volume helps nobody.
-        shutil.rmtree(work.part, ignore_errors=True)
-        raise
+    with ThreadPoolExecutor(WORKERS) as pool:
+        # list() lets the first error out.
+        list(pool.map(lambda file: _fetch_file(work, files / file.path, file), missing))
 
 
 def _require_room(work: _Placing, missing: Sequence[ModelFile]) -> None:
