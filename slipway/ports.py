@@ -194,7 +194,7 @@ class Traffic(Protocol):
         """Return how many requests the gateway has open towards `slot`."""
 
     def access_rows(self, service: str, *, since_ns: int) -> Iterable[AccessRow]:
-        """Yield the gateway's rows of the service's requests that ended since `since_ns`."""
+        """Yield the gateway's rows of the service that started since `since_ns`, as logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import httpx
 
-from slipway.core.bake import BakeWatch, bake_evidence, judge_bake, watch_bake
+from slipway.core.bake import BakeWatch, bake_evidence, judge_bake
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.promotion import promotion_refusal, route_with_users_on_candidate
 from slipway.core.release import Phase, StageVerdict
 from slipway.core.routing import PREVIEW_HEADER, PURPOSE_HEADER, SLOT_HEADER, with_preview
+from slipway.core.traffic import AccessRow
 from slipway.core.verdicts import Verdict
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
@@ -121,42 +122,25 @@ def bake(session: ReleaseSession) -> str:
     bake_s = session.spec.policy.bake_s
     if not session.reached(Phase.BAKING):
         session.advance(Phase.BAKING, f"{bake_s:.0f} s")
-    while True:
-        verdict = _bake_once(session)
-        if _watch_of(session).baked_s(monotonic_ns=time.monotonic_ns()) >= bake_s:
-            break
+    # Outlives retries of this stage. A later process bakes for the whole time again: how long its
+    # forerunner did would be a difference of wall clocks, and those step.
+    watch = session.bake_watch
+    if watch is None:
+        watch = BakeWatch(began_s=time.monotonic(), rows_before=len(_rows(session)))
+        session.bake_watch = watch
+    verdict = _bake_once(session, watch)
+    while watch.baked_s(now_s=time.monotonic()) < bake_s:
         time.sleep(_BAKE_POLL_S)
+        verdict = _bake_once(session, watch)
     session.judge(verdict)
     return "; ".join(verdict.reasons)
 
 
-def _watch_of(session: ReleaseSession) -> BakeWatch:
-    """Return the watch of this process, begun anew when the clock was set back under it.
-
-    It outlives retries of the stage. A later process bakes for the whole time again: how long its
-    forerunner did would be a difference of wall clocks.
-    """
-    watch = session.bake_watch
-    if watch is None:
-        watch = _new_watch(session, session.record.began_ns(Phase.BAKING))
-    elif watch.went_back(now_ns=time.time_ns(), monotonic_ns=time.monotonic_ns()):
-        session.progress.say("the clock was set back: the bake begins anew")
-        watch = _new_watch(session, watch.since_ns)
-    session.bake_watch = watch
-    return watch
+def _rows(session: ReleaseSession) -> tuple[AccessRow, ...]:
+    return tuple(session.ports.traffic.access_rows(session.record.service, since_ns=0))
 
 
-def _new_watch(session: ReleaseSession, since_ns: int) -> BakeWatch:
-    """Return a watch that begins now; rows that bear a time still to come are of another time."""
-    now_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
-    ignored: frozenset[str] = frozenset()
-    if since_ns > now_ns:
-        rows = session.ports.traffic.access_rows(session.record.service, since_ns=now_ns)
-        ignored = frozenset(row.request_id for row in rows)
-    return watch_bake(since_ns=since_ns, now_ns=now_ns, monotonic_ns=monotonic_ns, ignored=ignored)
-
-
-def _bake_once(session: ReleaseSession) -> StageVerdict:
+def _bake_once(session: ReleaseSession, watch: BakeWatch) -> StageVerdict:
     record, spec = session.record, session.spec
     session.check_lock()
     observed = session.observe(record.candidate)
@@ -167,10 +151,8 @@ def _bake_once(session: ReleaseSession) -> StageVerdict:
             code="candidate-unhealthy",
             hint="look at the log of the slot's pods",
         )
-    watch = _watch_of(session)
-    found = session.ports.traffic.access_rows(record.service, since_ns=watch.since_ns)
-    rows = tuple(row for row in found if watch.counts(row))
-    window_s = watch.baked_s(monotonic_ns=time.monotonic_ns())
+    rows = watch.rows_of_bake(_rows(session))
+    window_s = watch.baked_s(now_s=time.monotonic())
     evidence = bake_evidence(rows, record.candidate, window_s=window_s, now_ns=time.time_ns())
     result = judge_bake(evidence, error_rate_percent=spec.slo.error_rate_percent)
     if result.verdict is Verdict.FAIL:

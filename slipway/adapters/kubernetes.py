@@ -16,7 +16,7 @@ from slipway.ports import Applied, Manifest
 _DELETE_TIMEOUT_S = 60.0
 
 AgeOf = Callable[[str], float]
-"""Returns how long a condition has been seen here, in seconds; its name says which and since when."""
+"""Returns for how many seconds a condition has been seen here; its name ends with its begin."""
 
 
 class FirstSeen:

@@ -211,6 +211,7 @@ class _Benchmark(_Strict):
     )
     max_tokens: Count = _default(BenchmarkPolicy, "max_tokens")
     prompts: Annotated[tuple[Text, ...], Field(min_length=1)] = _default(BenchmarkPolicy, "prompts")
+    slowdown_max: Annotated[float, Field(ge=1)] = _default(BenchmarkPolicy, "slowdown_max")
 
 
 class _Policy(_Strict):

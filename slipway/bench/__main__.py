@@ -6,18 +6,23 @@ import asyncio
 import gc
 import sys
 
-from slipway.bench.engine import drive
+from slipway.bench.engine import alternate, drive
 from slipway.bench.table import order_from_json, to_json
 
 
 def main() -> None:
     """Read the order, drive the load, write the table."""
-    target, plan, run_id = order_from_json(sys.stdin.read())
+    target, plan, run_id, stable = order_from_json(sys.stdin.read())
     # A full collection would stand in the middle of somebody's time to first token.
     gc.collect()
     gc.freeze()
     gc.disable()
-    sys.stdout.write(to_json(asyncio.run(drive(target, plan, run_id=run_id))))
+    load = (
+        drive(target, plan, run_id=run_id)
+        if stable is None
+        else alternate(target, stable, plan, run_id=run_id)
+    )
+    sys.stdout.write(to_json(asyncio.run(load)))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,23 @@
-"""The load loop: a closed loop of streams against one target, in this process."""
+"""The load loop: a closed loop of streams against one target, or two in turns, in this process."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 
 from slipway.bench.connection import Connection, Exchange, connect
 from slipway.bench.openai import request_bytes, to_row
-from slipway.bench.values import BenchmarkPlan, RequestRow, RequestTable, Target
+from slipway.bench.values import (
+    CANDIDATE,
+    STABLE,
+    BenchmarkPlan,
+    RequestRow,
+    RequestTable,
+    Target,
+)
 
 _CONNECT_TIMEOUT_S = 10.0
 
@@ -23,8 +31,46 @@ async def drive(target: Target, plan: BenchmarkPlan, *, run_id: str) -> RequestT
         run_id: begins every request id, so that ledgers of several runs can be told apart.
     """
     await _streams(target, plan, _ids(f"{run_id}-warmup", plan.warmup_requests))
+    return await _recorded(lambda: _streams(target, plan, _ids(run_id, plan.requests)))
+
+
+async def alternate(
+    candidate: Target, stable: Target, plan: BenchmarkPlan, *, run_id: str
+) -> RequestTable:
+    """Send `plan.requests` to each of two targets, in turns and one at a time.
+
+    The one that goes first changes from pair to pair. One request at a time is all that a slot with
+    users on it is asked for.
+
+    Args:
+        candidate: its rows have the scenario `CANDIDATE`.
+        stable: its rows have the scenario `STABLE`.
+        plan: what is asked; its concurrency and its scenario do not count.
+        run_id: begins every request id.
+    """
+    arms = [
+        (target, replace(plan, concurrency=1, scenario=arm))
+        for target, arm in ((candidate, CANDIDATE), (stable, STABLE))
+    ]
+
+    async def pair(prefix: str, number: int) -> list[RequestRow]:
+        rows: list[RequestRow] = []
+        for target, arm in arms if number % 2 else reversed(arms):
+            request_id = f"{run_id}-{prefix}{arm.scenario}-{number:06}"
+            rows += await _streams(target, arm, iter([(number, request_id)]))
+        return rows
+
+    async def pairs() -> list[RequestRow]:
+        return [row for number in range(plan.requests) for row in await pair("", number)]
+
+    for number in range(plan.warmup_requests):
+        await pair("warmup-", number)
+    return await _recorded(pairs)
+
+
+async def _recorded(load: Callable[[], Awaitable[list[RequestRow]]]) -> RequestTable:
     started_ns, cpu_before_ns = time.monotonic_ns(), time.process_time_ns()
-    rows = await _streams(target, plan, _ids(run_id, plan.requests))
+    rows = await load()
     ended_ns, ended_at_ns = time.monotonic_ns(), time.time_ns()
     span_ns = max(1, ended_ns - started_ns)
     return RequestTable(

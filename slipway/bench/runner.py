@@ -13,24 +13,28 @@ from slipway.core.errors import PermanentError, TransientError
 _START_S = 30.0
 
 
-def run_benchmark(target: Target, plan: BenchmarkPlan, *, run_id: str) -> RequestTable:
-    """Return the table of a closed-loop benchmark.
+def run_benchmark(
+    target: Target, plan: BenchmarkPlan, *, run_id: str, stable: Target | None = None
+) -> RequestTable:
+    """Return the table of a closed-loop benchmark, or of a comparison with `stable`.
 
     Args:
         target: who is asked.
         plan: what is asked.
         run_id: begins every request id; unique per attempt.
+        stable: asked in turns with `target`, see `slipway.bench.engine.alternate`.
 
     Raises:
         TransientError: `benchmark-unreachable` when no request got any answer (that says nothing of
             the model), `benchmark-timeout`.
         PermanentError: the load generator itself failed; carries its last lines.
     """
-    rounds = math.ceil((plan.requests + plan.warmup_requests) / plan.concurrency) + 1
+    asked = plan.requests + plan.warmup_requests
+    rounds = math.ceil(asked / plan.concurrency) + 1 if stable is None else 2 * asked
     try:
         done = subprocess.run(
             (sys.executable, "-m", "slipway.bench"),
-            input=order_to_json(target, plan, run_id),
+            input=order_to_json(target, plan, run_id, stable),
             capture_output=True,
             text=True,
             timeout=_START_S + rounds * plan.timeout_s,

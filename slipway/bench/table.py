@@ -52,18 +52,36 @@ def from_json(text: str) -> RequestTable:
     return RequestTable(rows=rows, **value)
 
 
-def order_to_json(target: Target, plan: BenchmarkPlan, run_id: str) -> str:
+def order_to_json(
+    target: Target, plan: BenchmarkPlan, run_id: str, stable: Target | None = None
+) -> str:
     """Return a benchmark's order, for the process that carries it out."""
-    return json.dumps({"target": asdict(target), "plan": asdict(plan), "run_id": run_id})
+    return json.dumps(
+        {
+            "target": asdict(target),
+            "plan": asdict(plan),
+            "run_id": run_id,
+            "stable": asdict(stable) if stable else None,
+        }
+    )
 
 
-def order_from_json(text: str) -> tuple[Target, BenchmarkPlan, str]:
+def order_from_json(text: str) -> tuple[Target, BenchmarkPlan, str, Target | None]:
     """Read what `order_to_json` wrote."""
     value = json.loads(text)
-    target, plan = value["target"], value["plan"]
-    target["headers"] = tuple((name, field) for name, field in target["headers"])
+    plan, stable = value["plan"], value["stable"]
     plan["prompts"] = tuple(plan["prompts"])
-    return Target(**target), BenchmarkPlan(**plan), value["run_id"]
+    return (
+        _target(value["target"]),
+        BenchmarkPlan(**plan),
+        value["run_id"],
+        _target(stable) if stable else None,
+    )
+
+
+def _target(item: dict[str, Any]) -> Target:
+    headers = tuple((name, field) for name, field in item["headers"])
+    return Target(**{**item, "headers": headers})
 
 
 def _row(item: dict[str, Any]) -> RequestRow:

@@ -8,6 +8,10 @@ from urllib.parse import urlsplit
 
 from slipway.core.errors import InputError
 
+STABLE = "stable"
+CANDIDATE = "candidate"
+"""Scenarios of a comparison: which of the two slots a row is of."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from slipway.core.routing import Slot
@@ -12,61 +12,33 @@ from slipway.core.traffic import AccessRow, failures, user_rows
 from slipway.core.verdicts import Bound, Evidence, Gate, GateResult, Verdict, judge
 
 _MIN_REQUESTS = 20
-_STEP_NS = 1_000_000_000
 _TOO_UNLIKELY = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BakeWatch:
-    """One process's watch of a bake: how long by a clock that never steps, and which rows count.
+    """One process's watch of a bake. No wall clock decides: they step, and each machine has one.
 
     Args:
-        since_ns: rows of requests that started before do not count, Unix time.
-        began_ns: of the watch, monotonic.
-        offset_ns: Unix time − monotonic time as the watch began.
-        ignored: ids of rows that do not count although their times would.
+        began_s: monotonic.
+        rows_before: how many rows of the service the gateway had logged by then.
     """
 
-    since_ns: int
-    began_ns: int
-    offset_ns: int
-    ignored: frozenset[str] = frozenset()
+    began_s: float
+    rows_before: int
 
-    def baked_s(self, *, monotonic_ns: int) -> float:
+    def baked_s(self, *, now_s: float) -> float:
         """Return how long the watch has lasted."""
-        return (monotonic_ns - self.began_ns) / 1e9
+        return now_s - self.began_s
 
-    def went_back(self, *, now_ns: int, monotonic_ns: int) -> bool:
-        """Return whether the wall clock was set back since the watch began.
+    def rows_of_bake(self, rows: Sequence[AccessRow]) -> Sequence[AccessRow]:
+        """Return the rows that were logged since the watch began.
 
-        Then times come twice, and what follows starts "before" the bake: watch anew. A clock that
-        was set forward does no harm: later rows are still later.
+        Args:
+            rows: all of the service, in the order in which they were logged. Fewer than there were
+                are those of a new log.
         """
-        return now_ns - monotonic_ns < self.offset_ns - _STEP_NS
-
-    def counts(self, row: AccessRow) -> bool:
-        """Return whether a row of the gateway belongs to the bake."""
-        return row.started_ns >= self.since_ns and row.request_id not in self.ignored
-
-
-def watch_bake(
-    *, since_ns: int, now_ns: int, monotonic_ns: int, ignored: frozenset[str] = frozenset()
-) -> BakeWatch:
-    """Return a watch that begins now.
-
-    Args:
-        since_ns: when the bake began by the record; what an earlier process saw counts too. In the
-            future, it was written by a clock that has been set back since.
-        now_ns: Unix time.
-        monotonic_ns: monotonic time.
-        ignored: ids of rows that are there already and do not count.
-    """
-    return BakeWatch(
-        since_ns=min(since_ns, now_ns),
-        began_ns=monotonic_ns,
-        offset_ns=now_ns - monotonic_ns,
-        ignored=ignored,
-    )
+        return rows[self.rows_before :] if len(rows) >= self.rows_before else rows
 
 
 def bake_evidence(

@@ -153,6 +153,7 @@ class BenchmarkPolicy:
         warmup_requests: sent first, never judged.
         max_tokens: output tokens asked of each request.
         prompts: cycled through.
+        slowdown_max: how many times as long as the stable slot a request may take, at most.
     """
 
     requests: int
@@ -160,6 +161,7 @@ class BenchmarkPolicy:
     warmup_requests: int = 4
     max_tokens: int = 32
     prompts: tuple[str, ...] = ("Tell me about the sea.",)
+    slowdown_max: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

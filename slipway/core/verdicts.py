@@ -40,6 +40,29 @@ class Evidence:
     digest: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What the figures of one measurement have in common; see `Evidence`."""
+
+    window_s: float
+    source: str
+    taken_at_ns: int
+    digest: str = ""
+
+    def figure(self, name: str, value: float, unit: str, n: int) -> Evidence:
+        """Return one figure of this measurement."""
+        return Evidence(
+            name=name,
+            value=value,
+            unit=unit,
+            n=n,
+            window_s=self.window_s,
+            source=self.source,
+            taken_at_ns=self.taken_at_ns,
+            digest=self.digest,
+        )
+
+
 class Bound(StrEnum):
     """Which side of the threshold is good."""
 

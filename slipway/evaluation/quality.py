@@ -11,7 +11,16 @@ from typing import Any
 
 from slipway.core.errors import SlipwayError
 from slipway.core.service import GoldenPrompt, QualityPolicy
-from slipway.core.verdicts import Bound, Evidence, Gate, GateResult, Verdict, judge, overall
+from slipway.core.verdicts import (
+    Bound,
+    Evidence,
+    Gate,
+    GateResult,
+    Measurement,
+    Verdict,
+    judge,
+    overall,
+)
 from slipway.evaluation.endpoint import ChatEndpoint
 
 SOURCE = "model test"
@@ -75,6 +84,7 @@ def evaluate(
     model: str,
     *,
     clock_ns: Callable[[], int] = time.time_ns,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> EvaluationResult:
     """Ask every golden prompt twice and judge the answers.
 
@@ -86,22 +96,16 @@ def evaluate(
         policy: prompts and limits.
         model: name the server knows the model by.
         clock_ns: Unix time.
+        monotonic: clock in seconds that the window is counted on.
     """
-    began_ns = clock_ns()
+    began_s = monotonic()
     rows = tuple(_ask(endpoint, golden, model, policy.max_tokens) for golden in policy.golden)
-    ended_ns = clock_ns()
+    measured = Measurement(window_s=monotonic() - began_s, source=SOURCE, taken_at_ns=clock_ns())
     answered = all(not row.error for row in rows)
 
     def share(name: str, count: int) -> Evidence:
-        return Evidence(
-            name=name,
-            value=count / len(rows) if answered and rows else math.nan,
-            unit="",
-            n=len(rows),
-            window_s=(ended_ns - began_ns) / 1e9,
-            source=SOURCE,
-            taken_at_ns=ended_ns,
-        )
+        value = count / len(rows) if answered and rows else math.nan
+        return measured.figure(name, value, "", len(rows))
 
     evidence = (
         share(ACCURACY, sum(row.right for row in rows)),

@@ -61,6 +61,29 @@ def test_a_benchmark_in_its_own_process_counts_right_and_keeps_its_streams(
     assert validate(table, plan).valid
 
 
+def test_two_targets_are_asked_in_turns_one_request_at_a_time(server: StreamingServer) -> None:
+    plan = BenchmarkPlan(requests=4, concurrency=1, warmup_requests=1, max_tokens=5)
+    arms = [
+        Target(url=server.url, model="m", headers=(("host", f"{name}.localhost"),))
+        for name in ("candidate", "stable")
+    ]
+    table = run_benchmark(arms[0], plan, run_id="run1", stable=arms[1])
+    assert [row.scenario for row in table.rows] == [
+        *("stable", "candidate", "candidate", "stable"),
+        *("stable", "candidate", "candidate", "stable"),
+    ]
+    assert {row.status for row in table.rows} == {Status.OK}
+    assert server.most_open == 1
+    hosts = [
+        "candidate" if "host: candidate.localhost" in head else "stable" for head in server.heads
+    ]
+    assert hosts[2:] == [row.scenario for row in table.rows]
+    assert all("x-slipway-purpose: benchmark" in head for head in server.heads)
+    ids = {row.request_id for row in table.rows}
+    assert len(ids) == 8
+    assert len(set(server.ids) - ids) == 2  # the warm-up
+
+
 def test_the_first_token_is_stamped_when_it_comes_not_when_the_role_does(
     server: StreamingServer,
 ) -> None:

@@ -56,6 +56,7 @@ def test_release_proves_every_phase_in_order(world: World) -> None:
 def test_release_leaves_its_evidence_and_an_event(world: World) -> None:
     outcome = world.release("2")
     assert world.evidence() == [
+        "benchmark-comparison.parquet",
         "benchmark-requests.parquet",
         "benchmark.md",
         "model-test.json",
@@ -152,6 +153,28 @@ def test_benchmark_that_stays_invalid_is_no_verdict_and_no_promotion(world: Worl
     world.assert_taken_back("2", code="benchmark-invalid")
     assert [item.stage for item in world.record.verdicts] == ["test"]
     assert world.model.benchmarks == 3
+
+
+def test_candidate_slower_than_the_live_version_is_refused_with_the_figures(world: World) -> None:
+    world.model.ttft_ms, world.model.stable_ttft_ms = 250.0, 50.0
+    with pytest.raises(PermanentError, match="against the stable slot 5 ×, at most 2 asked"):
+        world.release("2")
+    world.assert_taken_back("2", code="benchmark-failed")
+
+
+def test_stable_slot_that_does_not_answer_is_no_verdict_on_the_candidate(world: World) -> None:
+    world.model.stable_fails = True
+    with pytest.raises(TransientError, match="slot blue answered 0 of 10"):
+        world.release("2")
+    world.assert_taken_back("2", code="benchmark-invalid")
+    assert world.model.benchmarks == 3
+
+
+def test_stable_slot_without_ready_pods_is_not_compared_with(world: World) -> None:
+    """A live version that is down must not keep its successor from coming."""
+    world.cluster.break_pods(SERVICE, Slot.BLUE)
+    assert world.release("2")["outcome"] == "done"
+    assert "benchmark-comparison.parquet" not in world.evidence()
 
 
 def test_release_shows_its_report_and_its_benchmark_in_the_flow_run(

@@ -12,10 +12,10 @@ from tests.flow.world import SERVICE, World
 FIRST_WRITES = 33
 """Writes of a first release that goes well."""
 
-SECOND_WRITES = 36
+SECOND_WRITES = 37
 """Writes of a second release that goes well."""
 
-ROLLED_BACK_WRITES = 37
+ROLLED_BACK_WRITES = 38
 """Writes of a release whose users fail during the bake, up to the phase `rolled_back`."""
 
 

@@ -61,6 +61,11 @@ def _slow(world: World) -> None:
     world.model.ttft_ms = 900.0
 
 
+def _slower_than_stable(world: World) -> None:
+    world.model.ttft_ms = 250.0  # within the SLO, five times the live version's
+    world.model.stable_ttft_ms = 50.0
+
+
 def _erring(world: World) -> None:
     world.model.error_percent = 10
 
@@ -104,6 +109,7 @@ _BEFORE_PROMOTION: list[tuple[Trouble, str]] = [
     (_smoke_without_text, "smoke-failed"),
     (_smoke_without_answer, "smoke-failed"),
     (_slow, "benchmark-failed"),
+    (_slower_than_stable, "benchmark-failed"),
     (_erring, "benchmark-failed"),
     (_pods_replaced, "promotion-refused"),
     (_pods_lost, "benchmark-failed"),

@@ -12,7 +12,15 @@ from prefect import Task
 
 from flows.release import release
 from slipway.bench.validation import TableReport
-from slipway.bench.values import BenchmarkPlan, RequestRow, RequestTable, Status, Target
+from slipway.bench.values import (
+    CANDIDATE,
+    STABLE,
+    BenchmarkPlan,
+    RequestRow,
+    RequestTable,
+    Status,
+    Target,
+)
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, InputError, TransientError
 from slipway.core.record_storage import from_storage
@@ -47,6 +55,8 @@ class FakeModel:
         answer: what it says to every golden prompt; empty is no answer at all.
         ttft_ms: its time to first token under load.
         error_percent: of its requests under load.
+        stable_ttft_ms: the live version's time to first token when the two are compared.
+        stable_fails: the live version answers no request then.
         invalid_tables: how many of the next tables break the rules of a table.
         benchmarks: how often it was loaded.
         while_benchmarked: called when the load begins.
@@ -55,6 +65,8 @@ class FakeModel:
     answer: str = "pong"
     ttft_ms: float = 50.0
     error_percent: int = 0
+    stable_ttft_ms: float = 50.0
+    stable_fails: bool = False
     invalid_tables: int = 0
     benchmarks: int = 0
     while_benchmarked: list[Callable[[], None]] = field(default_factory=list)
@@ -255,17 +267,26 @@ class World:
     def _endpoint(self, base_url: str, **_: Any) -> FakeEndpoint:
         return FakeEndpoint(self.model)
 
-    def _benchmark(self, target: Target, plan: BenchmarkPlan, *, run_id: str) -> RequestTable:
-        self.model.benchmarks += 1
-        for happening in self.model.while_benchmarked:
-            happening()
-        headers = dict(target.headers)
-        rows = tuple(
-            self._row(f"{run_id}-{index}", plan, self.gateway.ask(headers).status, index)
-            for index in range(plan.requests)
-        )
+    def _benchmark(
+        self, target: Target, plan: BenchmarkPlan, *, run_id: str, stable: Target | None = None
+    ) -> RequestTable:
+        rows = []
+        if stable is None:
+            self.model.benchmarks += 1
+            for happening in self.model.while_benchmarked:
+                happening()
+            arms = [(target, plan)]
+        else:
+            arms = [
+                (target, replace(plan, scenario=CANDIDATE)),
+                (stable, replace(plan, scenario=STABLE)),
+            ]
+        for asked, arm in arms:
+            for index in range(plan.requests):
+                status = self.gateway.ask(dict(asked.headers)).status
+                rows.append(self._row(f"{run_id}-{arm.scenario}-{index}", arm, status, index))
         return RequestTable(
-            rows=rows,
+            rows=tuple(rows),
             started_ns=1,
             window_s=10.0,
             ended_at_ns=self.clock.time_ns(),
@@ -281,6 +302,9 @@ class World:
     def _row(self, request_id: str, plan: BenchmarkPlan, status: int, index: int) -> RequestRow:
         failed = status != 200 or index * 100 < self.model.error_percent * plan.requests
         ttft_ms, itl_ms = self.model.ttft_ms, 10.0
+        if plan.scenario == STABLE:
+            ttft_ms = self.model.stable_ttft_ms
+            failed = failed or self.model.stable_fails
         latency_ms = ttft_ms + itl_ms * (plan.max_tokens - 1)
         return RequestRow(
             request_id=request_id,

@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 def _age_s(what: str) -> float:
     """Return how old a condition is at `_NOW`: its name ends with the time it began."""
-    return (_NOW - datetime.fromisoformat(what.split()[-1])).total_seconds()
+    return (_NOW - datetime.fromisoformat(what.rsplit(maxsplit=1)[-1])).total_seconds()
 
 
 def _deployment(*, wanted: int = 2, release: str = _RELEASE, **status: Any) -> Json:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.bench.report import markdown
-from slipway.bench.summary import FORMULAS, evidence, gates
+from slipway.bench.summary import FORMULAS, comparison, comparison_gates, evidence, gates
 from slipway.bench.table import (
     from_json,
     from_parquet,
@@ -19,7 +19,7 @@ from slipway.bench.table import (
 )
 from slipway.bench.values import BenchmarkPlan, RequestRow, RequestTable, Status, Target
 from slipway.core.service import BenchmarkPolicy, Slo
-from slipway.core.verdicts import Verdict, judge, overall
+from slipway.core.verdicts import GateResult, Verdict, judge, overall
 
 SLO = Slo(ttft_p95_ms=100, error_rate_percent=1, output_tokens_per_s=20)
 TARGET = Target(url="http://127.0.0.1:80", model="m", headers=(("host", "x"),))
@@ -45,6 +45,9 @@ def failed(number: int, status: Status = Status.ERROR, error: str = "HTTP 500: x
     return row(number, status=status, error=error, **nothing)
 
 
+COMPARISONS = {"ttft_times_stable", "itl_times_stable"}
+
+
 def table(*rows: RequestRow) -> RequestTable:
     return RequestTable(
         rows=rows, started_ns=0, window_s=2.5, ended_at_ns=77, client_cpu_percent=3.25
@@ -63,7 +66,7 @@ def verdict_of(rows: tuple[RequestRow, ...], slo: Slo = SLO) -> Verdict:
 def test_figures_are_formed_as_their_formulas_say() -> None:
     rows = [row(number) for number in range(20)]
     figures = {item.name: item for item in evidence(table(*rows), digest="d")}
-    assert set(figures) == set(FORMULAS)
+    assert set(figures) == set(FORMULAS) - COMPARISONS
     assert figures["ttft_p95_ms"].value == 68.0  # the 19th of 20
     assert figures["error_rate_percent"].value == 0.0
     assert figures["output_tokens_per_s"].value == 25.0
@@ -128,9 +131,62 @@ def test_a_table_comes_back_equal(through: str) -> None:
     assert back == whole
 
 
+def compared(
+    stable: list[tuple[float, float]], candidate: list[tuple[float, float]]
+) -> tuple[GateResult, ...]:
+    """Judge a comparison of requests with these (TTFT, ITL) in ms."""
+    arms = [("stable", item) for item in stable] + [("candidate", item) for item in candidate]
+    rows = [
+        row(number, scenario=arm, ttft_ms=ttft_ms, itl_ms=itl_ms)
+        for number, (arm, (ttft_ms, itl_ms)) in enumerate(arms)
+    ]
+    found = comparison(table(*rows, failed(99)), digest="d")
+    assert {(item.digest, item.unit) for item in found} == {("d", "×")}
+    return tuple(judge(gate, found) for gate in comparison_gates(policy(20)))
+
+
+def test_a_candidate_five_times_slower_fails_in_both_figures() -> None:
+    results = compared([(40, 5)] * 10, [(200, 25)] * 10)
+    assert [(item.verdict, item.value, item.n) for item in results] == [(Verdict.FAIL, 5, 10)] * 2
+    assert results[0].reason == (
+        "time to first token against the stable slot 5 ×, at most 2 asked (n = 10)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stable", "candidate"),
+    [
+        ((40, 5), (40, 5)),
+        ((40, 5), (79, 9)),
+        ((40, 5), (4, 1)),
+        ((1, 0.1), (9, 1.9)),  # nobody feels it
+        ((0, 0), (0, 0)),
+    ],
+)
+def test_a_candidate_less_than_twice_as_slow_passes(
+    stable: tuple[float, float], candidate: tuple[float, float]
+) -> None:
+    assert overall(compared([stable] * 10, [candidate] * 10)) is Verdict.PASS
+
+
+def test_a_few_slow_requests_do_not_make_a_slow_candidate() -> None:
+    slow = [(2000.0, 300.0)] * 4
+    assert overall(compared([(40, 5)] * 10, [(40, 5)] * 6 + slow)) is Verdict.PASS
+    assert overall(compared([(40, 5)] * 6 + slow, [(200, 25)] * 10)) is Verdict.FAIL
+
+
+@pytest.mark.parametrize("missing", ["stable", "candidate"])
+def test_a_comparison_with_too_few_answers_never_passes(missing: str) -> None:
+    arms = {"stable": [(40.0, 5.0)] * 10, "candidate": [(40.0, 5.0)] * 10}
+    assert overall(compared(**{**arms, missing: [(40.0, 5.0)] * 4})) is Verdict.INCONCLUSIVE
+    assert overall(compared(**{**arms, missing: []})) is Verdict.ERROR
+
+
 def test_an_order_comes_back_equal() -> None:
     plan = BenchmarkPlan(requests=3, concurrency=2, prompts=("a", "b"))
-    assert order_from_json(order_to_json(TARGET, plan, "run")) == (TARGET, plan, "run")
+    assert order_from_json(order_to_json(TARGET, plan, "run")) == (TARGET, plan, "run", None)
+    other = replace(TARGET, headers=())
+    assert order_from_json(order_to_json(TARGET, plan, "run", other))[3] == other
 
 
 def test_the_report_shows_verdicts_formulas_and_what_failed() -> None:
@@ -139,7 +195,11 @@ def test_the_report_shows_verdicts_formulas_and_what_failed() -> None:
     results = [judge(gate, found) for gate in gates(SLO, policy(20))]
     text = markdown(results, found, table=table(*rows), target=TARGET, policy=policy(20))
     assert "| error rate | **FAIL** | 10 % | ≤ 1 % | 20 |" in text
-    assert all(formula.replace("|", "\\|") in text for formula in FORMULAS.values())
+    assert all(
+        formula.replace("|", "\\|") in text
+        for name, formula in FORMULAS.items()
+        if name not in COMPARISONS
+    )
     assert "a\\|b &lt;i>" in text
     assert "HTTP 500: x" in text
     assert text.count("\n|") == 5 + 4

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from slipway.core.bake import bake_evidence, judge_bake, watch_bake
+from slipway.core.bake import BakeWatch, bake_evidence, judge_bake
 from slipway.core.routing import Slot
 from slipway.core.traffic import AccessRow
 from slipway.core.verdicts import Evidence, Verdict
@@ -73,32 +73,17 @@ def test_few_users_who_are_all_served_say_nothing_yet() -> None:
     assert result.verdict is Verdict.INCONCLUSIVE
 
 
-_HOUR_NS = 3_600_000_000_000
+def test_watch_lasts_from_its_begin() -> None:
+    assert BakeWatch(began_s=7.0, rows_before=0).baked_s(now_s=12.5) == 5.5
 
 
-def test_watch_lasts_as_long_as_time_passes_whatever_the_wall_clock_does() -> None:
-    watch = watch_bake(since_ns=_HOUR_NS, now_ns=_HOUR_NS, monotonic_ns=7)
-    assert watch.baked_s(monotonic_ns=5_000_000_007) == 5.0
+def test_rows_logged_since_the_watch_began_count_whatever_times_they_bear() -> None:
+    rows = [AccessRow(started_ns=at_ns, status=200) for at_ns in (50, 60, 9_000, 10)]
+    watch = BakeWatch(began_s=0.0, rows_before=2)
+    assert [item.started_ns for item in watch.rows_of_bake(rows)] == [9_000, 10]
+    assert list(watch.rows_of_bake(rows[:2])) == []
 
 
-def test_watch_sees_a_clock_set_back_and_no_other_change() -> None:
-    watch = watch_bake(since_ns=9 * _HOUR_NS, now_ns=9 * _HOUR_NS, monotonic_ns=0)
-    assert watch.went_back(now_ns=8 * _HOUR_NS, monotonic_ns=500)
-    assert not watch.went_back(now_ns=9 * _HOUR_NS, monotonic_ns=900_000_000)  # slewed, no step
-    assert not watch.went_back(now_ns=10 * _HOUR_NS, monotonic_ns=500)
-
-
-def test_rows_before_the_bake_or_of_a_time_that_came_twice_do_not_count() -> None:
-    watch = watch_bake(
-        since_ns=100, now_ns=50, monotonic_ns=0, ignored=frozenset({"of the first time"})
-    )
-    counted = [
-        item.request_id
-        for item in (
-            AccessRow(started_ns=49, status=200, request_id="before"),
-            AccessRow(started_ns=60, status=200, request_id="of the first time"),
-            AccessRow(started_ns=60, status=200, request_id="of the second time"),
-        )
-        if watch.counts(item)
-    ]
-    assert counted == ["of the second time"]
+def test_rows_of_a_log_begun_anew_all_count() -> None:
+    watch = BakeWatch(began_s=0.0, rows_before=2)
+    assert list(watch.rows_of_bake([row()])) == [row()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from slipway.core.service import GoldenPrompt, QualityPolicy
 from slipway.core.verdicts import Verdict
 from slipway.evaluation.endpoint import ChatAnswer, HttpChatEndpoint
 from slipway.evaluation.quality import EvaluationResult, evaluate
+from tests.fakes.clock import FakeClock
 
 POLICY = QualityPolicy(
     golden=tuple(GoldenPrompt(prompt=f"p{number}", expect=rf"\b{number}\b") for number in range(8))
@@ -42,8 +42,14 @@ def answers(**changes: str | list[str] | None) -> dict[str, str | list[str] | No
 
 
 def run(server: DictionaryServer) -> EvaluationResult:
-    ticks = itertools.count(1_000_000_000, 500_000_000)
-    return evaluate(server, POLICY, model="m", clock_ns=lambda: next(ticks))
+    clock = FakeClock()
+
+    def monotonic() -> float:
+        clock.advance(0.5)
+        clock.step(-3600)  # of no account: a window is no difference of wall clocks
+        return clock.monotonic()
+
+    return evaluate(server, POLICY, model="m", clock_ns=clock.time_ns, monotonic=monotonic)
 
 
 def test_right_and_steady_answers_pass() -> None:

@@ -248,9 +248,11 @@ def test_lock_taken_by_another_while_it_is_watched_is_refused(
     cluster: FakeCluster, releases: TroubledReleases, taking: list[str]
 ) -> None:
     releases.take(releases.lock("chat"), holder="dead", duration_s=LEASE_DURATION_S)
-    cluster.clock.while_waiting.append(
-        lambda: releases.take(releases.lock("chat"), holder="faster", duration_s=15) and None
-    )
+
+    def take_first() -> None:
+        releases.take(releases.lock("chat"), holder="faster", duration_s=15)
+
+    cluster.clock.while_waiting.append(take_first)
     with pytest.raises(ConflictError, match="faster"):
         _take(releases, taking)
 
