@@ -96,7 +96,7 @@ class World:
         """Run `slipway ARGS` with the settings of this test."""
         return subprocess.run(
             _command(*args),
-            env=self._env(),
+            env=self.process_environment,
             cwd=PROJECT,
             text=True,
             capture_output=True,
@@ -107,7 +107,7 @@ class World:
         """Start a release as a process of its own."""
         return subprocess.Popen(
             _command("release", service, version),
-            env=self._env(),
+            env=self.process_environment,
             cwd=PROJECT,
             text=True,
             stdout=subprocess.PIPE,
@@ -172,7 +172,9 @@ class World:
             found.append("held lease")
         return found
 
-    def _env(self) -> dict[str, str]:
+    @property
+    def process_environment(self) -> dict[str, str]:
+        """The environment of a `slipway` of this test."""
         kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
         return {**self.environment, **kept, "PATH": path}
