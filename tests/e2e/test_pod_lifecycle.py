@@ -110,7 +110,7 @@ def probed(name: str, kind: str, further: Manifest | None = None, **timing: int)
         name,
         server,
         *(
-            container(mechanism, **{kind: {**how, **settings}}, **(further or {}))
+            {**container(mechanism), kind: {**how, **settings}, **(further or {})}
             for mechanism, how in mechanisms.items()
         ),
     )

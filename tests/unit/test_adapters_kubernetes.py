@@ -381,7 +381,7 @@ def test_failure_to_place_weights_is_told_with_its_last_words(
 ) -> None:
     server = _waiting("PodInitializing")
     pod = pod_observation(
-        _pod(container=server, conditions=_NOT_READY, initContainerStatuses=[placing]), now=_NOW
+        _pod(container=server, conditions=_NOT_READY, initContainerStatuses=[placing]), age_s=_age_s
     )
     assert (pod.placing_exit_code, pod.placing_message, pod.placing_restarts) == expected
     assert pod.waiting_reason == "PodInitializing"
@@ -403,5 +403,5 @@ def test_init_container_whose_image_is_missing_is_why_the_pod_waits() -> None:
 def test_pod_says_which_weights_it_asks_for() -> None:
     pod = _pod()
     pod["metadata"]["annotations"] = {"slipway.dev/weights-digest": "a1"}
-    assert pod_observation(pod, now=_NOW).weights == "a1"
-    assert pod_observation(_pod(), now=_NOW).weights is None
+    assert pod_observation(pod, age_s=_age_s).weights == "a1"
+    assert pod_observation(_pod(), age_s=_age_s).weights is None

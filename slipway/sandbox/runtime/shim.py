@@ -395,10 +395,7 @@ def _read_all(descriptor: int) -> str:
 
 
 def _keep(init: int, streams: dict[int, str], wake: int, log: LogFile, stop: int) -> int:
-    """Serve the log and the signals until PID 1 has ended and its output is read.
-
-    Returns: the wait status of PID 1.
-    """
+    """Serve log and signals until PID 1 has ended and its output is read; return its status."""
     ended = os.pidfd_open(init)
     poll = select.poll()
     for descriptor in (ended, wake, *streams):
@@ -467,12 +464,7 @@ def _exec(spec: dict[str, Any], keeper: int) -> int:
 
 
 def _probe(folder: str) -> None:
-    """Try namespaces and overlay mounts once, in a child that then ends.
-
-    Raises:
-        StartError: naming what this machine forbids.
-        OSError: likewise, from the files of /proc.
-    """
+    """Try namespaces and overlay mounts once; a StartError or OSError says what is forbidden."""
     _isolate(_NEWPID | _NEWNS, "PID and mount")
     _mount("none", "/", None, _REC | _PRIVATE)
     _mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
