@@ -170,7 +170,7 @@ def only_one(home: SandboxHome) -> Iterator[None]:
 
 
 def _sign(lock: int) -> None:
-    """Say in the lock file whose it is: for a message only, so nothing depends on it."""
+    """Say in the lock file whose it is. Only for a message: a full disk must not stop `down`."""
     os.ftruncate(lock, 0)
     with suppress(OSError):
         os.write(lock, f"pid {os.getpid()}".encode())

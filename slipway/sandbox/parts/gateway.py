@@ -27,7 +27,7 @@ _ISTIO_VERSION = "1.30.0"
 """istiod leaves out what older proxies do not know; this one is as new as the istiod beside it."""
 
 _LARGEST_LOG_BYTES = 200_000_000
-_LISTENER_DEADLINE_S = 20.0
+_LISTENER_DEADLINE_S = 120.0
 _FIELD_MANAGER = "slipway-sandbox"
 
 
@@ -133,7 +133,7 @@ def set_up(home: SandboxHome) -> None:
     """Open the gateway's listener and time its tokens; running twice equals once.
 
     Raises:
-        TransientError: the API server does not answer, or Envoy does not listen within 20 s.
+        TransientError: the API server does not answer, or Envoy does not listen within 120 s.
         PermanentError: the API server refuses an object.
     """
     from slipway.adapters.kubernetes_api import KubernetesApi, object_path
