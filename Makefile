@@ -20,7 +20,9 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(UV) || { echo "installing uv into .uv"; $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
 	@test -x $(RUN) || $(UV) venv --quiet --python $(PYTHON) .venv
 	@echo "installing the locked packages into .venv"
-	@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(RUN) requirements.lock
+	@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(RUN) requirements.lock || { \
+		echo "the packages were not installed; if they could not be fetched, check the network and the"; \
+		echo "package index, then run make again: it goes on where it was"; exit 1; }
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(RUN) --editable .
 	@touch $(READY)
 

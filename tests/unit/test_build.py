@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,16 @@ def test_second_call_does_not_build(fake_go: FakeGo) -> None:
 
     assert build.control_plane(silent) == first
     assert fake_go.builds() == 1
+
+
+def test_two_builds_at_once_are_one(fake_go: FakeGo) -> None:
+    fake_go.that_runs("sleep 0.3")
+    lines: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        binaries = {*pool.map(build.control_plane, (lines.append, lines.append))}
+    assert len(binaries) == 1
+    assert fake_go.builds() == 1
+    assert "control plane: another process is building, waiting for it" in lines
 
 
 def test_failed_build_leaves_no_binary_and_shows_the_compiler(fake_go: FakeGo) -> None:
