@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 
 from slipway.core.errors import PermanentError, TransientError
-from slipway.sandbox import machine
 from slipway.sandbox.machine import explained, require_linux, require_space, told_losses
 
 
@@ -42,7 +41,7 @@ def test_each_loss_is_one_sentence_with_its_reason() -> None:
 
 def given_free(monkeypatch: pytest.MonkeyPatch, free_bytes: int) -> None:
     usage = SimpleNamespace(free=free_bytes)
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _folder: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: usage)
 
 
 def test_start_without_room_is_refused_with_what_is_needed(
