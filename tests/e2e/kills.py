@@ -47,6 +47,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 }
 _NODES = ("node-a", "node-b")
 _PAIRS = ("etcd+apiserver", "cri-node-a+kubelet-node-a", "prefect-server+prefect-worker")
+_WIDTH = 32
 _SETTLE_NS = 1_000_000_000
 _NS_PER_S = 1_000_000_000
 
@@ -75,8 +76,11 @@ class Kill:
 
 
 def plan(parts: Sequence[str], count: int, seed: int) -> list[str]:
-    """Return `count` targets: every part, containers, nodes, pairs, the supervisor, everything."""
-    whole = ["supervisor", "everything", *(f"node:{node}" for node in _NODES)]
+    """Return `count` targets: every part, containers, nodes, pairs, the supervisor, everything.
+
+    All parts at once is a target too: their supervisor and the containers live on.
+    """
+    whole = ["supervisor", "everything", "+".join(parts), *(f"node:{node}" for node in _NODES)]
     deck = [*parts, *["container"] * 4, *_PAIRS, *whole]
     order = random.Random(seed)
     drawn: list[str] = []
@@ -378,8 +382,8 @@ def table(kills: Sequence[Kill]) -> str:
     """Return the recovery times and the users' costs by target."""
     by_kind: dict[str, list[Kill]] = defaultdict(list)
     for kill in kills:
-        by_kind[kill.kind].append(kill)
-    lines = [f"{'killed':32} {'n':>3} {'p50 s':>6} {'max s':>6} {'seen s':>6}  cost to users"]
+        by_kind[kill.kind if len(kill.kind) < _WIDTH else "all parts"].append(kill)
+    lines = [f"{'killed':{_WIDTH}} {'n':>3} {'p50 s':>6} {'max s':>6} {'seen s':>6}  cost to users"]
     for kind, some in sorted(by_kind.items()):
         times_s = sorted(kill.back_s for kill in some)
         cost: Counter[str] = sum((kill.cost for kill in some), Counter())
@@ -387,7 +391,7 @@ def table(kills: Sequence[Kill]) -> str:
         seen_s = max(kill.seen_s for kill in some)
         half = times_s[len(times_s) // 2]
         lines.append(
-            f"{kind:32} {len(some):3} {half:6.1f} {times_s[-1]:6.1f} {seen_s:6.2f}  {words}"
+            f"{kind:{_WIDTH}} {len(some):3} {half:6.1f} {times_s[-1]:6.1f} {seen_s:6.2f}  {words}"
         )
     return "\n".join(lines)
 
