@@ -76,14 +76,16 @@ def add(
 
 
 @app.command("list")
-def list_faults() -> None:
-    """Show the faults in force."""
-    from slipway.sandbox.faults.client import active_faults
+def list_them() -> None:
+    """Show the faults in force, and how many requests each has hit."""
+    from slipway.sandbox.faults.client import list_faults
+    from slipway.sandbox.faults.model import Kind
 
-    found = active_faults(_home().run)
-    for fault in found:
-        print(_line(fault))
-    if not found:
+    done = list_faults(_home().run)
+    for fault in done.faults:
+        counts = fault.kind not in {Kind.AWAY, Kind.DISK_FULL}
+        print(_line(fault) + (f", hit {done.hits[fault.id]}" if counts else ""))
+    if not done.faults:
         print("no faults")
 
 

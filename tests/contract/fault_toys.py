@@ -65,6 +65,11 @@ class QuietServer(ThreadingHTTPServer):
         if self.tls is None:
             super().finish_request(request, client_address)
             return
+        begun = b""
+        with contextlib.suppress(OSError):
+            begun = request.recv(1, socket.MSG_PEEK)
+        if not begun:  # a peer that is gone already makes `wrap_socket` leave its socket open
+            return
         with self.tls.wrap_socket(request, server_side=True) as inside:
             super().finish_request(inside, client_address)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from slipway.core.errors import ConflictError, InputError, TransientError
-from slipway.sandbox.faults.client import active_faults, add_fault
+from slipway.sandbox.faults.client import active_faults, add_fault, list_faults
 from slipway.sandbox.faults.model import Fault, Kind, Target, parse_target
 from tests.contract.fault_toys import Faulty, faulty, pattern, read_to_end, toy_server
 from tests.contract.network_toys import free_port
@@ -135,6 +135,7 @@ def test_share_of_errors_is_what_was_asked_and_the_same_for_the_same_seed(doors:
     assert set(statuses(doors, 20)) == {200}
     doors.add("s3", Kind.ERROR, share=0.3, seed=7)
     assert statuses(doors, 200) == first
+    assert list(list_faults(doors.run).hits.values()) == [first.count(503)]
     assert 35 <= first.count(503) <= 85  # 60 expected, ± 4 standard deviations
     assert set(first) == {200, 503}
 
@@ -148,6 +149,16 @@ def test_error_takes_hold_of_a_connection_that_was_open_before(doors: Faulty) ->
         answer = client.getresponse()
         assert answer.status == 500
         assert b"<Code>InternalError</Code>" in answer.read()
+
+
+def test_bytes_that_begin_no_request_are_passed_on(doors: Faulty) -> None:
+    """Bytes of an upload that goes on are no request, whatever they look like."""
+    doors.add("s3", Kind.ERROR)
+    with doors.connect("s3") as connection:
+        connection.sendall(b"GETTING nowhere\r\n\r\n")
+        got, _ = read_to_end(connection)
+    assert b"503" not in got
+    assert list(list_faults(doors.run).hits.values()) == [0]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from slipway.sandbox.faults.client import list_faults
 from slipway.sandbox.parts import s3
 from tests.e2e.support import Sandbox, World, said
 
@@ -76,6 +77,8 @@ def test_release_gets_through_resets_of_the_object_store(sandbox: Sandbox, tmp_p
     version = world.given_version(service)
     fault(sandbox, "s3", "reset", "--share", "0.2", "--seed", "2")
     done = world.release(service, version)
+    (reset,) = list_faults(sandbox.home.run).hits.values()
+    assert reset > 0
     assert done.returncode == 0, said(done)
     assert world.record(service).phase == "done"
     assert world.leftovers(service) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,14 @@ class Done:
     """What a change came to.
 
     Args:
-        faults: that were added or removed.
+        faults: that were added, removed or listed.
         pods: addresses of all pods that the gateway reaches through a door now.
     """
 
     faults: tuple[Fault, ...]
     pods: tuple[str, ...]
+    hits: Mapping[str, int]
+    """Requests that each fault in force has hit since its process began, by id."""
 
 
 def add_fault(run: Path, fault: Fault, lasts_s: float = 0.0) -> Done:
@@ -64,6 +66,15 @@ def remove_faults(run: Path, ids: Iterable[str] = ()) -> Done:
         TransientError: the sandbox does not run.
     """
     return _ask(run, {"verb": "remove", "ids": list(ids)})
+
+
+def list_faults(run: Path) -> Done:
+    """Return the faults in force with the number of requests that each has hit.
+
+    Raises:
+        TransientError: the sandbox does not run.
+    """
+    return _ask(run, {"verb": "list"})
 
 
 def active_faults(run: Path) -> tuple[Fault, ...]:
@@ -94,4 +105,5 @@ def _ask(run: Path, question: dict[str, object]) -> Done:
     if "error" in answer:
         about = answer["error"]
         raise _KINDS[about["kind"]](about["message"], code=about["code"], hint=about["hint"])
-    return Done(tuple(fault_from_json(item) for item in answer["faults"]), tuple(answer["pods"]))
+    faults = tuple(fault_from_json(item) for item in answer["faults"])
+    return Done(faults, tuple(answer["pods"]), answer["hits"])

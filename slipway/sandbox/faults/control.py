@@ -2,6 +2,7 @@
 
     {"verb": "add", "fault": {…}, "lasts_s": 20}   →  {"faults": […], "pods": […]}
     {"verb": "remove", "ids": ["f1"]}              →  {"faults": […], "pods": […]}
+    {"verb": "list"}                               →  {"faults": […], "pods": […], "hits": {…}}
     {"verb": "routes"}                             →  {"pods": […]} now and at every change
 
 A refusal is {"error": {"kind": …, "message": …, "code": …, "hint": …}}.
@@ -61,6 +62,8 @@ class Control:
                 fault = fault_from_json(question["fault"])
                 added = await self._service.add(fault, float(question["lasts_s"]))
                 faults: tuple[Fault, ...] = (added,)
+            elif question["verb"] == "list":
+                faults = self._service.active
             else:
                 faults = await self._service.remove(tuple(question["ids"]))
         except SlipwayError as error:
@@ -70,7 +73,8 @@ class Control:
         except (ValueError, KeyError, TypeError) as error:
             return _refusal(_not_understood(error))
         pods = self._service.routes.addresses
-        return {"faults": [asdict(fault) for fault in faults], "pods": pods}
+        listed = [asdict(fault) for fault in faults]
+        return {"faults": listed, "pods": pods, "hits": self._service.hits}
 
     async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         routes = self._service.routes

@@ -40,11 +40,15 @@ def begins_request(data: bytes) -> bool:
 
 
 class Chances:
-    """The random numbers of every fault: the n-th request draws the same whenever it is run."""
+    """The random numbers of every fault: the n-th request draws the same whenever it is run.
+
+    `hits` counts the requests that each fault hit, by its id.
+    """
 
     def __init__(self) -> None:
         """Begin without any."""
         self._generators: dict[tuple[str, int, int], random.Random] = {}
+        self.hits: dict[str, int] = {}
 
     def plan(self, faults: Iterable[Fault], *, only_latency: bool = False) -> Plan:
         """Return what happens to the next request.
@@ -59,6 +63,8 @@ class Chances:
                 continue
             generator = self._generator(fault)
             hit, more = generator.random() < fault.share, generator.random()
+            if hit:
+                self.hits[fault.id] = self.hits.get(fault.id, 0) + 1
             if hit and fault.kind is Kind.LATENCY:
                 delay_s += (fault.latency_ms + more * fault.jitter_ms) / _MS_PER_S
             if hit and ending is None and fault.kind in _ENDINGS:

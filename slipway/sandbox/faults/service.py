@@ -71,6 +71,11 @@ class FaultService:
         """The faults in force."""
         return self._faults.active
 
+    @property
+    def hits(self) -> dict[str, int]:
+        """How many requests each fault has hit since this process began, by id."""
+        return {fault.id: self._chances.hits.get(fault.id, 0) for fault in self.active}
+
     async def start(self) -> None:
         """Open the doors, with the faults that were in force.
 
