@@ -163,7 +163,11 @@ def fault_of(words: tuple[str, ...]) -> str:
     options = {name for item in command.params for name in (*item.opts, *item.secondary_opts)}
     allowed = sum(item.param_type_name == "argument" for item in command.params)
     unknown = [word for word in rest if word.startswith("-") and word not in options | {"--help"}]
-    given = [word for word in rest if not word.startswith("-")]
+    valued = {
+        name for item in command.params if not getattr(item, "is_flag", True) for name in item.opts
+    }
+    values = {at + 1 for at, word in enumerate(rest) if word in valued}
+    given = [w for at, w in enumerate(rest) if not w.startswith("-") and at not in values]
     if unknown:
         return f"no such option: {', '.join(unknown)}"
     return "too many arguments" if len(given) > allowed else ""

@@ -103,7 +103,7 @@ def _ask(run: Path, question: dict[str, object]) -> Done:
             hint="slipway sandbox status says whether it runs; start it: slipway sandbox up",
         ) from error
     if "error" in answer:
-        about = answer["error"]
-        raise _KINDS[about["kind"]](about["message"], code=about["code"], hint=about["hint"])
+        kind, message = (answer["error"].pop(name) for name in ("kind", "message"))
+        raise _KINDS[kind](message, **answer["error"])
     faults = tuple(fault_from_json(item) for item in answer["faults"])
     return Done(faults, tuple(answer["pods"]), answer["hits"])
