@@ -106,4 +106,4 @@ def _ask(run: Path, question: dict[str, object]) -> Done:
         kind, message = (answer["error"].pop(name) for name in ("kind", "message"))
         raise _KINDS[kind](message, **answer["error"])
     faults = tuple(fault_from_json(item) for item in answer["faults"])
-    return Done(faults, tuple(answer["pods"]), answer["hits"])
+    return Done(faults, tuple(answer["pods"]), answer.get("hits", {}))
