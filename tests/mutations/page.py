@@ -41,7 +41,12 @@ def _entry(rule: Rule) -> list[str]:
     said = f"**{rule.id}** {rule.says} *Source:* [{name}]{f', {place}' if place else ''}."
     return [
         *textwrap.wrap(
-            said, _WIDTH, initial_indent="- ", subsequent_indent="  ", break_long_words=False
+            said,
+            _WIDTH,
+            initial_indent="- ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
         ),
         f"  - tests in `{rule.suite}`:",
         *(f"    `{test}`" for test in rule.tests),

@@ -70,7 +70,7 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(
         "restart-back-off",
-        "A container that crashes is restarted later and later: CrashLoopBackOff.",
+        "A container that crashes is restarted with a back-off.",
         "pod lifecycle, how Pods handle problems with containers",
         (PODS, "test_container_that_crashes_is_restarted_with_back_off"),
         (_TRANSLATE, "finished_at=container.finished_at_ns", "finished_at=1"),
