@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +71,18 @@ def run_tests(folder: Path, rule: Rule, environment: dict[str, str]) -> Finding:
         environment: further variables.
     """
     report = folder.parent / f"{rule.id}.xml"
+    begin_s = time.monotonic()
+    _, output = pytest(folder, [*rule.nodes, f"--junitxml={report}"], environment)
+    return Finding(rule, judge(report), time.monotonic() - begin_s, output)
+
+
+def pytest(folder: Path, arguments: Sequence[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run pytest in a copy of the project; return its exit code and what it said."""
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "pytest_timeout"),
-        *("-p", "no:cacheprovider", f"--timeout={_TEST_TIMEOUT_S}", f"--junitxml={report}"),
-        *(f"--basetemp={folder.parent / 'tests'}", *rule.nodes),
+        *("-p", "no:cacheprovider", f"--timeout={_TEST_TIMEOUT_S}"),
+        *(f"--basetemp={folder.parent / 'tests'}", *arguments),
     ]
-    begin_s = time.monotonic()
     done = subprocess.run(
         command,
         cwd=folder,
@@ -85,8 +91,7 @@ def run_tests(folder: Path, rule: Rule, environment: dict[str, str]) -> Finding:
         text=True,
         check=False,
     )
-    took_s = time.monotonic() - begin_s
-    return Finding(rule, judge(report), took_s, done.stdout + done.stderr)
+    return done.returncode, done.stdout + done.stderr
 
 
 def judge(report: Path) -> Outcome:
