@@ -21,7 +21,8 @@ from slipway.manifests import workload
 from slipway.manifests.install import install_objects, platform_objects
 from slipway.manifests.release_objects import record_config_map, release_event
 from slipway.manifests.traffic import destination_rule, virtual_service
-from tests.examples import IMAGE, record, service
+from slipway.manifests.weights import sweep_pod
+from tests.examples import IMAGE, record, service, service_on_a_volume, weights_fetch
 
 BOTH = frozenset(Slot)
 DIVIDED = Route(
@@ -85,6 +86,28 @@ def test_workloads_of_every_server_pass_schema_pod_security_and_policy(
 ) -> None:
     # A bare pod meets Pod Security itself; a Deployment is only warned about.
     for manifest in (deployment(spec_of(kind)), bare_pod(spec_of(kind))):
+        answer = asked(installed, manifest)
+        assert answer.returncode == 0, answer.stderr
+        assert "would violate PodSecurity" not in answer.stderr
+
+
+@pytest.mark.parametrize("kind", list(ServerKind))
+def test_workloads_with_weights_on_a_volume_pass_schema_pod_security_and_policy(
+    installed: Sandbox, kind: ServerKind
+) -> None:
+    spec, fetch = replace(service_on_a_volume(kind), namespace=NAMESPACE), weights_fetch()
+    release_id = "chat-v1-1"
+    slot = workload.slot_deployment(
+        spec,
+        slot=Slot.BLUE,
+        workload="chat-blue",
+        image=IMAGE,
+        release_id=release_id,
+        fetch=fetch,
+    )
+    test = workload.test_pod(spec, image=IMAGE, release_id=release_id, fetch=fetch)
+    sweep = sweep_pod(spec, fetch.volume, image=IMAGE, release_id=release_id, keep=(fetch.sha256,))
+    for manifest in (slot, test, sweep):
         answer = asked(installed, manifest)
         assert answer.returncode == 0, answer.stderr
         assert "would violate PodSecurity" not in answer.stderr

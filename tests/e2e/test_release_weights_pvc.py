@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,11 @@ import boto3
 import pytest
 
 from slipway.bootstrap import registry
+from slipway.core.rollout import PodObservation
+from slipway.core.weights import s3_folder
 from slipway.evaluation.integrity import weights_digest
+from slipway.manifests import workload
+from slipway.manifests.weights import WeightsFetch
 from slipway.sandbox.parts import s3
 from slipway.sandbox.volumes import CLAIM, READER_SECRET
 from tests.e2e.support import Sandbox, World, said, users
@@ -68,27 +71,52 @@ def test_versions_on_a_volume_are_released_under_load_and_a_tampered_one_harms_n
 
 
 def test_file_changed_on_the_volume_is_mended_or_the_pod_does_not_start(world: World) -> None:
-    service = world.given_service("torn", weights="pvc", volume=VOLUME, replicas=1)
+    service = world.given_service("torn", weights="pvc", volume=VOLUME)
     version = world.given_version(service)
-    assert world.release(service, version).returncode == 0
+    assert start(world, service, version).ready
     (digest,) = versions_on(world, service)
     file = shelf(world, service) / digest / "files" / FILE
     right = file.read_bytes()
 
     file.write_bytes(right.replace(b"pong", b"pang"))
-    mended = restart(world, service)
-
-    assert (
-        f"{FILE} has sha256"
-        in world.sandbox.kubectl("-n", "serving", "logs", mended, "-c", "weights").stdout
-    )
+    assert start(world, service, version).ready
+    told = world.sandbox.kubectl("-n", "serving", "logs", f"{service}-test", "-c", "weights").stdout
+    assert f"on the volume {FILE} has sha256" in told
     assert file.read_bytes() == right
-    assert "pong" in world.ask(service).text
 
     spoil_artifact(world, service, version)
     file.write_bytes(right.replace(b"pong", b"pang"))
-    restart(world, service, until=lambda pod: "checksum-mismatch" in str(last_words(pod)))
-    assert not any(status["ready"] for pod in pods_of(world, service) for status in servers(pod))
+    refused = start(world, service, version)
+    assert (refused.ready, refused.ended, refused.placing_exit_code) == (False, True, 65)
+    assert str(refused.placing_message).startswith(f"checksum-mismatch: the file {FILE}")
+    assert (
+        world.sandbox.kubectl("-n", "serving", "delete", "pod", f"{service}-test").returncode == 0
+    )
+
+
+def start(world: World, service: str, version: str) -> PodObservation:
+    """Start a model pod as a release does for its test, and wait until it serves or has ended."""
+    ports = world.ports(service)
+    stated = ports.registry.version(service, version)
+    assert ports.spec.volume is not None
+    fetch = WeightsFetch(
+        volume=ports.spec.volume,
+        image=ports.images.resolve(ports.spec.volume.fetcher).reference,
+        source=s3_folder(stated.source, ports.spec.volume.artifacts),
+        sha256=weights_digest(stated),
+    )
+    image = ports.images.resolve(ports.spec.server.image).reference
+    pod = workload.test_pod(ports.spec, image=image, release_id=f"{service}-v1-1", fetch=fetch)
+    name = pod["metadata"]["name"]
+    ports.workloads.delete("Pod", ports.spec.namespace, name)
+    ports.workloads.apply(pod)
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        observed = ports.workloads.pod(ports.spec.namespace, name)
+        if observed is not None and (observed.ready or observed.ended):
+            return observed
+        time.sleep(0.2)
+    raise AssertionError(f"pod {name} neither served nor ended in time")
 
 
 def shelf(world: World, service: str) -> Path:
@@ -114,43 +142,8 @@ def spoil_artifact(world: World, model: str, version: str) -> None:
     client.put_object(Bucket=s3.MODELS_BUCKET, Key=key, Body=body.replace(b"pong", b"pang"))
 
 
-def restart(
-    world: World,
-    service: str,
-    until: Callable[[dict[str, Any]], bool] | None = None,
-) -> str:
-    """Delete the service's pods, wait until a new one is as `until` says (else ready)."""
-    done = until or (lambda pod: all(status["ready"] for status in servers(pod)))
-    kubectl = world.sandbox.kubectl
-    selector = f"app.kubernetes.io/name={service}"
-    old = {pod["metadata"]["name"] for pod in pods_of(world, service)}
-    gone = kubectl("-n", "serving", "delete", "pods", "-l", selector, "--grace-period=1")
-    assert gone.returncode == 0, gone.stderr
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        for pod in pods_of(world, service):
-            if pod["metadata"]["name"] not in old and servers(pod) and done(pod):
-                return str(pod["metadata"]["name"])
-        time.sleep(0.2)
-    raise AssertionError(f"no new pod of {service} in time: {pods_of(world, service)}")
-
-
 def pods_of(world: World, service: str) -> list[dict[str, Any]]:
     selector = f"app.kubernetes.io/name={service}"
     listed = world.sandbox.kubectl("-n", "serving", "get", "pods", "-l", selector, "-o", "json")
     items: list[dict[str, Any]] = json.loads(listed.stdout)["items"]
     return items
-
-
-def servers(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pod["status"].get("containerStatuses", [])
-    return found
-
-
-def last_words(pod: dict[str, Any]) -> list[str]:
-    states = [
-        status[key]
-        for status in pod["status"].get("initContainerStatuses", [])
-        for key in ("state", "lastState")
-    ]
-    return [state["terminated"].get("message", "") for state in states if "terminated" in state]
