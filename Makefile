@@ -8,7 +8,7 @@ RUN := $(BIN)/python
 READY := .venv/.ready
 SOURCES := slipway flows tasks blocks tests benchmarks
 
-.PHONY: help demo down test test-unit soak check lock bench clean setup
+.PHONY: help demo down test test-unit test-browser soak check lock bench clean setup
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -46,6 +46,10 @@ test: $(READY) ## every test, the end-to-end ones on a sandbox of their own
 test-unit: $(READY) ## only the tests that need no process
 	@$(RUN) -m pytest -q tests/unit tests/property
 
+test-browser: $(READY) ## a release from Prefect's UI in a real browser (Debian's chromium must be installed)
+	@$(UV) pip install --quiet --require-hashes --python $(RUN) --requirement requirements-browser.lock
+	@$(RUN) -m pytest -q -p no:randomly tests/browser
+
 soak: $(READY) ## the full matrix; long
 	@SLIPWAY_SOAK=1 $(RUN) -m pytest -q tests/unit tests/property tests/contract tests/flow
 	@SLIPWAY_SOAK=1 $(RUN) -m tests.e2e.lanes
@@ -62,7 +66,8 @@ check: $(READY) ## format, lint, types, layers, dependencies, spelling, coverage
 	@$(RUN) -m coverage report --fail-under=100
 
 lock: $(READY) ## write requirements.lock anew
-	@$(UV) pip compile --quiet --universal --all-extras --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements.lock
+	@$(UV) pip compile --quiet --universal --extra sandbox --extra dev --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements.lock
+	@$(UV) pip compile --quiet --universal --extra browser --constraint requirements.lock --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements-browser.lock
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements-production.lock
 
 bench: $(READY) ## measure Slipway against its peers

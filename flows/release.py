@@ -23,8 +23,8 @@ def release(service: str, version: str) -> dict[str, Any]:
     Running the same release twice equals once; a release whose process died is continued.
 
     Args:
-        service: name of a file in `deployments/services/`.
-        version: of the service's model in the registry.
+        service: name of the service, which is a file in `deployments/services/`.
+        version: number of the model's version in the registry.
     """
     with opened_release(service, version) as session, reported(session):
         if not session.already_done:

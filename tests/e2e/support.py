@@ -26,6 +26,10 @@ from slipway.settings import Settings, from_environment
 PROJECT = Path(__file__).resolve().parents[2]
 
 
+# On a busy machine: a quiet one needs a tenth of it.
+LONGEST_RELEASE_S = 480.0
+
+
 class Sandbox(Protocol):
     """What the fixture `sandbox` offers."""
 
@@ -114,6 +118,24 @@ class World:
             stderr=subprocess.STDOUT,
         )
 
+    @contextmanager
+    def releasing(
+        self, service: str, version: str, *, module: str = "slipway.cli"
+    ) -> Iterator[Release]:
+        """Run a release meanwhile; one that still runs at the end is killed, and waited for."""
+        with subprocess.Popen(
+            (sys.executable, "-m", module, "release", service, version),
+            env=self.process_environment,
+            cwd=PROJECT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            try:
+                yield Release(process)
+            finally:
+                process.kill()
+
     def ports(self, service: str) -> Ports:
         """Return the ports of a service, for looking at what is there."""
         return connect(service, self.settings)
@@ -178,6 +200,19 @@ class World:
         kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
         return {**self.environment, **kept, "PATH": path}
+
+
+class Release:
+    """A release in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def end(self) -> str:
+        """Wait for it to end well; return what it printed."""
+        output, _ = self._process.communicate(timeout=LONGEST_RELEASE_S)
+        assert self._process.returncode == 0, output
+        return output
 
 
 class Users:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,7 @@ import pytest
 from slipway.adapters.access_log import read_rows
 from slipway.core.release import Phase
 from slipway.sandbox.network.addresses import shown_address
-from tests.e2e.support import PROJECT, Sandbox, World, said, users
+from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
 from tests.e2e.test_network_stays_on_loopback import sockets_of
 
 pytestmark = pytest.mark.releases
@@ -94,13 +92,12 @@ def test_pod_of_the_stable_slot_killed_costs_its_own_requests_and_not_the_releas
     version = world.given_version(service, ttft_ms=40, gap_ms=5, start_delay_s=1)
     began_ns = time.time_ns()
     with users(world, service, rate=_RATE_PER_S, long_streams=4) as crowd:
-        process = world.start_release(service, version)
-        world.wait_for_phase(service, "built", "tested")
-        victim = _pods(world, service, slot)[0]
-        kill(world, victim)
-        output, _ = process.communicate(timeout=240)
+        with world.releasing(service, version) as release:
+            world.wait_for_phase(service, "built", "tested", timeout_s=LONGEST_RELEASE_S)
+            victim = _pods(world, service, slot)[0]
+            kill(world, victim)
+            release.end()
         ledger = crowd.stop()
-    assert process.returncode == 0, output
     assert live_version(world, service) == version
     assert world.leftovers(service) == []
     lost = {row["request_id"]: row for row in ledger if row["status"] != "ok"}
@@ -140,13 +137,14 @@ def test_release_whose_clock_steps_by_an_hour_again_and_again_bakes_as_long_as_i
     world, service = live
     version = world.given_version(service, ttft_ms=40, gap_ms=5)
     with users(world, service, rate=_RATE_PER_S) as crowd:
-        stepping = _start_stepping(world, service, version)
-        world.wait_for_phase(service, "built", "tested", "deployed")
-        # Its lock looks an hour old, or an hour from now: whoever asks must not believe it.
-        second = world.release(service, world.given_version(service))
-        output, _ = stepping.communicate(timeout=240)
+        with world.releasing(service, version, module="tests.e2e.stepping_clock") as release:
+            world.wait_for_phase(
+                *(service, "built", "tested", "deployed"), timeout_s=LONGEST_RELEASE_S
+            )
+            # Its lock looks an hour old, or an hour from now: whoever asks must not believe it.
+            second = world.release(service, world.given_version(service))
+            output = release.end()
         ledger = crowd.stop()
-    assert stepping.returncode == 0, output
     assert second.returncode == 5, said(second)
     assert "release-running" in said(second)
     assert live_version(world, service) == version
@@ -155,14 +153,3 @@ def test_release_whose_clock_steps_by_an_hour_again_and_again_bakes_as_long_as_i
     assert 2 <= float(stages["bake"].split("✓ bake:")[1].split()[0]) < 60
     assert {row["status"] for row in ledger} == {"ok"}
     assert world.leftovers(service) == []
-
-
-def _start_stepping(world: World, service: str, version: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        (sys.executable, "-m", "tests.e2e.stepping_clock", "release", service, version),
-        env=world.process_environment,
-        cwd=PROJECT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )

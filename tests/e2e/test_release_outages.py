@@ -16,7 +16,7 @@ import pytest
 
 from slipway.core.release import Phase
 from slipway.sandbox.supervisor_status import read_status
-from tests.e2e.support import Sandbox, World, said, users
+from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
 
 pytestmark = pytest.mark.alone
 
@@ -67,13 +67,12 @@ def test_release_goes_on_by_itself_when_the_api_server_was_away(
     version = world.given_version(service, start_delay_s=1)
     following = _PHASES[_PHASES.index(phase) :]  # some phases last for milliseconds only
     with users(world, service, rate=10) as crowd:
-        process = world.start_release(service, version)
-        world.wait_for_phase(service, *following)
-        with stopped(world.sandbox, "apiserver"):
-            time.sleep(_AWAY_S)
-        output, _ = process.communicate(timeout=240)
+        with world.releasing(service, version) as release:
+            world.wait_for_phase(service, *following, timeout_s=LONGEST_RELEASE_S)
+            with stopped(world.sandbox, "apiserver"):
+                time.sleep(_AWAY_S)
+            release.end()
         ledger = crowd.stop()
-    assert process.returncode == 0, output
     record = world.record(service)
     assert (record.phase, record.version) == (Phase.DONE, version)
     assert world.leftovers(service) == []

@@ -1,0 +1,48 @@
+"""The sandbox of the end-to-end tests, and Debian's Chromium in front of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+from tests.e2e.conftest import PROJECT, sandbox
+
+__all__ = ["sandbox"]
+
+SCREENSHOTS = PROJECT / "build" / "screenshots"
+_PATIENCE_MS = 180_000.0
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    assert program, "there is no chromium; install it: apt-get install chromium"
+    with sync_playwright() as driver:
+        # Its own sandbox refuses root; containers have too little shared memory for it.
+        flags = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = driver.chromium.launch(executable_path=program, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A page that reaches nothing but this machine; that it never tried is asserted at the end."""
+    outside: list[str] = []
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(_PATIENCE_MS)
+    page = context.new_page()
+
+    def note(request: Request) -> None:
+        address = urlsplit(request.url)
+        if address.scheme not in {"data", "blob"} and address.hostname != "127.0.0.1":
+            outside.append(request.url)
+
+    page.on("request", note)
+    yield page
+    context.close()
+    assert outside == []
