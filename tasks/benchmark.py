@@ -35,6 +35,8 @@ from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 from tasks.traffic import preview_headers
 
+PARQUET = "application/vnd.apache.parquet"
+
 
 @release_stage("benchmark", proves=Phase.BENCHMARKED)
 def run_benchmark(session: ReleaseSession) -> str:
@@ -53,7 +55,8 @@ def run_benchmark(session: ReleaseSession) -> str:
     )
     target = _candidate(session)
     table = run(target, plan, run_id=_run_id(session))
-    stored, key = _stored(session, "benchmark-requests", table)
+    stored = to_parquet(table)
+    key = session.put_evidence("benchmark-requests.parquet", stored, PARQUET)
     # An invalid table says nothing of the model: the stage is repeated, never judged.
     validate(table, plan).require_valid()
     figures = evidence(table, digest=hashlib.sha256(stored).hexdigest())
@@ -94,7 +97,8 @@ def _compare(session: ReleaseSession, plan: BenchmarkPlan) -> tuple[Evidence, ..
     headers = {"Host": session.spec.hosts[0], PURPOSE_HEADER: "benchmark"}
     stable = replace(_candidate(session), headers=tuple(headers.items()))  # where the users go
     table = run(_candidate(session), plan, run_id=_run_id(session), stable=stable)
-    stored, key = _stored(session, "benchmark-comparison", table)
+    stored = to_parquet(table)
+    key = session.put_evidence("benchmark-comparison.parquet", stored, PARQUET)
     for arm in (STABLE, CANDIDATE):
         validate(of_arm(table, arm), replace(plan, scenario=arm)).require_valid()
     answered = sum(row.status is Status.OK for row in of_arm(table, STABLE).rows)
@@ -131,9 +135,3 @@ def _candidate(session: ReleaseSession) -> Target:
 
 def _run_id(session: ReleaseSession) -> str:
     return f"{session.record.release_id}-{secrets.token_hex(4)}"
-
-
-def _stored(session: ReleaseSession, name: str, table: RequestTable) -> tuple[bytes, str]:
-    stored = to_parquet(table)
-    media_type = "application/vnd.apache.parquet"
-    return stored, session.put_evidence(f"{name}.parquet", stored, media_type)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from prefect import get_run_logger
@@ -58,6 +58,9 @@ class Progress:
 
     def _write(self, mark: str, stage: str, text: str) -> None:
         _log().info("%s %s: %s", mark, stage or "release", text)
-        if self._stream is not None:
+        if self._stream is None:
+            return
+        # A terminal that was closed must not end a release half way.
+        with suppress(OSError):
             for line in text.splitlines() or [""]:
                 self._stream.write(f"  {self._title:<16} {mark} {stage:<10} {line}\n")
