@@ -66,7 +66,8 @@ class Demo:
 
 def run_demo() -> int:
     """Run the whole demo; returns the exit code: 0 only if all went as said."""
-    from slipway.cli.sandbox import clock, home_of
+    from slipway.cli.sandbox import clock
+    from slipway.cli.sandbox_name import home_of
 
     demo = Demo(home=home_of(None), console=Console(highlight=False))
     from slipway.cli.sandbox_start import start

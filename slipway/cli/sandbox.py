@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slipway.cli import sandbox_fault, sandbox_node
+from slipway.cli.sandbox_name import Name, home_of
 from slipway.core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from slipway.sandbox.home import SandboxHome
     from slipway.sandbox.supervisor_status import PartStatus, SandboxStatus
 
 app = typer.Typer(
@@ -35,13 +35,6 @@ _SHELL_TAIL = {
     "NO_PROXY": "${NO_PROXY:+,$NO_PROXY}",
     "no_proxy": "${no_proxy:+,$no_proxy}",
 }
-
-
-Name = Annotated[
-    str | None,
-    typer.Option(help="which of your sandboxes; several run side by side", show_default=False),
-]
-"""Option of every command that means a sandbox."""
 
 
 @app.command()
@@ -177,20 +170,6 @@ def reset(
         typer.confirm(f"delete everything the sandbox keeps in {home.root}?", abort=True)
     lifecycle.reset(home)
     print(f"deleted the sandbox in {home.root}")
-
-
-def home_of(name: str | None) -> SandboxHome:
-    """Return the sandbox that a command line means (`slipway.sandbox.home`).
-
-    Raises:
-        PermanentError: there can be none, this is not Linux.
-        InputError: the name is none, or contradicts `SLIPWAY_HOME`.
-    """
-    from slipway.sandbox.home import SandboxHome
-    from slipway.sandbox.machine import require_linux
-
-    require_linux()
-    return SandboxHome.default(name)
 
 
 def clock() -> Callable[[str], None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slipway.cli.sandbox_name import Name, home_of
 from slipway.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,12 +46,13 @@ def add(
         str, typer.Option("--for", help="as 20s or 5m; without it until removed or `down`")
     ] = "",
     seed: Annotated[int, typer.Option(help="of the dice: the same seed hits the same")] = 0,
+    name: Name = None,
 ) -> None:
     """Put a fault in force; it is when this returns."""
     from slipway.sandbox.faults.gateway import add_and_wait
     from slipway.sandbox.faults.model import Fault, Kind, Place, checked, parse_target
 
-    home = _home()
+    home = home_of(name)
     if kind not in set(Kind):
         raise InputError(
             f"there is no fault of kind {kind}",
@@ -76,12 +78,12 @@ def add(
 
 
 @app.command("list")
-def list_them() -> None:
+def list_them(*, name: Name = None) -> None:
     """Show the faults in force, and how many requests each has hit."""
     from slipway.sandbox.faults.client import list_faults
     from slipway.sandbox.faults.model import Kind
 
-    done = list_faults(_home().run)
+    done = list_faults(home_of(name).run)
     for fault in done.faults:
         counts = fault.kind not in {Kind.AWAY, Kind.DISK_FULL}
         print(_line(fault) + (f", hit {done.hits[fault.id]}" if counts else ""))
@@ -94,6 +96,7 @@ def remove(
     ids: Annotated[list[str] | None, typer.Argument(help="as `fault list` names them")] = None,
     *,
     all_of_them: Annotated[bool, typer.Option("--all", help="every fault")] = False,
+    name: Name = None,
 ) -> None:
     """Take faults back."""
     from slipway.sandbox.faults.gateway import remove_and_wait
@@ -104,7 +107,7 @@ def remove(
             code="fault-unknown",
             hint="slipway sandbox fault list",
         )
-    for fault in remove_and_wait(_home(), ids or ()).faults:
+    for fault in remove_and_wait(home_of(name), ids or ()).faults:
         print(f"removed {_line(fault)}")
 
 
@@ -148,9 +151,3 @@ def _refuse_unknown_node(fault: Fault) -> None:
             code="fault-target-unknown",
             hint=f"nodes: {', '.join(names)}",
         )
-
-
-def _home() -> SandboxHome:
-    from slipway.sandbox.home import SandboxHome
-
-    return SandboxHome.default()
