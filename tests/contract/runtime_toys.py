@@ -161,7 +161,9 @@ class Cri:
             response_deserializer=getattr(cri, f"{name}Response").FromString,
         )
         request = getattr(cri, f"{name}Request")(**fields)
-        return method(request, timeout=20, wait_for_ready=self.patient)
+        # Importing gRPC took over 20 s on a machine at work.
+        timeout_s = 90 if self.patient else 20
+        return method(request, timeout=timeout_s, wait_for_ready=self.patient)
 
     def image(self, name: str, **fields: Any) -> Any:
         return self.call(name, "Image", **fields)
