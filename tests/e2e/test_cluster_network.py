@@ -98,7 +98,7 @@ class Network:
 
     def create(self, *manifests: dict[str, Any]) -> None:
         items = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
-        self.kubectl("create", "-f", "-", stdin=json.dumps(items))
+        self.kubectl("create", "--validate=ignore", "-f", "-", stdin=json.dumps(items))
 
     def get(self, *what: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.kubectl("get", *what, "-o", "json"))
@@ -183,7 +183,7 @@ def network(sandbox: Sandbox) -> Iterator[Network]:
         service("web", {80: 8000, 443: 8443}),
         service("headless", {80: 8000}, clusterIP="None"),
     )
-    ready = ("wait", "pods", "--all", "--for=condition=Ready", f"--timeout={PATIENCE_S:.0f}s")
+    ready = ("wait", "pods", "--all", "--for=condition=Ready", "--timeout=180s")
     found.kubectl(*ready)
     eventually(lambda: all(_endpoints(found, name) == 2 for name in ("web", "headless")))
     yield found

@@ -20,7 +20,7 @@ from tests.mutations.model import PROJECT, Mutation, Rule
 Outcome = Literal["caught", "SURVIVED", "BROKEN"]
 
 _NOT_COPIED = (".git", ".venv", ".uv", "build", ".mypy_cache", ".ruff_cache", ".pytest_cache")
-_TEST_TIMEOUT_S = 120
+_TEST_TIMEOUT_S = 400
 _PYTEST = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # saves more than half of its start
 
 
