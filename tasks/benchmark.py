@@ -22,7 +22,6 @@ from slipway.bench.values import (
     CANDIDATE,
     STABLE,
     BenchmarkPlan,
-    RequestTable,
     Status,
     Target,
 )
