@@ -101,9 +101,7 @@ class SandboxHome:
 
     def option(self) -> str:
         """Return what a printed command needs to mean this sandbox, with a leading space."""
-        if os.environ.get("SLIPWAY_HOME") or self.name in {"", DEFAULT_NAME}:
-            return ""
-        return f" --name {self.name}"
+        return "" if self.name in {"", DEFAULT_NAME} else f" --name {self.name}"
 
     def create(self) -> None:
         """Make the folders; running twice equals once.

@@ -70,6 +70,7 @@ def test_name_in_a_shell_with_its_own_settings_is_accepted(
 ) -> None:
     monkeypatch.setenv("SLIPWAY_HOME", str(state / "slipway-second"))
     assert SandboxHome.default("second").root == state / "slipway-second"
+    assert SandboxHome.default().option() == " --name second"
 
 
 def test_folder_outside_of_the_state_folder_has_no_name(state: Path) -> None:
