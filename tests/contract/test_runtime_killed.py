@@ -158,6 +158,7 @@ def test_half_removed_container_is_swept_away(tmp_path_factory: pytest.TempPathF
         assert not folder.exists()
 
 
+@pytest.mark.timeout(3600 if os.environ.get("SLIPWAY_SOAK") else 600)
 def test_runtime_killed_at_a_write_neither_doubles_nor_loses_a_container(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

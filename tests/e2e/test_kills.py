@@ -28,7 +28,7 @@ pytestmark = pytest.mark.alone
 SERVICES = ("kills-one", "kills-two")
 SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
 SAMPLE = ("gateway", "cri-node-a+kubelet-node-a", "container", "etcd", "relay+istiod", "s3")
-COUNT = 100
+COUNT = int(os.environ.get("SLIPWAY_KILLS", "100"))
 SEED = int(os.environ.get("SLIPWAY_KILL_SEED", "20261122"))
 RATE_PER_S = 5
 
@@ -77,6 +77,7 @@ def serve(world: World, name: str) -> None:
         api.apply(document)
 
 
+@pytest.mark.timeout(3 * 3600 if SOAK else 600)
 def test_killed_parts_come_back_and_users_see_only_what_they_explain(
     sandbox: Sandbox, world: World
 ) -> None:
