@@ -33,11 +33,7 @@ RULES: tuple[Rule, ...] = (
         "Until its startup probe passes, a container has not started and no other probe runs.",
         "probes",
         (PODS, "test_startup_probes_hold_the_other_probes_back"),
-        (
-            _TRANSLATE,
-            'ip=pod.address if pod.ready else ""',
-            'ip="127.0.0.1" if pod.ready else ""',
-        ),
+        (_SHIM, "return _exit_code(os.waitpid(child, 0)[1])", "return os.waitpid(child, 0)[1] & 0"),
     ),
     rule(
         "init-order",
