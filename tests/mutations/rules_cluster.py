@@ -42,8 +42,8 @@ RULES: tuple[Rule, ...] = (
         (PODS, "test_init_containers_run_one_after_the_other_before_the_others"),
         (
             _ENGINE,
-            "            state=ContainerState.RUNNING,",
-            "            state=ContainerState.EXITED,",
+            "        state=ContainerState.RUNNING,",
+            "        state=ContainerState.EXITED,",
         ),
     ),
     rule(

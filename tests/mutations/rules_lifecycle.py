@@ -75,7 +75,7 @@ RULES: tuple[Rule, ...] = (
         "The reason of an end is Completed or Error.",
         "api.proto, ContainerStatus.reason",
         (CONTAINERS, "test_exit_code_and_reason_are_reported"),
-        (_ENGINE, 'reason="Completed" if code == 0 else "Error"', 'reason="Completed"'),
+        (_ENGINE, 'reason = "Completed" if code == 0 else "Error"', 'reason = "Completed"'),
     ),
     rule(
         "exit-code-of-signal",
@@ -103,7 +103,7 @@ RULES: tuple[Rule, ...] = (
         "No process of a container outlives its PID 1.",
         "pid_namespaces(7)",
         (CONTAINERS, "test_stop_kills_after_the_grace_with_every_process_of_the_container"),
-        (_SHIM, '_unshare(_NEWPID, "PID")', '_unshare(0, "PID")'),
+        (_SHIM, '_isolate(_NEWPID, "PID")', '_isolate(0, "PID")'),
     ),
     rule(
         "stop-early",
@@ -211,7 +211,11 @@ RULES: tuple[Rule, ...] = (
         "A stopped pod is not ready and has no address.",
         "api.proto, StopPodSandbox",
         (LIFECYCLE, "test_stopped_pod_has_no_running_container_and_no_address"),
-        (_ENGINE, "self.store.save_pod(replace(pod, ready=False))", "pass"),
+        (
+            _ENGINE,
+            "in self.store.pods:\n            self.store.save_pod(replace(pod, ready=False))",
+            "in self.store.pods:\n            pass",
+        ),
     ),
     rule(
         "pod-remove-all",
@@ -286,7 +290,7 @@ RULES: tuple[Rule, ...] = (
         "Status states the two required conditions; Version and RuntimeConfig answer.",
         "api.proto, RuntimeCondition",
         (CONTAINERS, "test_status_says_ready_and_the_version_is_v1"),
-        (_SERVICE, "status=not trouble,", "status=bool(trouble),"),
+        (_SERVICE, 'type="NetworkReady", status=True', 'type="NetworkReady", status=False'),
     ),
     rule(
         "log-format",

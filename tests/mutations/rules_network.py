@@ -173,7 +173,7 @@ RULES: tuple[Rule, ...] = (
         "Addresses of endpoints are mapped, on both kinds of stream.",
         "xDS, EDS",
         (RELAY, "test_both_methods_pass_bytes_and_map_endpoints_only"),
-        (_ADDRESSES, "return _ENDPOINT.sub(NODE_PREFIX.encode(), message)", "return message"),
+        (_ADDRESSES, "return _ENDPOINT.sub(mapped, message)", "return message"),
     ),
     rule(
         "relay-nothing-else",
@@ -182,8 +182,8 @@ RULES: tuple[Rule, ...] = (
         (RELAY, "test_both_methods_pass_bytes_and_map_endpoints_only"),
         (
             f"{NETWORK}/discovery.py",
-            "map_endpoints(message) if type_url(message) == ENDPOINTS else message",
-            "map_endpoints(message)",
+            "map_endpoints(message, doors) if type_url(message) == ENDPOINTS else message",
+            "map_endpoints(message, doors)",
         ),
     ),
     rule(
@@ -228,7 +228,7 @@ RULES: tuple[Rule, ...] = (
         (RELAY, "test_end_of_the_relay_is_quiet_and_envoy_sees_it"),
         (
             _RELAY,
-            'await context.abort(grpc.StatusCode.UNAVAILABLE, "the discovery relay ends")',
+            'await context.abort(grpc.StatusCode.UNAVAILABLE, "the discovery relay begins anew")',
             "return",
         ),
     ),

@@ -135,7 +135,7 @@ RULES: tuple[Rule, ...] = (
         "The command is PID 1 of a PID namespace of its own.",
         "pid_namespaces(7)",
         (CONTAINERS, "test_container_is_pid_one_of_its_own_namespace_with_the_pods_hostname"),
-        (_SHIM, '_unshare(_NEWPID, "PID")', '_unshare(0, "PID")'),
+        (_SHIM, '_isolate(_NEWPID, "PID")', '_isolate(0, "PID")'),
     ),
     rule(
         "container-hostname",
