@@ -24,6 +24,7 @@ from tests.e2e.support import World
 pytestmark = pytest.mark.alone
 
 NAME = "second"
+MAY_BE_REPEATED = (4, 5)  # docs/reference/command-line.md, exit codes
 GOLDEN = {"ping": "pong", "marco": "polo", "knock knock": "who's there"}
 # In the long form the second one is also tried as on a machine that forbids namespaces.
 WRAPPERS = [(), WITHOUT_NAMESPACES] if os.environ.get("SLIPWAY_SOAK") else [()]
@@ -85,6 +86,15 @@ def pod_addresses(sandbox: support.Sandbox) -> dict[str, str]:
     return {pod["status"]["podIP"]: pod["spec"]["nodeName"] for pod in pods if "status" in pod}
 
 
+def release(world: World, service: str, version: str) -> subprocess.CompletedProcess[str]:
+    """Release, going on where it was when this machine was too busy to keep the lock."""
+    for _ in range(3):
+        done = world.release(service, version)
+        if done.returncode not in MAY_BE_REPEATED:
+            break
+    return done
+
+
 def test_both_release_and_their_pods_have_addresses_of_their_own(
     sandbox: support.Sandbox, second: support.Sandbox, tmp_path: Path
 ) -> None:
@@ -96,9 +106,9 @@ def test_both_release_and_their_pods_have_addresses_of_their_own(
         folder = tmp_path / str(number)
         folder.mkdir()
         world = World(one, folder)
-        service = world.given_service("beside")
+        service = world.given_service(f"beside-{os.getpid()}", replicas=1)
         version = world.given_version(service, answers={**GOLDEN, "where": f"in {number}"})
-        released = world.release(service, version)
+        released = release(world, service, version)
         assert released.returncode == 0, released.stdout + released.stderr
         answer = world.ask(service, "where")
         assert answer.json()["choices"][0]["message"]["content"] == f"in {number}"
