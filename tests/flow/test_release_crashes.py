@@ -76,22 +76,21 @@ def second_done(released_world: World) -> World:
 def test_first_release_killed_after_a_write_ends_as_if_never_killed(
     fresh: World, first_done: World, write: int
 ) -> None:
-    fresh.journal.die_after = write
-    fresh.die_in_release("1")
-    outcome = fresh.release_after_death("1")
-    assert outcome["outcome"] == "done"
-    assert fresh.final_state() == first_done.final_state()
+    _assert_killed_equals_unkilled(fresh, first_done, version="1", write=write)
 
 
 @pytest.mark.parametrize("write", range(1, SECOND_WRITES + 1))
 def test_second_release_killed_after_a_write_ends_as_if_never_killed(
     world: World, second_done: World, write: int
 ) -> None:
+    _assert_killed_equals_unkilled(world, second_done, version="2", write=write)
+
+
+def _assert_killed_equals_unkilled(world: World, done: World, *, version: str, write: int) -> None:
     world.journal.die_after = write
-    world.die_in_release("2")
-    outcome = world.release_after_death("2")
-    assert outcome["outcome"] == "done"
-    assert world.final_state() == second_done.final_state()
+    world.die_in_release(version)
+    assert world.release_after_death(version)["outcome"] == "done"
+    assert world.final_state() == done.final_state()
 
 
 @pytest.mark.parametrize("write", range(1, SECOND_WRITES + 1))
