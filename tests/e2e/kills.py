@@ -38,7 +38,8 @@ REFUSED, CUT, UNAVAILABLE = "refused", "cut", "unavailable"
 ALLOWED: Mapping[str, frozenset[str]] = {
     # One process holds every connection: new ones are refused until it is back, open ones break.
     "gateway": frozenset({REFUSED, CUT}),
-    # Streams of that container end; before the kernel's news of it, a request may meet it (503).
+    # Streams of that container end; before Envoy's news of it, a request may meet it (503). When
+    # the other pod was ejected for a kill less than 30 s before, nobody is left to ask (503).
     "container": frozenset({CUT, UNAVAILABLE}),
     "node": frozenset({CUT, UNAVAILABLE}),
     # `up` ends what is left and starts everything again.
@@ -107,6 +108,7 @@ class Butcher:
         self.random = random.Random(seed)
         self.notes = Notes(sandbox, self.api)
         self.container_kills: Counter[str] = Counter()
+        self.whole = len(self.containers())
 
     def kill(self, kill: Kill) -> None:
         """Carry one kill out; its times are written into it.
@@ -234,7 +236,9 @@ class Butcher:
             wanted, found = one["spec"]["replicas"], one["status"].get("readyReplicas", 0)
             if found != wanted:
                 return f"{one['metadata']['name']}: {found} of {wanted} ready"
-        return ""
+        # A Deployment's status lags behind its pods.
+        running_now = len(self.containers())
+        return "" if running_now == self.whole else f"{running_now} of {self.whole} containers run"
 
     def _unserved(self) -> str:
         answers = {service: self._ask(service) for service in self.services}
