@@ -120,14 +120,15 @@ def move_alias(session: ReleaseSession) -> str:
 def bake(session: ReleaseSession) -> str:
     """Watch the new slot for the bake time while the old one stays warm."""
     bake_s = session.spec.policy.bake_s
-    if not session.reached(Phase.BAKING):
-        session.advance(Phase.BAKING, f"{bake_s:.0f} s")
     # Outlives retries of this stage. A later process bakes for the whole time again: how long its
     # forerunner did would be a difference of wall clocks, and those step.
     watch = session.bake_watch
     if watch is None:
         watch = BakeWatch(began_s=time.monotonic(), rows_before=len(_rows(session)))
         session.bake_watch = watch
+    # After the rows were counted: a user who fails while the record is written belongs to the bake.
+    if not session.reached(Phase.BAKING):
+        session.advance(Phase.BAKING, f"{bake_s:.0f} s")
     verdict = _bake_once(session, watch)
     while watch.baked_s(now_s=time.monotonic()) < bake_s:
         time.sleep(_BAKE_POLL_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,12 @@ def running(home: SandboxHome, parts: Sequence[Part]) -> Iterator[None]:
         for part, process in zip(parts, processes, strict=True):
             _wait(home, part, process)
         yield
+
+
+def without_doors(home: SandboxHome, *names: str) -> None:
+    """Let servers listen on the very ports that clients dial: no process for faults between."""
+    ports = {f"{name}-inner": home.port(name) for name in names}
+    (home.root / "ports.json").write_text(json.dumps({**home.remembered_ports(), **ports}))
 
 
 @contextmanager

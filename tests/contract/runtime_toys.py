@@ -180,6 +180,7 @@ class ToyNode:
     registry: ToyRegistry
     cri: Cri
     process: subprocess.Popen[bytes]
+    wrapper: tuple[str, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -265,7 +266,7 @@ class ToyNode:
         self.process.wait(10)
 
     def restart(self, module: str = RUNTIME, **environment: str) -> None:
-        self.process = _start(self.folder, self.registry, module, environment)
+        self.process = _start(self.folder, self.registry, module, environment, self.wrapper)
         self.cri.close()
         self.cri = Cri(self.folder / "cri.sock")
 
@@ -316,7 +317,7 @@ def toy_node(
 ) -> Iterator[ToyNode]:
     with toy_registry() as registry:
         process = _start(folder, registry, module, {}, wrapper)
-        node = ToyNode(folder, registry, Cri(folder / "cri.sock"), process)
+        node = ToyNode(folder, registry, Cri(folder / "cri.sock"), process, wrapper)
         try:
             yield node
         finally:

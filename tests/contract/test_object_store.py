@@ -17,7 +17,7 @@ from slipway.core.errors import PermanentError, TransientError
 from slipway.ports import ObjectStore
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import s3
-from tests.contract.running_parts import running
+from tests.contract.running_parts import running, without_doors
 from tests.fakes.journal import Journal
 from tests.fakes.stores import FakeObjectStore
 
@@ -26,6 +26,7 @@ from tests.fakes.stores import FakeObjectStore
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxHome]:
     home = SandboxHome(tmp_path_factory.mktemp("s3"))
     home.create()
+    without_doors(home, "s3")
     s3.prepare(home)
     with running(home, s3.parts(home)):
         s3.set_up(home)

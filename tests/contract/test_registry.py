@@ -17,7 +17,7 @@ from slipway.core.errors import InputError, PermanentError, TransientError
 from slipway.ports import ModelFile, ModelVersion, Registry
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import mlflow, s3
-from tests.contract.running_parts import running
+from tests.contract.running_parts import running, without_doors
 
 
 @dataclass
@@ -81,6 +81,7 @@ class MemoryRegistry:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxHome]:
     home = SandboxHome(tmp_path_factory.mktemp("registry"))
     home.create()
+    without_doors(home, "s3", "mlflow")
     s3.prepare(home)
     mlflow.prepare(home)
     with running(home, (*s3.parts(home), *mlflow.parts(home))):

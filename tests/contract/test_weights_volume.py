@@ -21,7 +21,7 @@ from slipway.core.errors import PermanentError, SlipwayError, TransientError
 from slipway.core.weights import digest_of_files
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import s3
-from tests.contract.running_parts import running
+from tests.contract.running_parts import running, without_doors
 
 CHUNK = 1000
 FILES = {
@@ -429,6 +429,7 @@ def test_folder_that_cannot_be_made_is_refused_with_what_to_do(shelf: Shelf) -> 
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxHome]:
     home = SandboxHome(tmp_path_factory.mktemp("s3"))
     home.create()
+    without_doors(home, "s3")
     s3.prepare(home)
     with running(home, s3.parts(home)):
         s3.set_up(home)

@@ -18,7 +18,7 @@ from tests.fakes.stores import FakeImageStore
 from tests.flow.world import MODEL, SERVICE, World
 
 VOLUME = WeightsVolume(claim="models", artifacts="s3://mlflow")
-WRITES = 37
+WRITES = 38
 """Writes of a second release that goes well."""
 
 FIRST_KILL = 1 if os.environ.get("SLIPWAY_SOAK") else WRITES - 9
