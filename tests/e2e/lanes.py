@@ -1,7 +1,8 @@
-"""Run the end-to-end tests in lanes: two side by side on one sandbox, then those that disturb it.
+"""Run the end-to-end tests in lanes: three side by side on one sandbox, then those that disturb it.
 
 The tests wait more than they compute. `releases` take GPUs and quota of the namespace `serving`;
-tests without a mark use namespaces of their own; `alone` kill parts of the sandbox.
+`crowds` release under users; tests without a mark use namespaces of their own; `alone` kill parts of
+the sandbox.
 In each lane the order is that of the files, so that a failure can be repeated with
 `pytest -p no:randomly -m LANE tests/e2e`.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from tests.e2e.conftest import ATTACHED, PROJECT, fresh_sandbox
 
 LOGS = PROJECT / "build"
+REST = "not releases and not crowds and not alone"
 
 
 def start(lane: str) -> subprocess.Popen[bytes]:
@@ -44,7 +46,7 @@ def main() -> int:
     LOGS.mkdir(exist_ok=True)
     codes = []
     with fresh_sandbox():
-        for together in (("releases", "not releases and not alone"), ("alone",)):
+        for together in (("releases", "crowds", REST), ("alone",)):
             began_s = time.monotonic()
             running = [(lane, start(lane)) for lane in together]
             try:

@@ -21,8 +21,6 @@ from tests.e2e import support
 from tests.e2e.conftest import PROJECT, Sandbox
 from tests.e2e.support import World
 
-pytestmark = pytest.mark.alone
-
 NAME = "second"
 MAY_BE_REPEATED = (4, 5)  # docs/reference/command-line.md, exit codes
 GOLDEN = {"ping": "pong", "marco": "polo", "knock knock": "who's there"}
