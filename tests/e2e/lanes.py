@@ -1,8 +1,8 @@
 """Run the end-to-end tests in lanes: three side by side on one sandbox, then those that disturb it.
 
 The tests wait more than they compute. `releases` take GPUs and quota of the namespace `serving`;
-`crowds` release under users; tests without a mark use namespaces of their own; `alone` kill parts of
-the sandbox.
+`crowds` release under users; tests without a mark use namespaces of their own; `alone` kill parts
+of the sandbox.
 In each lane the order is that of the files, so that a failure can be repeated with
 `pytest -p no:randomly -m LANE tests/e2e`.
 """
