@@ -1,10 +1,7 @@
 """Run the end-to-end tests in lanes: three side by side on one sandbox, then those that disturb it.
 
-The tests wait more than they compute. `releases` take GPUs and quota of the namespace `serving`;
-`crowds` release under users; tests without a mark use namespaces of their own; `alone` kill parts
-of the sandbox.
-In each lane the order is that of the files, so that a failure can be repeated with
-`pytest -p no:randomly -m LANE tests/e2e`.
+The tests wait more than they compute. In each lane the order is that of the files, so that a
+failure can be repeated: `python -m pytest -p no:randomly FILES`.
 """
 
 from __future__ import annotations
@@ -18,14 +15,32 @@ from pathlib import Path
 from tests.e2e.conftest import ATTACHED, PROJECT, fresh_sandbox
 
 LOGS = PROJECT / "build"
-REST = "not releases and not crowds and not alone"
+FOLDER = Path("tests/e2e")
+LANES = {
+    # Take GPUs or quota of the namespace `serving`.
+    "releases": ("kubernetes_is_real", "prefect_deployment", "release_faults"),
+    # Release under users, in services of their own without GPUs.
+    "crowds": ("release_circle", "release_under_load", "release_weights_pvc"),
+    # Disturb the whole sandbox: nothing else beside them.
+    "alone": ("faults_ports", "kills", "release_outages", "sandbox_lifecycle"),
+}
+"""Every other file of the folder is in the lane `rest`: it uses namespaces of its own."""
+
+
+def files_of(lane: str) -> tuple[str, ...]:
+    """Return the test files of a lane, sorted."""
+    if lane in LANES:
+        return tuple(str(FOLDER / f"test_{name}.py") for name in LANES[lane])
+    listed = {file for other in LANES for file in files_of(other)}
+    found = sorted(FOLDER / path.name for path in (PROJECT / FOLDER).glob("test_*.py"))
+    return tuple(str(path) for path in found if str(path) not in listed)
 
 
 def start(lane: str) -> subprocess.Popen[bytes]:
-    """Start the tests of a lane, a mark expression; their output goes to a file."""
+    """Start the tests of a lane; their output goes to a file."""
     with _log(lane).open("wb") as log:
         return subprocess.Popen(
-            (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-m", lane, "tests/e2e"),
+            (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", *files_of(lane)),
             cwd=PROJECT,
             env={**os.environ, ATTACHED: "1"},
             stdout=log,
@@ -46,7 +61,7 @@ def main() -> int:
     LOGS.mkdir(exist_ok=True)
     codes = []
     with fresh_sandbox():
-        for together in (("releases", "crowds", REST), ("alone",)):
+        for together in (("releases", "crowds", "rest"), ("alone",)):
             began_s = time.monotonic()
             running = [(lane, start(lane)) for lane in together]
             try:
@@ -58,7 +73,7 @@ def main() -> int:
 
 
 def _log(lane: str) -> Path:
-    return LOGS / f"test-e2e-{lane.replace(' ', '-')}.log"
+    return LOGS / f"test-e2e-{lane}.log"
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ from slipway.sandbox.faults.client import list_faults
 from slipway.sandbox.parts import s3
 from tests.e2e.support import Sandbox, World, said
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(autouse=True)
 def mended(sandbox: Sandbox) -> Iterator[None]:

@@ -23,8 +23,6 @@ from tests.e2e.conftest import PROJECT
 from tests.e2e.kills import BACK_WITHIN_S, Butcher, Kill, charge, plan, status_of, table, wait
 from tests.e2e.support import Sandbox, World, users
 
-pytestmark = pytest.mark.alone
-
 SERVICES = ("kills-one", "kills-two")
 SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
 SAMPLE = ("gateway", "cri-node-a+kubelet-node-a", "container", "etcd", "relay+istiod", "s3")

@@ -13,8 +13,6 @@ import pytest
 from slipway.sandbox.images import BASE_TAG, SIMULATED
 from tests.e2e.conftest import Sandbox
 
-pytestmark = pytest.mark.releases
-
 GPUS_A_NODE = 4
 NOWHERE = "127.0.0.1:1/none/such:image"  # for pods that need a place but never run
 PATIENCE_S = 30.0

@@ -14,8 +14,6 @@ import pytest
 from slipway.core.release import Phase
 from tests.e2e.support import PROJECT, Sandbox, World
 
-pytestmark = pytest.mark.releases
-
 SERVICE = "simulated"  # one of the project's own, which the worker knows
 STAGES = (
     *("integrity", "image", "test", "deploy", "smoke", "benchmark"),

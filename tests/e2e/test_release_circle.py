@@ -24,8 +24,6 @@ from slipway.sandbox.network.addresses import shown_address
 from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
 from tests.e2e.test_network_stays_on_loopback import sockets_of
 
-pytestmark = pytest.mark.crowds
-
 _RATE_PER_S = 10.0
 
 

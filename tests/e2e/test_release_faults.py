@@ -12,8 +12,6 @@ import pytest
 from slipway.core.release import Phase
 from tests.e2e.support import Sandbox, World, said
 
-pytestmark = pytest.mark.releases
-
 
 @pytest.fixture
 def world(sandbox: Sandbox, tmp_path: Path) -> World:

@@ -18,8 +18,6 @@ from slipway.core.release import Phase
 from slipway.sandbox.supervisor_status import read_status
 from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
 
-pytestmark = pytest.mark.alone
-
 _AWAY_S = 20.0
 _PHASES = (
     "requested",

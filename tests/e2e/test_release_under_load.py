@@ -15,8 +15,6 @@ from slipway.adapters.access_log import read_rows
 from slipway.core.traffic import user_rows
 from tests.e2e.support import Sandbox, World, said, users
 
-pytestmark = pytest.mark.crowds
-
 RATE_PER_S = 20
 LONG_STREAMS = 50
 

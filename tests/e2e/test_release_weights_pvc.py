@@ -20,8 +20,6 @@ from slipway.sandbox.parts import s3
 from slipway.sandbox.volumes import CLAIM, READER_SECRET
 from tests.e2e.support import Sandbox, World, said, users
 
-pytestmark = pytest.mark.crowds
-
 VOLUME = {"claim": CLAIM, "secret": READER_SECRET, "artifacts": f"s3://{s3.MODELS_BUCKET}"}
 FILE = "simulated.json"
 PATIENCE_S = 90.0

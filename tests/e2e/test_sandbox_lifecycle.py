@@ -16,8 +16,6 @@ from slipway.sandbox.supervisor_process import is_alive, processes_of, send
 from slipway.sandbox.supervisor_status import SandboxStatus
 from tests.e2e.conftest import Sandbox
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture
 def note(sandbox: Sandbox) -> str:
