@@ -117,7 +117,7 @@ def test_remove_ends_a_running_container(node: ToyNode, image: str) -> None:
     inside = set(node.processes()) - before
     node.cri.call("RemoveContainer", container_id=container)
     assert len(inside) >= 2
-    assert node.living(inside) == set()
+    wait_for(lambda: not node.living(inside), "the end of its processes")
     assert refused(node, "ContainerStatus", container_id=container).code() is (
         grpc.StatusCode.NOT_FOUND
     )

@@ -22,7 +22,9 @@ LANES = {
     # Release under users, in services of their own without GPUs.
     "crowds": ("release_circle", "release_under_load", "release_weights_pvc"),
     # Disturb the whole sandbox: nothing else beside them.
-    "alone": ("faults_ports", "kills", "release_outages", "sandbox_lifecycle"),
+    "alone": ("sandbox_lifecycle",),
+    # Too long for `make test` yet: in `make soak`, one after the other.
+    "soak": ("faults_ports", "kills", "release_outages", "side_by_side"),
 }
 """Every other file of the folder is in the lane `rest`: it uses namespaces of its own."""
 
@@ -60,8 +62,11 @@ def main() -> int:
     """Run every lane; the highest exit code of any."""
     LOGS.mkdir(exist_ok=True)
     codes = []
+    turns = [("releases", "crowds", "rest"), ("alone",)]
+    if os.environ.get("SLIPWAY_SOAK"):
+        turns.append(("soak",))
     with fresh_sandbox():
-        for together in (("releases", "crowds", "rest"), ("alone",)):
+        for together in turns:
             began_s = time.monotonic()
             running = [(lane, start(lane)) for lane in together]
             try:
