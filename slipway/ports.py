@@ -1,7 +1,7 @@
 """The doors to the outside: what a release needs of the world, in few verbs each.
 
 Every verb says whether it may be repeated and which errors it raises. Adapters map every client
-error to `slipway.core.errors`; `slipway/adapters/decorators.py` adds retries.
+error to `slipway.core.errors`; `slipway/adapters/retries.py` has the retries.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ class Releases(Protocol):
         """
 
     def release(self, lease: Lease) -> None:
-        """Give the lock back; a lock that is not ours any more is left alone."""
+        """Give the lock back, even if the answer to its last renewal was lost; may be repeated.
+
+        A lock that is not ours any more is left alone.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.ports import Lease, Releases
@@ -24,6 +23,8 @@ _SAFETY_S = 3.0
 _LOOK_EVERY_S = 0.5
 _LONGEST_WATCH_S = 60.0
 _RETRY_S = 0.5
+_TAKES = 3
+_GIVE_BACK_S = 5.0  # another release would have to watch a lock that nobody gave back for 15 s
 
 Report = Callable[[str], None]
 Clock = Callable[[], float]
@@ -52,6 +53,14 @@ def take_lock(releases: Releases, service: str, *, holder: str, report: Report) 
             f"watching for {found.duration_s:.0f} s whether it lives"
         )
         found = _watched(releases, found)
+    for _ in range(_TAKES - 1):
+        try:
+            return releases.take(found, holder=holder, duration_s=LEASE_DURATION_S)
+        except TransientError:
+            time.sleep(_RETRY_S)
+        # The answer may have been lost, not the write. Whoever came between changed the version.
+        now = releases.lock(service)
+        found = now if now.holder == holder else found
     return releases.take(found, holder=holder, duration_s=LEASE_DURATION_S)
 
 
@@ -179,9 +188,17 @@ class LockKeeper:
         self._stop.set()
         self._thread.join()
         if not self._lost:
-            # A cluster out of reach must not hide how the release ended: the lock runs out anyway.
-            with suppress(TransientError):
+            self._give_back()
+
+    def _give_back(self) -> None:
+        # A cluster out of reach must not hide how the release ended: the lock runs out anyway.
+        until_s = self._monotonic() + _GIVE_BACK_S
+        while self._monotonic() <= until_s:
+            try:
                 self._releases.release(self._lease)
+                return
+            except TransientError:
+                self._sleep(_RETRY_S)
 
     def _renewed_since(self, asked_s: float) -> bool:
         self.renew()

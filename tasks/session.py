@@ -36,6 +36,8 @@ from tasks.guard import GuardedRegistry, GuardedTraffic, GuardedWorkloads
 from tasks.lock import LockKeeper, take_lock
 from tasks.progress import Progress
 
+_SAVES = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTime:
@@ -200,13 +202,14 @@ def saved(
         TransientError: the API server went away more often than is worth waiting for.
     """
     keeper.check()
-    try:
-        return releases.save(record, version=version)
-    except TransientError:
-        keeper.regain()
-    found = releases.load(record.service)
-    if found is not None and found.record == record:
-        return found
+    for _ in range(_SAVES - 1):
+        try:
+            return releases.save(record, version=version)
+        except TransientError:
+            keeper.regain()
+        found = releases.load(record.service)
+        if found is not None and found.record == record:
+            return found
     return releases.save(record, version=version)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 from slipway.adapters.kubernetes import require_object
@@ -76,10 +77,15 @@ class KubernetesReleases:
 
     def release(self, lease: Lease) -> None:
         """Give the lock back; one that was taken over is left alone."""
+        free = replace(lease, holder="")
         try:
-            self._write(replace(lease, holder=""))
+            self._write(free)
         except ConflictError:
-            return
+            # As for a renewal. Taken over after this look, it is another's: left alone as well.
+            now = self.lock(lease.service)
+            if (now.holder, now.fence) == (lease.holder, lease.fence):
+                with suppress(ConflictError):
+                    self._write(replace(free, version=now.version))
 
     def _write(self, lease: Lease) -> Lease:
         renewed = replace(lease, renewed_at_ns=time.time_ns())

@@ -20,6 +20,7 @@ from typing import Any
 
 from slipway.adapters import model_manifest
 from slipway.adapters.mlflow_errors import is_missing, mapped
+from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import InputError, PermanentError, SlipwayError
 from slipway.ports import ModelFile, ModelVersion
 
@@ -237,15 +238,20 @@ class MlflowRegistry:
                 hint="restore it from the backup, or register the model again",
             )
         )
-        with self._mapped(f"download {path} of {name}", missing=missing):
-            _settle()
-            from mlflow.artifacts import download_artifacts
 
-            return Path(
-                download_artifacts(
-                    artifact_uri=f"{source}/{path}", dst_path=str(folder), tracking_uri=self.url
+        def once() -> Path:
+            with self._mapped(f"download {path} of {name}", missing=missing):
+                _settle()
+                from mlflow.artifacts import download_artifacts
+
+                return Path(
+                    download_artifacts(
+                        artifact_uri=f"{source}/{path}", dst_path=str(folder), tracking_uri=self.url
+                    )
                 )
-            )
+
+        # MLflow's client repeats requests, but no download that broke off in the middle.
+        return call_with_retries(once)
 
     @contextmanager
     def _mapped(self, what: str, *, missing: SlipwayError | None = None) -> Iterator[None]:

@@ -8,16 +8,17 @@ Sources: OCI distribution-spec 1.1 (pull, push, cross-repository mount) and imag
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
 from slipway.adapters.oci_layer import CHUNK_BYTES, TAR_TYPE, Blob, Layer, digest_of, inner_path
+from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import InputError, PermanentError, TransientError
 from slipway.ports import Image
 
@@ -33,6 +34,8 @@ _AS_OCI = {  # an OCI manifest names OCI layers; the bytes are the same
     "application/vnd.docker.image.rootfs.diff.tar.gzip": f"{TAR_TYPE}+gzip",
     "application/vnd.docker.image.rootfs.diff.tar": TAR_TYPE,
 }
+Read = TypeVar("Read")
+
 _EPOCH = "1970-01-01T00:00:00Z"
 
 
@@ -62,13 +65,23 @@ def _canonical(value: Mapping[str, Any]) -> bytes:
 
 
 class _Session:
-    """One connection to the registry; every method maps what can go wrong to our errors."""
+    """One connection to the registry; every method maps what can go wrong to our errors.
+
+    What passes is repeated by itself: all of it may be, since blobs and manifests are named by
+    their digests. An upload is repeated from its beginning, with its bytes read anew.
+    """
 
     def __init__(self, client: httpx.Client, host: str) -> None:
         self._client = client
         self._host = host
 
     def call(
+        self, method: str, url: str, *, accept: frozenset[int] = frozenset(), **arguments: Any
+    ) -> httpx.Response:
+        """Send one request, again when it may help; see `_once`."""
+        return call_with_retries(lambda: self._once(method, url, accept=accept, **arguments))
+
+    def _once(
         self, method: str, url: str, *, accept: frozenset[int] = frozenset(), **arguments: Any
     ) -> httpx.Response:
         """Send one request; statuses of 400 and above raise unless they are in `accept`."""
@@ -122,9 +135,19 @@ class _Session:
             return None
         return response.content, response.headers.get("content-type", "").split(";")[0]
 
+    def read_blob(
+        self, repository: str, digest: str, read: Callable[[Iterator[bytes]], Read]
+    ) -> Read | None:
+        """Return what `read` makes of a blob's chunks; None when the blob is not there."""
+
+        def once() -> Read | None:
+            with self._blob(repository, digest) as chunks:
+                return None if chunks is None else read(chunks)
+
+        return call_with_retries(once)
+
     @contextmanager
-    def blob(self, repository: str, digest: str) -> Iterator[Iterator[bytes] | None]:
-        """Yield the chunks of a blob; None when it is not there."""
+    def _blob(self, repository: str, digest: str) -> Iterator[Iterator[bytes] | None]:
         url = f"/v2/{repository}/blobs/{digest}"
         with (
             self._mapped("GET", url),
@@ -143,11 +166,10 @@ class _Session:
         url = f"/v2/{repository}/blobs/{digest}"
         return self.call("HEAD", url, accept=frozenset({404})).status_code < 400
 
-    def push_blob(self, repository: str, blob: Blob, chunks: Iterator[bytes]) -> None:
+    def push_blob(self, repository: str, blob: Blob, chunks: Callable[[], Iterator[bytes]]) -> None:
         """Send a blob in one stream, unless it is there already."""
         if not self.has_blob(repository, blob.digest):
-            started = self.call("POST", f"/v2/{repository}/blobs/uploads/")
-            self._upload(started.headers["location"], blob, chunks)
+            call_with_retries(lambda: self._upload(self._place(repository), blob, chunks()))
 
     def mount_blob(self, repository: str, blob: Blob, source: str) -> None:
         """Make a blob of the repository `source` available here; copied where mounting is off."""
@@ -160,14 +182,24 @@ class _Session:
         )
         if started.status_code == 201:
             return
-        with self.blob(source, blob.digest) as chunks:
-            if chunks is None:
-                raise _damaged(f"{self._host}/{source}", f"its blob {blob.digest} is missing")
-            self._upload(started.headers["location"], blob, chunks)
+        places = [str(started.headers["location"])]
+
+        def copy() -> None:
+            place = places.pop() if places else self._place(repository)
+            with self._blob(source, blob.digest) as chunks:
+                if chunks is None:
+                    raise _damaged(f"{self._host}/{source}", f"its blob {blob.digest} is missing")
+                self._upload(place, blob, chunks)
+
+        call_with_retries(copy)
+
+    def _place(self, repository: str) -> str:
+        """Return where the registry wants the next upload."""
+        return str(self._once("POST", f"/v2/{repository}/blobs/uploads/").headers["location"])
 
     def _upload(self, location: str, blob: Blob, chunks: Iterator[bytes]) -> None:
         # A stated length keeps httpx from chunked encoding, which some proxies buffer whole.
-        self.call(
+        self._once(
             "PUT",
             str(httpx.URL(location).copy_merge_params({"digest": blob.digest})),
             content=chunks,
@@ -258,7 +290,7 @@ class OciImageStore:
             kept = [_as_blob(entry) for entry in manifest["layers"]]
             for blob in kept:
                 session.mount_blob(repository, blob, source)
-            session.push_blob(repository, added, layer.chunks())
+            session.push_blob(repository, added, layer.chunks)
             extended = _extended(config, added.digest, sorted(f"/{inner_path(p)}" for p in files))
             extended["config"]["Labels"] = {**(extended["config"].get("Labels") or {}), **labels}
             return self._finish(session, repository, "", extended, [*kept, added])
@@ -285,7 +317,7 @@ class OciImageStore:
             for files in layers:
                 layer = Layer(files)
                 blob = layer.blob()
-                session.push_blob(repository, blob, layer.chunks())
+                session.push_blob(repository, blob, layer.chunks)
                 tops = sorted({f"/{inner_path(path).split('/')[0]}" for path in files})
                 stated = _extended(stated, blob.digest, tops)
                 blobs.append(blob)
@@ -307,10 +339,10 @@ class OciImageStore:
                 raise _damaged(image.reference, "its manifest has another digest")
             manifest = json.loads(found[0])
             for blob in map(_as_blob, [manifest["config"], *manifest["layers"]]):
-                with session.blob(repository, blob.digest) as chunks:
-                    if chunks is None:
-                        raise _damaged(image.reference, f"its blob {blob.digest} is missing")
-                    digest, size_bytes = digest_of(chunks)
+                read = session.read_blob(repository, blob.digest, digest_of)
+                if read is None:
+                    raise _damaged(image.reference, f"its blob {blob.digest} is missing")
+                digest, size_bytes = read
                 if digest != blob.digest or size_bytes != blob.size_bytes:
                     raise _damaged(image.reference, f"its blob {blob.digest} reads as {digest}")
 
@@ -378,8 +410,7 @@ class OciImageStore:
         self, session: _Session, repository: str, manifest: Mapping[str, Any]
     ) -> dict[str, Any]:
         stated = _as_blob(manifest["config"])
-        with session.blob(repository, stated.digest) as chunks:
-            body = b"" if chunks is None else b"".join(chunks)
+        body = session.read_blob(repository, stated.digest, b"".join) or b""
         if digest_of(iter([body]))[0] != stated.digest:
             raise _damaged(f"{self._host}/{repository}", f"its config {stated.digest} differs")
         config: dict[str, Any] = json.loads(body)
@@ -397,7 +428,7 @@ class OciImageStore:
         body = _canonical(config)
         digest, size_bytes = digest_of(iter([body]))
         blob = Blob(CONFIG_TYPE, digest, size_bytes)
-        session.push_blob(repository, blob, iter([body]))
+        session.push_blob(repository, blob, lambda: iter([body]))
         manifest = _canonical(
             {
                 "schemaVersion": 2,

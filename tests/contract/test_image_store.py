@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from slipway.adapters.oci import ImageConfig, OciImageStore
@@ -247,7 +248,14 @@ def answering(status: int, headers: dict[str, str]) -> Iterator[str]:
         def log_message(self, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with serving(Handler) as url:
+        yield url
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Run an HTTP server; gives its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -268,11 +276,64 @@ def answering(status: int, headers: dict[str, str]) -> Iterator[str]:
     ],
 )
 def test_refusal_is_mapped_by_its_status(status: int, kind: type[SlipwayError], code: str) -> None:
-    with answering(status, {"retry-after": "7"}) as url, pytest.raises(kind) as caught:
+    with answering(status, {"retry-after": "0"}) as url, pytest.raises(kind) as caught:
         OciImageStore(url).resolve("a:b")
     assert caught.value.code == code
     if isinstance(caught.value, TransientError):
-        assert caught.value.retry_after_s == 7
+        assert caught.value.retry_after_s == 0
+
+
+@contextmanager
+def unsteady(registry: Registry) -> Iterator[tuple[str, set[str]]]:
+    """Run a way to the registry on which the first request of each sort is answered 503."""
+    failed = set[str]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            _, _, digest = self.path.partition("digest=")  # an upload's path is new every time
+            sort = f"{self.command} {digest or self.path}"
+            if sort not in failed:
+                failed.add(sort)
+                self._answer(503, {"retry-after": "0"}, b"")
+                return
+            asked = {
+                name: self.headers[name]
+                for name in ("accept", "content-type")
+                if name in self.headers
+            }
+            got = httpx.request(
+                self.command, registry.url + self.path, headers=asked, content=body, trust_env=False
+            )
+            self._answer(got.status_code, dict(got.headers), got.content)
+
+        do_GET = do_HEAD = do_POST = do_PUT = _pass_on  # noqa: N815  # names of http.server
+
+        def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "content-length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with serving(Handler) as url:
+        yield url, failed
+
+
+def test_image_is_pushed_whole_over_a_way_on_which_every_first_request_fails(
+    registry: Registry, store: OciImageStore, model: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "server.py").write_text(f"print({tmp_path.name!r})")
+    with unsteady(registry) as (url, failed):
+        bumpy = OciImageStore(url)
+        base = bumpy.push_image("bumpy/base", "x", [{"/x.py": tmp_path / "server.py"}], CONFIG)
+        image = bumpy.append(base, repository="bumpy/model", files=model, labels={})
+        bumpy.verify(image)
+    assert {sort.partition(" ")[0] for sort in failed} == {"GET", "HEAD", "POST", "PUT"}
+    store.verify(store.resolve(f"bumpy/model@{image.digest}"))
 
 
 def test_silent_registry_is_a_transient_error() -> None:

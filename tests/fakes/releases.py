@@ -67,7 +67,8 @@ class FakeReleases:
     def release(self, lease: Lease) -> None:
         """Give the lock back, unless it is not ours any more."""
         self._journal.reach()
-        if self._cluster.leases[lease.service].version == lease.version:
+        current = self._cluster.leases[lease.service]
+        if (current.holder, current.fence) == (lease.holder, lease.fence):
             self._store(replace(lease, holder=""))
 
     def _require_ours(self, lease: Lease) -> None:

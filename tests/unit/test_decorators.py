@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from slipway.adapters import decorators
-from slipway.adapters.decorators import RetryingKubernetesApi, call_with_retries
+from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.kubernetes_api import KubernetesApi
+from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError, TransientError
 from tests.fakes.clock import FakeClock
 

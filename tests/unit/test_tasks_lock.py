@@ -20,6 +20,10 @@ class TroubledReleases(FakeReleases):
     """A store whose renewals and releases fail as told, and whose answers are late as told."""
 
     trouble: SlipwayError | None = None
+    troubled_calls = 1_000_000
+    lost_answers = 0
+    """To takes that were carried out."""
+
     answers_after_s: Sequence[float] = ()
 
     def lock(self, service: str) -> Lease:
@@ -38,8 +42,16 @@ class TroubledReleases(FakeReleases):
             raise self.trouble
         return super().renew(lease)
 
+    def take(self, found: Lease, *, holder: str, duration_s: float) -> Lease:
+        taken = super().take(found, holder=holder, duration_s=duration_s)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise _unreachable()
+        return taken
+
     def release(self, lease: Lease) -> None:
-        if self.trouble is not None:
+        if self.trouble is not None and self.troubled_calls:
+            self.troubled_calls -= 1
             raise self.trouble
         super().release(lease)
 
@@ -197,6 +209,31 @@ def test_free_lock_is_taken_at_once(
     assert (cluster.clock.waits_s, taking) == ([], [])
 
 
+def test_lock_taken_without_an_answer_is_held_under_one_fence(
+    cluster: FakeCluster, releases: TroubledReleases, taking: list[str]
+) -> None:
+    fence = cluster.leases["chat"].fence
+    releases.lost_answers = 2
+    lease = _take(releases, taking)
+    assert (lease.holder, lease.fence) == ("heir", fence + 1)
+    assert lease.version == cluster.leases["chat"].version
+
+
+def test_lock_that_another_took_while_nobody_was_answered_is_refused(
+    cluster: FakeCluster, releases: TroubledReleases, taking: list[str]
+) -> None:
+    class TakenOver(TroubledReleases):
+        def take(self, found: Lease, *, holder: str, duration_s: float) -> Lease:
+            if holder == "heir" and not self.lock("chat").holder:
+                super().take(found, holder="other", duration_s=duration_s)
+                raise _unreachable()
+            return super().take(found, holder=holder, duration_s=duration_s)
+
+    with pytest.raises(ConflictError):
+        _take(TakenOver(cluster), taking)
+    assert cluster.leases["chat"].holder == "other"
+
+
 @pytest.mark.parametrize("step_s", [0, 3600, -3600])
 @pytest.mark.parametrize("dead_for_s", [0, 100])
 def test_lock_of_a_dead_holder_is_taken_once_it_did_not_change_for_its_duration(
@@ -316,6 +353,15 @@ def test_close_while_the_cluster_is_away_hides_no_outcome(
     releases.trouble = _unreachable()
     keeper.close()
     assert cluster.leases["chat"].holder == "me"  # it runs out by itself
+
+
+def test_lock_is_given_back_although_the_cluster_did_not_answer_at_first(
+    cluster: FakeCluster, releases: TroubledReleases
+) -> None:
+    keeper = _keeper(cluster, releases)
+    releases.trouble, releases.troubled_calls = _unreachable(), 2
+    keeper.close()
+    assert cluster.leases["chat"].holder == ""
 
 
 def test_own_thread_renews_until_closed(cluster: FakeCluster, releases: TroubledReleases) -> None:

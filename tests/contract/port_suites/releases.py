@@ -153,6 +153,14 @@ class ReleasesSuite:
         with pytest.raises(ConflictError, match="heir"):
             subject.releases.renew(old)
 
+    def test_lock_is_given_back_although_the_answer_to_a_renewal_was_lost(
+        self, subject: ReleasesSubject
+    ) -> None:
+        lease = _taken(subject, "a")
+        subject.releases.renew(lease)  # its answer, the new version, never arrived
+        subject.releases.release(lease)
+        assert subject.releases.lock(subject.service).holder == ""
+
     def test_release_of_a_lock_taken_over_leaves_it_alone(self, subject: ReleasesSubject) -> None:
         old = _taken(subject, "dead")
         heir = _taken(subject, "heir")
