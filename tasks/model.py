@@ -11,7 +11,7 @@ from slipway.bench.validation import preload
 from slipway.core.errors import PermanentError
 from slipway.core.promotion import image_mismatch
 from slipway.core.release import Digests, Phase, StageVerdict
-from slipway.core.rollout import IMAGE_REASONS
+from slipway.core.rollout import RolloutPatience, image_failure
 from slipway.core.verdicts import Verdict
 from slipway.evaluation.endpoint import HttpChatEndpoint
 from slipway.evaluation.integrity import check_integrity, weights_digest
@@ -130,9 +130,10 @@ def _await_pod(session: ReleaseSession, name: str) -> str:
         pod = workloads.pod(spec.namespace, name)
         if pod is None:
             return f"pod {name} does not exist yet"
-        if pod.waiting_reason in IMAGE_REASONS:
+        not_pulled = image_failure(pod, RolloutPatience())
+        if not_pulled:
             raise PermanentError(
-                f"pod {name}: {pod.waiting_reason}: {pod.waiting_message or 'no message'}",
+                not_pulled,
                 code="image-pull-failed",
                 hint=f"kubectl -n {spec.namespace} describe pod {name}",
             )
@@ -141,6 +142,8 @@ def _await_pod(session: ReleaseSession, name: str) -> str:
             raise _does_not_load(session, name, pod.last_exit_code)
         if pod.unschedulable_s is not None:
             return f"no node fits: {pod.unschedulable_message}"
+        if pod.pull_failing_s is not None:
+            return f"the image of pod {name} cannot be pulled just now: {pod.waiting_message}"
         if not pod.ready or pod.address is None:
             return f"pod {name} loads the model"
         mismatch = image_mismatch(session.record, (pod,))

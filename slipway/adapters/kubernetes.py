@@ -8,7 +8,7 @@ from typing import Any
 
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
 from slipway.core.errors import ConflictError, PermanentError, TransientError
-from slipway.core.rollout import PodObservation, RolloutObservation
+from slipway.core.rollout import IMAGE_REASONS, PodObservation, RolloutObservation
 from slipway.manifests.names import RELEASE_LABEL, WEIGHTS_ANNOTATION
 from slipway.manifests.release_objects import release_event
 from slipway.ports import Applied, Manifest
@@ -187,6 +187,7 @@ def pod_observation(pod: Mapping[str, Any], *, age_s: AgeOf) -> PodObservation:
     last = container.get("lastState", {}).get("terminated") or container.get("state", {}).get(
         "terminated", {}
     )
+    reason = waiting.get("reason") or status.get("reason")
     return PodObservation(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -194,9 +195,10 @@ def pod_observation(pod: Mapping[str, Any], *, age_s: AgeOf) -> PodObservation:
         restarts=int(container.get("restartCount", 0)),
         image_digest=_digest(container.get("imageID", "")),
         address=status.get("podIP"),
-        waiting_reason=waiting.get("reason") or status.get("reason"),
+        waiting_reason=reason,
         waiting_message=waiting.get("message") or status.get("message"),
         last_exit_code=last.get("exitCode"),
+        pull_failing_s=age_s(f"{metadata['uid']} pull") if reason in IMAGE_REASONS else None,
         unschedulable_s=_lasted_s(metadata, scheduled, age_s) if waits_for_node else None,
         unschedulable_message=scheduled.get("message") if waits_for_node else None,
         terminating="deletionTimestamp" in metadata,

@@ -6,6 +6,7 @@ reports after `progressDeadlineSeconds` (DESIGN §3; kubectl's polymorphichelper
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,6 +14,11 @@ from slipway.core.weights import PLACING_REFUSED
 
 IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+)
+# As a kubelet hands on what its runtime says: names of gRPC, words of containerd and CRI-O.
+_MAY_PASS = re.compile(
+    r"code = (Unavailable|DeadlineExceeded|ResourceExhausted)\b"
+    r"|connection (refused|reset)|[Tt]ime(d )?out|unexpected EOF|\b(429|500|502|503|504) [A-Z]"
 )
 _START_REASONS = frozenset(
     {"CreateContainerError", "CreateContainerConfigError", "RunContainerError"}
@@ -29,6 +35,7 @@ class PodObservation:
         waiting_reason: why the container waits (`CrashLoopBackOff`, …), if it does.
         waiting_message: the cluster's own words for it.
         last_exit_code: of the previous run of the container, if there was one.
+        pull_failing_s: for how long the image could not be pulled; None when it was, or is tried.
         unschedulable_s: for how long the scheduler has found no node; None when scheduled.
         unschedulable_message: the scheduler's own words.
         ended: the container ended and nobody starts it again (restart policy Never).
@@ -49,6 +56,7 @@ class PodObservation:
     waiting_reason: str | None = None
     waiting_message: str | None = None
     last_exit_code: int | None = None
+    pull_failing_s: float | None = None
     unschedulable_s: float | None = None
     unschedulable_message: str | None = None
     terminating: bool = False
@@ -121,11 +129,13 @@ class RolloutPatience:
     Args:
         replica_failure_s: quota and other refusals to create pods.
         unschedulable_s: no node fits; covers the time a node pool needs to grow.
+        image_pull_s: the registry does not answer a node; covers three tries of a kubelet.
         restarts: container restarts before it counts as a crash loop.
     """
 
     replica_failure_s: float = 10.0
     unschedulable_s: float = 30.0
+    image_pull_s: float = 60.0
     restarts: int = 2
 
 
@@ -170,8 +180,9 @@ def _failure(observed: RolloutObservation, patience: RolloutPatience) -> Rollout
 
 def _pod_failure(pod: PodObservation, patience: RolloutPatience) -> RolloutVerdict | None:
     message = f": {pod.waiting_message}" if pod.waiting_message else ""
-    if pod.waiting_reason in IMAGE_REASONS:
-        return _failed("image-pull-failed", f"pod {pod.name}: {pod.waiting_reason}{message}")
+    not_pulled = image_failure(pod, patience)
+    if not_pulled:
+        return _failed("image-pull-failed", not_pulled)
     if pod.waiting_reason in _START_REASONS:
         return _failed("start-failed", f"pod {pod.name}: {pod.waiting_reason}{message}")
     if pod.placing_exit_code is not None and (
@@ -190,6 +201,21 @@ def _pod_failure(pod: PodObservation, patience: RolloutPatience) -> RolloutVerdi
             f"pod {pod.name} fits no node: {pod.unschedulable_message or 'no reason given'}",
         )
     return None
+
+
+def image_failure(pod: PodObservation, patience: RolloutPatience) -> str:
+    """Return why a pod's image is not pulled; "" when it is, or when that may still pass.
+
+    A kubelet tries again by itself. Waiting helps when the registry did not answer, not when it
+    has no such image or refuses it.
+    """
+    if pod.waiting_reason not in IMAGE_REASONS:
+        return ""
+    said = pod.waiting_message or "no message"
+    failing_s = pod.pull_failing_s
+    if failing_s is not None and failing_s < patience.image_pull_s and _MAY_PASS.search(said):
+        return ""
+    return f"pod {pod.name}: {pod.waiting_reason}: {said}"
 
 
 def placing_failure(pod: PodObservation) -> str:

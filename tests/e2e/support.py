@@ -212,9 +212,14 @@ class Release:
 
     def end(self) -> str:
         """Wait for it to end well; return what it printed."""
-        output, _ = self._process.communicate(timeout=LONGEST_RELEASE_S)
-        assert self._process.returncode == 0, output
+        code, output = self.wait()
+        assert code == 0, output
         return output
+
+    def wait(self) -> tuple[int, str]:
+        """Wait for it to end in whatever way; return its exit code and what it printed."""
+        output, _ = self._process.communicate(timeout=LONGEST_RELEASE_S)
+        return self._process.returncode, output
 
 
 class Users:

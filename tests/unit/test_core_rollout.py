@@ -78,6 +78,43 @@ def test_image_that_cannot_be_pulled_fails_at_once_with_the_clusters_words(reaso
     assert verdict.reason == f"pod chat-blue-1: {reason}: digest mismatch"
 
 
+_UNANSWERED = (
+    "rpc error: code = Unavailable desc = registry 10.0.0.1:5000 does not answer",
+    'failed to do request: Head "https://r/v2/m": dial tcp 10.0.0.1:443: connect: connection refused',
+    "read tcp 10.0.0.2:5: read: connection reset by peer",
+    "Get https://r/v2/: net/http: TLS handshake timeout",
+    "unexpected status from GET request to https://r/v2/m: 503 Service Unavailable",
+    'Back-off pulling image "r/m": ErrImagePull: rpc error: code = DeadlineExceeded desc = x',
+)
+
+
+@pytest.mark.parametrize("said", _UNANSWERED)
+def test_registry_that_does_not_answer_a_node_is_waited_for_and_not_for_ever(said: str) -> None:
+    waiting = waiting_pod("ErrImagePull", said)
+
+    first = judged(unready(replace(waiting, pull_failing_s=59.0)))
+    last = judged(unready(replace(waiting, pull_failing_s=60.0)))
+
+    assert first.state is RolloutState.PROGRESSING
+    assert "ErrImagePull" in first.reason
+    assert (last.state, last.code) == (RolloutState.FAILED, "image-pull-failed")
+    assert said in last.reason
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "rpc error: code = NotFound desc = r/m: not found",
+        "rpc error: code = DataLoss desc = digest mismatch",
+        "unexpected status from GET request to https://r/v2/m: 403 Forbidden",
+    ],
+)
+def test_image_that_a_registry_refuses_is_not_waited_for(said: str) -> None:
+    refused = replace(waiting_pod("ErrImagePull", said), pull_failing_s=0.0)
+
+    assert judged(unready(refused)).code == "image-pull-failed"
+
+
 @pytest.mark.parametrize(
     "reason", ["CreateContainerError", "CreateContainerConfigError", "RunContainerError"]
 )
