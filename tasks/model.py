@@ -11,7 +11,7 @@ from slipway.bench.validation import preload
 from slipway.core.errors import PermanentError
 from slipway.core.promotion import image_mismatch
 from slipway.core.release import Digests, Phase, StageVerdict
-from slipway.core.rollout import RolloutPatience, image_failure
+from slipway.core.rollout import PodObservation, RolloutPatience, image_failure
 from slipway.core.verdicts import Verdict
 from slipway.evaluation.endpoint import HttpChatEndpoint
 from slipway.evaluation.integrity import check_integrity, weights_digest
@@ -122,6 +122,12 @@ def _does_not_load(session: ReleaseSession, pod: str, exit_code: int | None) -> 
     )
 
 
+def _loading(pod: PodObservation) -> str:
+    if pod.pull_failing_s is not None:
+        return f"the image of pod {pod.name} cannot be pulled just now: {pod.waiting_message}"
+    return f"pod {pod.name} loads the model"
+
+
 def _await_pod(session: ReleaseSession, name: str) -> str:
     spec, workloads = session.spec, session.ports.workloads
     address: list[str] = []
@@ -142,10 +148,8 @@ def _await_pod(session: ReleaseSession, name: str) -> str:
             raise _does_not_load(session, name, pod.last_exit_code)
         if pod.unschedulable_s is not None:
             return f"no node fits: {pod.unschedulable_message}"
-        if pod.pull_failing_s is not None:
-            return f"the image of pod {name} cannot be pulled just now: {pod.waiting_message}"
         if not pod.ready or pod.address is None:
-            return f"pod {name} loads the model"
+            return _loading(pod)
         mismatch = image_mismatch(session.record, (pod,))
         if mismatch is not None:
             raise PermanentError(mismatch, code="image-mismatch", hint="look at the registry")

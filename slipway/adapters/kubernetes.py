@@ -198,7 +198,7 @@ def pod_observation(pod: Mapping[str, Any], *, age_s: AgeOf) -> PodObservation:
         waiting_reason=reason,
         waiting_message=waiting.get("message") or status.get("message"),
         last_exit_code=last.get("exitCode"),
-        pull_failing_s=age_s(f"{metadata['uid']} pull") if reason in IMAGE_REASONS else None,
+        pull_failing_s=_pull_failing_s(pod, age_s) if reason in IMAGE_REASONS else None,
         unschedulable_s=_lasted_s(metadata, scheduled, age_s) if waits_for_node else None,
         unschedulable_message=scheduled.get("message") if waits_for_node else None,
         terminating="deletionTimestamp" in metadata,
@@ -229,6 +229,12 @@ def _last_end(container: Mapping[str, Any]) -> Mapping[str, Any]:
 def _digest(image_id: str) -> str | None:
     _, at, digest = image_id.rpartition("@")
     return digest if at and digest.startswith("sha256:") else None
+
+
+def _pull_failing_s(pod: Mapping[str, Any], age_s: AgeOf) -> float:
+    # Not counted anew while the kubelet tries again: the reason stays.
+    created = pod["metadata"]["creationTimestamp"]
+    return age_s(f"{pod['metadata']['uid']} pull {created}")
 
 
 def _lasted_s(metadata: Mapping[str, Any], condition: Mapping[str, Any], age_s: AgeOf) -> float:

@@ -40,7 +40,11 @@ def live(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[Wo
     """A service with a live version on the first node."""
     world = World(sandbox, tmp_path_factory.mktemp("shaken"))
     service = world.given_service(
-        "shaken", replicas=1, policy__ready_timeout_s=60, policy__drain_timeout_s=20
+        "shaken",
+        replicas=1,
+        probes__startup_budget_s=50,
+        policy__ready_timeout_s=60,
+        policy__drain_timeout_s=20,
     )
     with only(sandbox, NODES[0]):
         first = world.release(service, world.given_version(service))

@@ -75,6 +75,7 @@ def _pod(
         "metadata": {
             "name": name,
             "uid": f"uid-{name}",
+            "creationTimestamp": "2026-11-22T11:59:50Z",
             "labels": {"slipway.dev/release": release},
         },
         "status": {
@@ -245,6 +246,21 @@ def test_pod_that_cannot_start_fails_the_rollout_early(
     )
     assert (verdict.state, verdict.code) == (RolloutState.FAILED, code)
     assert words in verdict.reason
+
+
+def test_pull_that_fails_is_counted_from_its_first_look_however_often_it_is_tried() -> None:
+    asked: list[str] = []
+
+    def age_s(what: str) -> float:
+        asked.append(what)
+        return 7.0
+
+    for reason in ("ErrImagePull", "ImagePullBackOff"):
+        pod = _pod(container=_waiting(reason, "code = Unavailable"), conditions=_NOT_READY)
+        assert pod_observation(pod, age_s=age_s).pull_failing_s == 7.0
+    assert len(set(asked)) == 1
+    loading = _pod(container=_waiting("ContainerCreating"), conditions=_NOT_READY)
+    assert pod_observation(loading, age_s=age_s).pull_failing_s is None
 
 
 def _unschedulable(since: str) -> Json:

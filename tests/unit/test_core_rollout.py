@@ -80,7 +80,7 @@ def test_image_that_cannot_be_pulled_fails_at_once_with_the_clusters_words(reaso
 
 _UNANSWERED = (
     "rpc error: code = Unavailable desc = registry 10.0.0.1:5000 does not answer",
-    'failed to do request: Head "https://r/v2/m": dial tcp 10.0.0.1:443: connect: connection refused',
+    'failed to do request: Head "https://r/v2/m": dial tcp 10.0.0.1: connection refused',
     "read tcp 10.0.0.2:5: read: connection reset by peer",
     "Get https://r/v2/: net/http: TLS handshake timeout",
     "unexpected status from GET request to https://r/v2/m: 503 Service Unavailable",
