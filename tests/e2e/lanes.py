@@ -22,9 +22,9 @@ LANES = {
     # Release under users, in services of their own without GPUs.
     "crowds": ("release_circle", "release_under_load", "release_weights_pvc"),
     # Disturb the whole sandbox: nothing else beside them.
-    "alone": ("sandbox_lifecycle",),
+    "alone": ("faults_ports", "sandbox_lifecycle"),
     # Too long for `make test` yet: in `make soak`, one after the other.
-    "soak": ("faults_ports", "kills", "release_outages", "side_by_side"),
+    "soak": ("kills", "release_outages", "release_port_faults", "side_by_side"),
 }
 """Every other file of the folder is in the lane `rest`: it uses namespaces of its own."""
 

@@ -32,7 +32,6 @@ SHAKEN = (
     "apiserver error --share 0.2 --seed 1",
     "apiserver latency --latency-ms 100 --jitter-ms 200 --share 0.3 --seed 4",
 )
-AWAY = ("s3 away --for 5s", "registry away --for 3s", "mlflow away --for 3s")
 
 
 @pytest.fixture(scope="module")
