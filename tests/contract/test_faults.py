@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from slipway import cli
 from slipway.core.errors import ConflictError, InputError, TransientError
 from slipway.sandbox.faults.client import active_faults, add_fault, list_faults
 from slipway.sandbox.faults.model import Fault, Kind, Target, parse_target
@@ -311,7 +313,7 @@ def test_more_faults_than_anybody_needs_are_refused(doors: Faulty) -> None:
 
 def test_sandbox_that_does_not_run_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
     fault = Fault(id="", target=parse_target("s3"), kind=Kind.ERROR)
-    with pytest.raises(TransientError, match="does not answer") as caught:
+    with pytest.raises(TransientError, match="no sandbox runs") as caught:
         add_fault(tmp_path_factory.mktemp("nobody"), fault)
     assert "sandbox up" in caught.value.hint
 
@@ -342,3 +344,17 @@ def test_store_is_readable_json_of_this_user_only(doors: Faulty) -> None:
     found = json.loads((doors.run / "faults.json").read_text())
     assert [item["kind"] for item in found["active"]] == ["error"]
     assert (doors.run / "faults.sock").stat().st_mode & 0o077 == 0
+
+
+def test_fault_of_a_named_sandbox_that_is_down_says_how_that_one_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLIPWAY_HOME", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["slipway", "sandbox", "fault", "list", "--name", "second"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    said = capsys.readouterr().err
+    assert caught.value.code not in {0, 2}
+    assert f"no sandbox runs in {tmp_path}/slipway-second" in said
+    assert "start it: slipway sandbox up --name second" in said

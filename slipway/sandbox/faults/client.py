@@ -97,8 +97,11 @@ def _ask(run: Path, question: dict[str, object]) -> Done:
             with connection.makefile("rb") as file:
                 answer: dict[str, Any] = json.loads(file.readline())
     except (OSError, ValueError) as error:
+        is_down = isinstance(error, FileNotFoundError)
         raise TransientError(
-            f"the fault process of the sandbox does not answer: {error}",
+            f"no sandbox runs in {run.parent}"
+            if is_down
+            else f"the fault process of the sandbox does not answer: {error}",
             code="faults-unreachable",
             hint="slipway sandbox status says whether it runs; start it: slipway sandbox up",
         ) from error
