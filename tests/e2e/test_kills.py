@@ -85,6 +85,7 @@ def test_killed_parts_come_back_and_users_see_only_what_they_explain(
     kills = [Kill(number, target) for number, target in enumerate(targets)]
     wrong: list[str] = []
     log = PROJECT / "build" / "kills.txt"
+    log.parent.mkdir(exist_ok=True)
     log.write_text(f"seed {SEED}\n")
     with ExitStack() as stack, log.open("a", buffering=1) as report:
         crowds = [
