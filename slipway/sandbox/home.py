@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -166,11 +166,16 @@ class SandboxHome:
         """Return the folder of a part's generated configuration, created."""
         return _folder(self.root / "config" / part)
 
-    def port(self, name: str) -> int:
+    def port(self, name: str, *, usable: Callable[[int], bool] = lambda _: True) -> int:
         """Return the TCP port remembered under `name`, choosing a free one the first time.
+
+        Args:
+            name: what listens there.
+            usable: what else must hold of it; a remembered port that fails is given up for another.
 
         Raises:
             InputError: there is no sandbox in this folder.
+            TransientError: no port is left.
         """
         path = self.root / "ports.json"
         if not self.root.is_dir():
@@ -180,11 +185,11 @@ class SandboxHome:
                 hint="start one: slipway sandbox up",
             )
         ports = self.remembered_ports()
-        if name not in ports:
+        if name not in ports or not usable(ports[name]):
             others = self.all_of_user()
             elsewhere = (port for home in others for port in home.remembered_ports().values())
             taken = frozenset((*ports.values(), *elsewhere))
-            ports[name] = _free_port(taken, first=_first_port(self.root))
+            ports[name] = _free_port(taken, usable, first=_first_port(self.root))
             _write_atomically(path, json.dumps(ports, indent=2, sort_keys=True))
         return ports[name]
 
@@ -255,9 +260,9 @@ def _first_port(root: Path) -> int:
     return _FIRST_PORT + int.from_bytes(digest[:8]) % blocks * _PORTS_OF_ONE
 
 
-def _free_port(taken: frozenset[int], *, first: int) -> int:
+def _free_port(taken: frozenset[int], usable: Callable[[int], bool], *, first: int) -> int:
     for port in chain(range(first, _LAST_PORT), range(_FIRST_PORT, first)):
-        if port not in taken and is_port_free(port):
+        if port not in taken and usable(port) and is_port_free(port):
             return port
     raise TransientError(
         f"no port from {_FIRST_PORT} to {_LAST_PORT} is free",

@@ -245,7 +245,10 @@ def _steps(home: SandboxHome) -> tuple[Step, ...]:
 
 
 def _stop_all(home: SandboxHome) -> int:
+    from slipway.sandbox.parts import s3
+
     killed = stop(home)
+    s3.clear(home)
     forget_nodes_down(home)
     _set_up_file(home).unlink(missing_ok=True)
     forget_faults(home.run)

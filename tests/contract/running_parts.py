@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
 from slipway.sandbox.part import Part
+from slipway.sandbox.parts import s3
 from slipway.sandbox.supervisor_ready import probe
 
 _POLL_S = 0.05
@@ -23,6 +24,7 @@ def running(home: SandboxHome, parts: Sequence[Part]) -> Iterator[None]:
         for part, process in zip(parts, processes, strict=True):
             _wait(home, part, process)
         yield
+    s3.clear(home)  # as `down` does
 
 
 def without_doors(home: SandboxHome, *names: str) -> None:

@@ -45,6 +45,30 @@ def s3_store(home: SandboxHome, prefix: str = "") -> S3ObjectStore:
     )
 
 
+def test_sockets_of_the_server_are_cleared_and_those_of_others_avoided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = SandboxHome(tmp_path)
+    home.create()
+    without_doors(home, "s3")
+    s3.prepare(home)
+    port = home.port("s3-master-grpc")
+    with running(home, s3.parts(home)):
+        s3.set_up(home)
+        (socket,) = Path("/tmp").glob(f"seaweedfs-*-{port}.sock")  # it has no option for it
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getuid", lambda: -1)  # as another user, who may not remove it
+            s3.clear(home)
+            assert socket.exists()
+            remembered = (home.root / "ports.json").read_text()
+            s3.prepare(home)
+            assert home.port("s3-master-grpc") != port
+            (home.root / "ports.json").write_text(remembered)
+    s3.clear(home)  # twice equals once
+    ports = home.remembered_ports().values()
+    assert not [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*{port}.sock")]
+
+
 @pytest.fixture(params=["s3", "fake"])
 def store(request: pytest.FixtureRequest) -> ObjectStore:
     if request.param == "fake":

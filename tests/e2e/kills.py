@@ -175,6 +175,8 @@ class Butcher:
 
     def _kill_node(self, kill: Kill) -> None:
         node = kill.target.partition(":")[2]
+        keepers = self.keepers()
+        lost = {one for one in self.containers() if f"cri-{node}" in words_of(keepers[one])}
         done = self.sandbox.run_cli("sandbox", "node", "kill", node)
         assert done.returncode == 0, done.stderr
         kill.seen_s = 0.0
@@ -186,33 +188,42 @@ class Butcher:
         began_s = time.monotonic()
         done = self.sandbox.run_cli("sandbox", "node", "revive", node)
         assert done.returncode == 0, done.stderr
+        wait(partial(self._old, lost), BACK_WITHIN_S, f"{node} to tell of its containers")
         wait(self.shortfall, BACK_WITHIN_S, f"{node} to be back")
         kill.back_s = time.monotonic() - began_s
 
     def _kill_supervisor(self, kill: Kill) -> None:
+        lost = set(self.containers())
         victim = status_of(self.sandbox).supervisor
         assert send(victim, signal.SIGKILL)
         wait(
             lambda: "" if shown(self.home) == "unsupervised" else "untold", SEEN_WITHIN_S, "status"
         )
         kill.seen_s = (time.time_ns() - kill.began_ns) / _NS_PER_S
-        self._up(kill)
+        self._up(kill, lost)
 
     def _kill_everything(self, kill: Kill) -> None:
+        lost = set(self.containers())
         while left := processes_of(self.home):
             for process in left:
                 send(process, signal.SIGKILL)
         wait(lambda: "" if shown(self.home) == "gone" else "untold", SEEN_WITHIN_S, "status")
         kill.seen_s = (time.time_ns() - kill.began_ns) / _NS_PER_S
-        self._up(kill)
+        self._up(kill, lost)
 
-    def _up(self, kill: Kill) -> None:
+    def _up(self, kill: Kill, lost: set[str]) -> None:
         began_s = time.monotonic()
         done = self.sandbox.run_cli("sandbox", "up")
         assert done.returncode == 0, done.stdout + done.stderr
+        wait(partial(self._old, lost), BACK_WITHIN_S, "nodes to tell of their containers")
         wait(self.shortfall, BACK_WITHIN_S, "everything to be back")
         kill.back_s = time.monotonic() - began_s
         assert kill.back_s <= BACK_WITHIN_S * patience()
+
+    def _old(self, lost: set[str]) -> str:
+        """Whether the API still lists containers that died: it knows only what kubelets tell."""
+        listed = lost & self.containers().keys()
+        return f"{len(listed)} dead containers are listed as running" if listed else ""
 
     # -- what is there ---------------------------------------------------------------------------
 

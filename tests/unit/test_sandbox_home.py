@@ -73,6 +73,15 @@ def test_name_in_a_shell_with_its_own_settings_is_accepted(
     assert SandboxHome.default().option() == " --name second"
 
 
+def test_port_that_cannot_be_used_is_given_up_for_another(state: Path) -> None:
+    home = started(SandboxHome.default())
+    first = home.port("s3-grpc")
+    assert home.port("s3-grpc", usable=lambda port: port == first) == first
+    second = home.port("s3-grpc", usable=lambda port: port != first)
+    assert second != first
+    assert home.port("s3-grpc") == second
+
+
 def test_folder_outside_of_the_state_folder_has_no_name(state: Path) -> None:
     assert SandboxHome(state / "deeper" / "slipway").name == ""
     assert SandboxHome(state / "slipway-Not a name").name == ""

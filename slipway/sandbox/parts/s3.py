@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from slipway.sandbox.home import SandboxHome
@@ -20,6 +21,9 @@ READER_ACCESS_KEY = "slipway-reader"
 """Of pods that fetch model versions: it may read the bucket of the models and nothing else."""
 
 REGION = "us-east-1"
+
+_SERVERS = ("s3-master", "s3-volume", "s3-filer", "s3-inner")
+"""Names of the ports of SeaweedFS's servers; each has a gRPC port beside it."""
 
 # A filer waits 15 s for its own subscriptions to end before it stops (measured, 4.48); by then no
 # request is in flight any more, and its files are safe against the kill.
@@ -65,6 +69,8 @@ def prepare(home: SandboxHome) -> None:
         _identity(ACCESS_KEY, home.secret("s3-secret-key"), *everything),
         _identity(READER_ACCESS_KEY, home.secret("s3-reader-secret-key"), f"Read:{MODELS_BUCKET}"),
     ]
+    for server in _SERVERS:
+        home.port(f"{server}-grpc", usable=partial(_is_ours, server))
     path = _identities(home)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -88,6 +94,15 @@ def parts(home: SandboxHome) -> tuple[Part, ...]:
             start_timeout_s=30.0,
         ),
     )
+
+
+def clear(home: SandboxHome) -> None:
+    """Remove the sockets that the stopped server left behind; running twice equals once."""
+    ports = home.remembered_ports()
+    for server in _SERVERS:
+        socket = _socket(server, ports.get(f"{server}-grpc", 0))
+        if socket.exists() and socket.stat().st_uid == os.getuid():
+            socket.unlink(missing_ok=True)
 
 
 def set_up(home: SandboxHome) -> None:
@@ -130,12 +145,28 @@ def _arguments(home: SandboxHome) -> tuple[str, ...]:
         "-volume.preStopSeconds=0",
         "-filer",
         *port("filer.port", "s3-filer"),
+        f"-filer.localSocket={home.run / 's3-filer.sock'}",
         "-s3",
+        f"-s3.localSocket={home.run / 's3.sock'}",
         *port("s3.port", "s3-inner"),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         f"-s3.config={_identities(home)}",
     )
+
+
+def _socket(server: str, port: int) -> Path:
+    """Return where a gRPC server of SeaweedFS listens besides its port (4.48, no option for it)."""
+    kind = "s3" if server == "s3-inner" else server.removeprefix("s3-")
+    return Path(f"/tmp/seaweedfs-{kind}-grpc-{port}.sock")  # noqa: S108  # not ours to choose
+
+
+def _is_ours(server: str, port: int) -> bool:
+    """Whether nobody else's socket is in the way: /tmp is sticky, so it could not be replaced."""
+    try:
+        return _socket(server, port).lstat().st_uid == os.getuid()
+    except FileNotFoundError:
+        return True
 
 
 def _identity(name: str, secret: str, *actions: str) -> dict[str, object]:
