@@ -6,7 +6,7 @@ error to `slipway.core.errors`; `slipway/adapters/retries.py` has the retries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from slipway.core.release import ReleaseRecord
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Route, Slot
 from slipway.core.service import ServerKind
-from slipway.core.traffic import AccessRow
+from slipway.core.traffic import AccessTail, LogPosition
 
 Manifest = Mapping[str, Any]
 """One Kubernetes object, as `slipway.manifests` builds it."""
@@ -196,8 +196,23 @@ class Traffic(Protocol):
     def open_streams(self, service: str, slot: Slot) -> int:
         """Return how many requests the gateway has open towards `slot`."""
 
-    def access_rows(self, service: str, *, since_ns: int) -> Iterable[AccessRow]:
-        """Yield the gateway's rows of the service that started since `since_ns`, as logged."""
+    def access_end(self, service: str) -> LogPosition:
+        """Return the end of the gateway's access log as it is now.
+
+        Raises:
+            TransientError: the log cannot be read.
+        """
+
+    def access_rows(self, service: str, *, after: LogPosition) -> AccessTail:
+        """Return the gateway's rows of the service since a position, as logged.
+
+        Of a log that was begun anew since then all rows are returned; those that its forerunner got
+        after the last look are lost.
+
+        Raises:
+            TransientError: the log cannot be read.
+            PermanentError: it is none.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Route, Slot
-from slipway.core.traffic import AccessRow
+from slipway.core.traffic import AccessTail, LogPosition
 from slipway.ports import (
     Applied,
     Manifest,
@@ -89,9 +89,13 @@ class GuardedTraffic:
         """See `slipway.ports.Traffic`."""
         return self._port.open_streams(service, slot)
 
-    def access_rows(self, service: str, *, since_ns: int) -> Iterable[AccessRow]:
+    def access_end(self, service: str) -> LogPosition:
         """See `slipway.ports.Traffic`."""
-        return self._port.access_rows(service, since_ns=since_ns)
+        return self._port.access_end(service)
+
+    def access_rows(self, service: str, *, after: LogPosition) -> AccessTail:
+        """See `slipway.ports.Traffic`."""
+        return self._port.access_rows(service, after=after)
 
 
 class GuardedRegistry:

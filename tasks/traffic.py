@@ -12,7 +12,6 @@ from slipway.core.errors import PermanentError, TransientError
 from slipway.core.promotion import promotion_refusal, route_with_users_on_candidate
 from slipway.core.release import Phase, StageVerdict
 from slipway.core.routing import PREVIEW_HEADER, PURPOSE_HEADER, SLOT_HEADER, with_preview
-from slipway.core.traffic import AccessRow
 from slipway.core.verdicts import Verdict
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
@@ -122,23 +121,21 @@ def bake(session: ReleaseSession) -> str:
     bake_s = session.spec.policy.bake_s
     # Outlives retries of this stage. A later process bakes for the whole time again: how long its
     # forerunner did would be a difference of wall clocks, and those step.
-    watch = session.bake_watch
-    if watch is None:
-        watch = BakeWatch(began_s=time.monotonic(), rows_before=len(_rows(session)))
-        session.bake_watch = watch
-    # After the rows were counted: a user who fails while the record is written belongs to the bake.
+    watch = session.bake_watch or BakeWatch(
+        slot=session.record.candidate,
+        began_s=time.monotonic(),
+        position=session.ports.traffic.access_end(session.record.service),
+    )
+    session.bake_watch = watch
+    # After the log's end was noted: who fails while the record is written belongs to the bake.
     if not session.reached(Phase.BAKING):
         session.advance(Phase.BAKING, f"{bake_s:.0f} s")
     verdict = _bake_once(session, watch)
     while watch.baked_s(now_s=time.monotonic()) < bake_s:
         time.sleep(_BAKE_POLL_S)
-        verdict = _bake_once(session, watch)
+        verdict = _bake_once(session, session.bake_watch)
     session.judge(verdict)
     return "; ".join(verdict.reasons)
-
-
-def _rows(session: ReleaseSession) -> tuple[AccessRow, ...]:
-    return tuple(session.ports.traffic.access_rows(session.record.service, since_ns=0))
 
 
 def _bake_once(session: ReleaseSession, watch: BakeWatch) -> StageVerdict:
@@ -152,9 +149,10 @@ def _bake_once(session: ReleaseSession, watch: BakeWatch) -> StageVerdict:
             code="candidate-unhealthy",
             hint="look at the log of the slot's pods",
         )
-    rows = watch.rows_of_bake(_rows(session))
+    watch = watch.after(session.ports.traffic.access_rows(record.service, after=watch.position))
+    session.bake_watch = watch
     window_s = watch.baked_s(now_s=time.monotonic())
-    evidence = bake_evidence(rows, record.candidate, window_s=window_s, now_ns=time.time_ns())
+    evidence = bake_evidence(watch, window_s=window_s, now_ns=time.time_ns())
     result = judge_bake(evidence, error_rate_percent=spec.slo.error_rate_percent)
     if result.verdict is Verdict.FAIL:
         raise PermanentError(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from slipway.core.errors import PermanentError, TransientError
-from slipway.core.traffic import AccessRow
+from slipway.core.traffic import AccessRow, AccessTail, LogPosition
 
 _NS_PER_S = 1_000_000_000
 _CLUSTER_FIELDS = 4
+_CHUNK_BYTES = 65536
 
 
 def read_rows(
@@ -34,19 +37,11 @@ def read_rows(
         TransientError: there is no such file (yet).
         PermanentError: a line that is not such a row; names the file and the line.
     """
-    try:
-        file = path.open("rb")
-    except FileNotFoundError as error:
-        raise TransientError(
-            f"there is no access log {path}",
-            code="access-log-missing",
-            hint="the gateway writes it at its first request; is it running?",
-        ) from error
-    with file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            row = _row(line, path, number, pod_address)
+            row = _row(line, f"{path}, line {number}", pod_address)
             if since_ns is not None and row.started_ns < since_ns:
                 continue
             if until_ns is not None and row.started_ns >= until_ns:
@@ -54,13 +49,74 @@ def read_rows(
             yield row
 
 
-def _row(line: bytes, path: Path, number: int, pod_address: Callable[[str], str]) -> AccessRow:
+def log_end(path: Path) -> LogPosition:
+    """Return the position after the last row that an access log holds now.
+
+    Raises:
+        TransientError: there is no such file (yet).
+    """
+    with _opened(path) as file:
+        end = file.seek(0, os.SEEK_END)
+        # A row that is still being written belongs to what follows.
+        while end > 0:
+            begin = max(0, end - _CHUNK_BYTES)
+            file.seek(begin)
+            last_line_end = file.read(end - begin).rfind(b"\n")
+            if last_line_end >= 0:
+                return LogPosition(log=_identity(file), offset_bytes=begin + last_line_end + 1)
+            end = begin
+        return LogPosition(log=_identity(file), offset_bytes=0)
+
+
+def read_tail(
+    path: Path, *, after: LogPosition, pod_address: Callable[[str], str] = str
+) -> AccessTail:
+    """Return the whole rows of an access log since a position; only these are read.
+
+    Args:
+        path: the log.
+        after: of `log_end` or of the last look. All rows of a file begun anew come after it.
+        pod_address: maps the address:port that Envoy dialled to the one the cluster shows.
+
+    Raises:
+        TransientError: there is no such file (yet).
+        PermanentError: a line that is not such a row; names the file and the byte.
+    """
+    rows: list[AccessRow] = []
+    with _opened(path) as file:
+        log = _identity(file)
+        same = log == after.log and os.fstat(file.fileno()).st_size >= after.offset_bytes
+        offset_bytes = file.seek(after.offset_bytes if same else 0)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            rows.append(_row(line, f"{path}, byte {offset_bytes}", pod_address))
+            offset_bytes += len(line)
+    return AccessTail(rows=tuple(rows), end=LogPosition(log=log, offset_bytes=offset_bytes))
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise TransientError(
+            f"there is no access log {path}",
+            code="access-log-missing",
+            hint="the gateway writes it at its first request; is it running?",
+        ) from error
+
+
+def _identity(file: BinaryIO) -> str:
+    found = os.fstat(file.fileno())
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _row(line: bytes, where: str, pod_address: Callable[[str], str]) -> AccessRow:
     try:
         return _parse(json.loads(line), pod_address)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PermanentError(
-            f"{path}, line {number}: not a row of the gateway's access log "
-            f"({type(error).__name__}: {error})",
+            f"{where}: not a row of the gateway's access log ({type(error).__name__}: {error})",
             code="access-log-invalid",
             hint="was the file edited, or the mesh's accessLogFormat changed?",
         ) from error

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from slipway.adapters.access_log import read_rows
+from slipway.adapters.access_log import log_end, read_tail
 from slipway.adapters.kubernetes import require_object
 from slipway.adapters.kubernetes_api import KubernetesApi
 from slipway.core.errors import TransientError
 from slipway.core.routing import PURPOSE_HEADER, ROUTE_HEADER, SLOT_HEADER, Route, Slot
 from slipway.core.service import ServiceSpec
-from slipway.core.traffic import AccessRow
+from slipway.core.traffic import AccessTail, LogPosition
 from slipway.manifests.traffic import destination_rule, read_route, virtual_service
 from slipway.ports import RouteProof
 
@@ -101,17 +101,24 @@ class IstioTraffic:
         """Sum Envoy's active requests towards the slot over all gateway pods."""
         return sum(self._active_requests(url, service, slot) for url in self._gateway.admin_urls)
 
-    def access_rows(self, service: str, *, since_ns: int) -> Iterator[AccessRow]:
-        """Yield the gateway's rows of the service since `since_ns`."""
+    def access_end(self, service: str) -> LogPosition:
+        """Return the end of the gateway's access log."""
+        return log_end(self._access_log(service))
+
+    def access_rows(self, service: str, *, after: LogPosition) -> AccessTail:
+        """Return the gateway's rows of the service since a position."""
+        tail = read_tail(self._access_log(service), after=after)
+        rows = tuple(row for row in tail.rows if row.service.split(".")[0] == service)
+        return replace(tail, rows=rows)
+
+    def _access_log(self, service: str) -> Path:
         if self._gateway.access_log is None:
             raise TransientError(
                 f"no access log of the gateway is configured for service {service}",
                 code="access-log-missing",
                 hint="set SLIPWAY_ACCESS_LOG",
             )
-        for row in read_rows(self._gateway.access_log, since_ns=since_ns):
-            if row.service.split(".")[0] == service:
-                yield row
+        return self._gateway.access_log
 
     def _probe(self, route: Route) -> tuple[bool, str]:
         # A fresh connection each time: the workers of the gateway learn of a route one by one.

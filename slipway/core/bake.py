@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from slipway.core.routing import Slot
 from slipway.core.statistics import binomial_tail
-from slipway.core.traffic import AccessRow, failures, user_rows
+from slipway.core.traffic import AccessTail, LogPosition, failures, user_rows
 from slipway.core.verdicts import Bound, Evidence, Gate, GateResult, Verdict, judge
 
 _MIN_REQUESTS = 20
@@ -20,49 +19,50 @@ class BakeWatch:
     """One process's watch of a bake. No wall clock decides: they step, and each machine has one.
 
     Args:
+        slot: the new slot.
         began_s: monotonic.
-        rows_before: how many rows of the service the gateway had logged by then.
+        position: how far the gateway's log has been read.
+        users: how many requests of users the slot ended since the watch began.
+        failed: how many of them failed or were truncated.
     """
 
+    slot: Slot
     began_s: float
-    rows_before: int
+    position: LogPosition
+    users: int = 0
+    failed: int = 0
 
     def baked_s(self, *, now_s: float) -> float:
         """Return how long the watch has lasted."""
         return now_s - self.began_s
 
-    def rows_of_bake(self, rows: Sequence[AccessRow]) -> Sequence[AccessRow]:
-        """Return the rows that were logged since the watch began.
+    def after(self, tail: AccessTail) -> BakeWatch:
+        """Return the watch once it has seen what was logged since its last look."""
+        users = [row for row in user_rows(tail.rows) if row.slot == self.slot.value]
+        return replace(
+            self,
+            position=tail.end,
+            users=self.users + len(users),
+            failed=self.failed + len(failures(users)),
+        )
 
-        Args:
-            rows: all of the service, in the order in which they were logged. Fewer than there were
-                are those of a new log.
-        """
-        return rows[self.rows_before :] if len(rows) >= self.rows_before else rows
 
-
-def bake_evidence(
-    rows: Iterable[AccessRow], slot: Slot, *, window_s: float, now_ns: int
-) -> tuple[Evidence, ...]:
-    """Return the error rate of the users' requests that `slot` served.
+def bake_evidence(watch: BakeWatch, *, window_s: float, now_ns: int) -> tuple[Evidence, ...]:
+    """Return the error rate of the users' requests that the new slot served.
 
     Formula: 100 × failed or truncated / all requests of users on the slot. NaN without any.
 
     Args:
-        rows: the gateway's rows of the service.
-        slot: the new slot.
-        window_s: how long the bake has been watched.
+        watch: of the bake.
+        window_s: how long it has lasted.
         now_ns: Unix time.
     """
-    users = [row for row in user_rows(rows) if row.slot == slot.value]
-    failed = len(failures(users))
-    rate = 100 * failed / len(users) if users else math.nan
     return (
         Evidence(
             name="error_rate_percent",
-            value=rate,
+            value=100 * watch.failed / watch.users if watch.users else math.nan,
             unit="%",
-            n=len(users),
+            n=watch.users,
             window_s=window_s,
             source="gateway access log",
             taken_at_ns=now_ns,

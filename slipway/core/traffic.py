@@ -25,6 +25,19 @@ Source: Envoy, `docs/root/configuration/observability/access_log/usage.rst`, `%R
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogPosition:
+    """A place between two rows of the gateway's access log.
+
+    Args:
+        log: which file; another one once the log was begun anew.
+        offset_bytes: of the rows before it.
+    """
+
+    log: str
+    offset_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRow:
     """One finished request.
 
@@ -135,6 +148,14 @@ class AccessRow:
         if self.token_events < 2:  # an interval needs two events
             return None
         return self.token_span_us / (self.token_events - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessTail:
+    """What was logged since a position, and where the next look begins."""
+
+    rows: tuple[AccessRow, ...]
+    end: LogPosition
 
 
 def user_rows(rows: Iterable[AccessRow]) -> tuple[AccessRow, ...]:

@@ -37,15 +37,10 @@ class TestFakeTraffic(TrafficSuite):
                 slot_deployment(spec, slot=slot, workload=name, image="r@sha256:1", release_id="r")
             )
 
-        def now_ns() -> int:
-            cluster.clock.advance(0.001)
-            return cluster.clock.time_ns()
-
         return TrafficSubject(
             traffic=FakeTraffic(cluster),
             service=spec.name,
             missing_service="missing",
             ask=FakeGateway(cluster, spec.name).ask,
-            now_ns=now_ns,
             wait=_wait,
         )

@@ -142,7 +142,6 @@ class TestIstioTraffic(TrafficSuite):
             service=ports.spec.name,
             missing_service=_MISSING,
             ask=ask,
-            now_ns=_now_between_requests_ns,
             wait=_wait,
         )
 
@@ -150,11 +149,3 @@ class TestIstioTraffic(TrafficSuite):
 def _is_ready(ports: Ports, slot: Slot) -> bool:
     observed = ports.workloads.observe(ports.spec.namespace, workload_name(ports.spec.name, slot))
     return observed is not None and len(observed.ready_pods) == 1
-
-
-def _now_between_requests_ns() -> int:
-    # The log states milliseconds: nothing may begin within the same one.
-    time.sleep(0.005)
-    now_ns = time.time_ns()
-    time.sleep(0.005)
-    return now_ns

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.routing import Route, Slot
-from slipway.core.traffic import AccessRow
+from slipway.core.traffic import AccessTail, LogPosition
 from slipway.ports import RouteProof
 from tests.fakes.cluster import FakeCluster, next_figure
 
@@ -56,10 +54,17 @@ class FakeTraffic:
         self._journal.reach()
         return next_figure(self._cluster.streams.get(slot, []))
 
-    def access_rows(self, service: str, *, since_ns: int) -> Iterator[AccessRow]:
-        """Yield the rows since a moment."""
+    def access_end(self, service: str) -> LogPosition:
+        """Return where the rows end; a row is as long as a byte."""
         self._journal.reach()
-        return (row for row in list(self._cluster.rows) if row.started_ns >= since_ns)
+        return LogPosition(log="rows", offset_bytes=len(self._cluster.rows))
+
+    def access_rows(self, service: str, *, after: LogPosition) -> AccessTail:
+        """Return the rows since a position."""
+        self._journal.reach()
+        rows = tuple(self._cluster.rows)
+        end = LogPosition(log="rows", offset_bytes=len(rows))
+        return AccessTail(rows=rows[after.offset_bytes :], end=end)
 
     def _require_ready(self, route: Route) -> None:
         """R1 and R5: no write points traffic at a slot that cannot serve while another one can."""

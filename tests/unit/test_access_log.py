@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway.adapters.access_log import read_rows
+from slipway.adapters.access_log import log_end, read_rows, read_tail
 from slipway.core.errors import PermanentError, TransientError
-from slipway.core.traffic import AccessRow, failures, of_slot, truncated, user_rows
+from slipway.core.traffic import AccessRow, AccessTail, failures, of_slot, truncated, user_rows
 from slipway.manifests.access_log import COLUMNS, TTFT_LUA, mesh_fields, ttft_filter
 
 EMPTY: dict[str, object] = {column.name: None for column in COLUMNS}
@@ -212,3 +212,42 @@ def test_helpers_pick_rows() -> None:
     assert failures(rows) == (broken, cut)
     assert truncated(rows) == (cut,)
     assert of_slot(rows, "green") == (smoke,)
+
+
+def test_tail_returns_what_was_logged_since_the_end_that_was_noted(tmp_path: Path) -> None:
+    log = write(tmp_path / "log", STREAMED, STREAMED, rest='{"half')
+    end = log_end(log)
+    assert read_tail(log, after=end) == AccessTail(rows=(), end=end)
+    whole = write(log, STREAMED, STREAMED, STREAMED | {"request_id": "r-2"})
+    found = read_tail(whole, after=end)
+    assert [item.request_id for item in found.rows] == ["r-2"]
+    assert found.end == log_end(whole)
+    assert read_tail(whole, after=found.end).rows == ()
+
+
+def test_end_of_an_empty_log_and_of_one_longer_than_a_read_are_found(tmp_path: Path) -> None:
+    assert log_end(write(tmp_path / "empty")).offset_bytes == 0
+    assert log_end(write(tmp_path / "half", rest="x" * 200_000)).offset_bytes == 0
+    long = write(tmp_path / "long", STREAMED, rest="x" * 200_000)
+    assert log_end(long).offset_bytes == len(json.dumps(STREAMED)) + 1
+
+
+def test_log_begun_anew_is_read_from_its_begin(tmp_path: Path) -> None:
+    log = write(tmp_path / "log", STREAMED, STREAMED)
+    end = log_end(log)
+    write(log, STREAMED)  # cut to nothing, then written again
+    assert len(read_tail(log, after=end).rows) == 1
+    write(tmp_path / "other", STREAMED, STREAMED, STREAMED).replace(log)
+    assert len(read_tail(log, after=end).rows) == 3
+
+
+def test_tail_names_the_byte_of_a_line_that_is_no_row(tmp_path: Path) -> None:
+    log = write(tmp_path / "log", STREAMED)
+    end = log_end(log)
+    write(log, STREAMED, rest="no row\n")
+    with pytest.raises(PermanentError, match=f"byte {end.offset_bytes}") as caught:
+        read_tail(log, after=end)
+    assert caught.value.code == "access-log-invalid"
+    with pytest.raises(TransientError) as missing:
+        read_tail(tmp_path / "none", after=end)
+    assert missing.value.code == "access-log-missing"

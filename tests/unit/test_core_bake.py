@@ -4,7 +4,7 @@ import math
 
 from slipway.core.bake import BakeWatch, bake_evidence, judge_bake
 from slipway.core.routing import Slot
-from slipway.core.traffic import AccessRow
+from slipway.core.traffic import AccessRow, AccessTail, LogPosition
 from slipway.core.verdicts import Evidence, Verdict
 
 
@@ -12,8 +12,17 @@ def row(slot: str = "green", *, status: int = 200, purpose: str = "") -> AccessR
     return AccessRow(started_ns=1, slot=slot, status=status, purpose=purpose)
 
 
+def tail(*rows: AccessRow, end_bytes: int = 0) -> AccessTail:
+    return AccessTail(rows=rows, end=LogPosition(log="log", offset_bytes=end_bytes))
+
+
+def watch(began_s: float = 0.0) -> BakeWatch:
+    return BakeWatch(slot=Slot.GREEN, began_s=began_s, position=tail().end)
+
+
 def evidence(*rows: AccessRow) -> Evidence:
-    (found,) = bake_evidence(rows, Slot.GREEN, window_s=5.0, now_ns=5_000_000_000)
+    seen = watch().after(tail(*rows))
+    (found,) = bake_evidence(seen, window_s=5.0, now_ns=5_000_000_000)
     return found
 
 
@@ -74,16 +83,12 @@ def test_few_users_who_are_all_served_say_nothing_yet() -> None:
 
 
 def test_watch_lasts_from_its_begin() -> None:
-    assert BakeWatch(began_s=7.0, rows_before=0).baked_s(now_s=12.5) == 5.5
+    assert watch(began_s=7.0).baked_s(now_s=12.5) == 5.5
 
 
-def test_rows_logged_since_the_watch_began_count_whatever_times_they_bear() -> None:
-    rows = [AccessRow(started_ns=at_ns, status=200) for at_ns in (50, 60, 9_000, 10)]
-    watch = BakeWatch(began_s=0.0, rows_before=2)
-    assert [item.started_ns for item in watch.rows_of_bake(rows)] == [9_000, 10]
-    assert list(watch.rows_of_bake(rows[:2])) == []
-
-
-def test_rows_of_a_log_begun_anew_all_count() -> None:
-    watch = BakeWatch(began_s=0.0, rows_before=2)
-    assert list(watch.rows_of_bake([row()])) == [row()]
+def test_looks_add_up_and_each_begins_where_the_last_ended() -> None:
+    first = watch().after(tail(row(), row(status=503), row("blue"), end_bytes=300))
+    second = first.after(tail(row(status=503), row(purpose="smoke"), end_bytes=500))
+    assert (first.users, first.failed, first.position.offset_bytes) == (2, 1, 300)
+    assert (second.users, second.failed, second.position.offset_bytes) == (3, 2, 500)
+    assert second.began_s == first.began_s
