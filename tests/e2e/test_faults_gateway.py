@@ -44,6 +44,7 @@ class Fleet:
     """One service of three pods behind the gateway."""
 
     sandbox: Sandbox
+    port: int
     client: httpx.Client = field(repr=False)
 
     def fault(self, target: str, kind: Kind, **values: Any) -> str:
@@ -97,7 +98,7 @@ def deployed(sandbox: Sandbox) -> Iterator[Fleet]:
     with httpx.Client(
         base_url=sandbox.gateway_url, headers=headers, trust_env=False, timeout=30
     ) as client:
-        fleet = Fleet(sandbox, client)
+        fleet = Fleet(sandbox, port, client)
         deadline_s = time.monotonic() + 20
         while fleet.ask("warm", 1) != [200]:
             assert time.monotonic() < deadline_s, "the route did not arrive"
@@ -148,6 +149,7 @@ def objects(port: int) -> tuple[dict[str, Any], ...]:
         "interval": "200ms",
         "baseEjectionTime": "1s",
         "maxEjectionPercent": 50,
+        "minHealthPercent": 1,  # as in `slipway.manifests.traffic`
     }
     rule = {"route": [{"destination": {"host": host}}], "retries": {"attempts": 0}}
     return (
@@ -197,6 +199,25 @@ def test_flaky_pod_answers_5xx_and_is_ejected(fleet: Fleet) -> None:
     assert len(rows) == failed >= EJECT_AFTER
     assert {row.pod.rpartition(":")[0] for row in rows} == {"127.101.9.12"}
     assert {row.details for row in rows} == {"via_upstream"}
+
+
+def test_last_pod_is_asked_though_it_was_ejected(fleet: Fleet) -> None:
+    fleet.fault("pod-2", Kind.ERROR, status=503)
+    mark = fleet.mark()
+    deadline_s = time.monotonic() + 60
+    while fleet.ask(mark, 12) != [200] * 12:
+        assert time.monotonic() < deadline_s
+    try:
+        apply(fleet.sandbox, endpoint_slice(fleet.port, "fleet", PODS["pod-2"]))
+        while set(fleet.ask(mark, 6)) != {503}:
+            assert time.monotonic() < deadline_s
+        alone = fleet.mark()
+        for _ in range(20):
+            assert fleet.ask(alone, 1) == [503]
+            time.sleep(0.1)  # long enough to be ejected again
+        assert {row.details for row in fleet.rows(alone, 20)} == {"via_upstream"}
+    finally:
+        apply(fleet.sandbox, endpoint_slice(fleet.port, "fleet", *PODS.values()))
 
 
 def test_reset_and_away_leave_their_own_flags(fleet: Fleet) -> None:

@@ -121,6 +121,7 @@ def test_one_bad_pod_of_two_can_be_ejected() -> None:
     policy = destination_rule(service(), BOTH)["spec"]["trafficPolicy"]
 
     assert policy["outlierDetection"]["maxEjectionPercent"] == 50
+    assert policy["outlierDetection"]["minHealthPercent"] == 1  # see test_faults_gateway
     assert policy["loadBalancer"] == {"simple": "LEAST_REQUEST"}
 
 
