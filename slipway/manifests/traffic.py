@@ -158,8 +158,8 @@ def _traffic_policy(kind: ServerKind) -> Object:
             "baseEjectionTime": "30s",
             # Istio's default of 10 % never ejects one of fewer than ten pods.
             "maxEjectionPercent": 50,
-            # Once every pod that is left has been ejected, each request is lost for sure (503). A
-            # pod may have recovered long before its 30 s are over: then they are asked nevertheless.
+            # Once every pod that is left has been ejected, each request is lost for sure (503). One
+            # may have recovered long before its 30 s are over: then they are asked nevertheless.
             "minHealthPercent": 1,
         },
     }

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from typing import Any
@@ -202,21 +203,24 @@ def test_flaky_pod_answers_5xx_and_is_ejected(fleet: Fleet) -> None:
 
 
 def test_last_pod_is_asked_though_it_was_ejected(fleet: Fleet) -> None:
-    fleet.fault("pod-2", Kind.ERROR, status=503)
+    rule = next(one for one in objects(fleet.port) if one["kind"] == "DestinationRule")
+    ejecting = deepcopy(rule)
+    ejecting["spec"]["trafficPolicy"]["outlierDetection"]["baseEjectionTime"] = "30s"
     mark = fleet.mark()
     deadline_s = time.monotonic() + 60
-    while fleet.ask(mark, 12) != [200] * 12:
-        assert time.monotonic() < deadline_s
     try:
+        apply(fleet.sandbox, ejecting)
+        fleet.fault("pod-2", Kind.ERROR, status=503)
+        while fleet.ask(mark, 24) != [200] * 24:
+            assert time.monotonic() < deadline_s
         apply(fleet.sandbox, endpoint_slice(fleet.port, "fleet", PODS["pod-2"]))
         while set(fleet.ask(mark, 6)) != {503}:
             assert time.monotonic() < deadline_s
         alone = fleet.mark()
-        for _ in range(20):
-            assert fleet.ask(alone, 1) == [503]
-            time.sleep(0.1)  # long enough to be ejected again
+        assert fleet.ask(alone, 20) == [503] * 20
         assert {row.details for row in fleet.rows(alone, 20)} == {"via_upstream"}
     finally:
+        apply(fleet.sandbox, rule)
         apply(fleet.sandbox, endpoint_slice(fleet.port, "fleet", *PODS.values()))
 
 
