@@ -4,116 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from slipway.adapters import model_manifest
-from slipway.adapters.s3 import S3ObjectStore
-from slipway.adapters.weights_volume.placing import Source, place
 from slipway.adapters.weights_volume.versions import locked, sweep
 from slipway.core.errors import PermanentError, SlipwayError, TransientError
-from slipway.core.weights import digest_of_files
-from slipway.sandbox.home import SandboxHome
-from slipway.sandbox.parts import s3
-from tests.contract.running_parts import running, without_doors
-
-CHUNK = 1000
-FILES = {
-    "config.json": b'{"a": 1}',
-    "deep/weights.gguf": bytes(range(256)) * 20,
-    "tokenizer.model": b"t" * 2500,
-}
-
-
-@dataclass
-class FolderSource:
-    """A source that hands out the files of a version, a chunk at a time.
-
-    Attributes:
-        served: bytes handed out, by file.
-        failures: how many of the next chunks are answered by a broken connection.
-        at_chunk: called before each chunk.
-        log: file that gets a line for each file asked for, by whichever process.
-    """
-
-    files: dict[str, bytes]
-    served: dict[str, int] = field(default_factory=dict)
-    failures: int = 0
-    at_chunk: Callable[[], None] = lambda: None
-    log: Path | None = None
-
-    def get(self, key: str) -> bytes:
-        self.served[key] = len(self.files[key])
-        return self.files[key]
-
-    def chunks(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        if self.log is not None:
-            with self.log.open("a") as file:
-                file.write(f"{key}\n")
-        body = self.files[key]
-        for start in range(offset, len(body), CHUNK):
-            self.at_chunk()
-            if self.failures:
-                self.failures -= 1
-                raise TransientError("broken off", code="object-store-unreachable", hint="again")
-            piece = body[start : start + CHUNK]
-            self.served[key] = self.served.get(key, 0) + len(piece)
-            yield piece
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """A service's folder on a volume, and the version that belongs there."""
-
-    folder: Path
-    digest: str
-    source: FolderSource
-    said: list[str] = field(default_factory=list)
-
-    @property
-    def files(self) -> Path:
-        return self.folder / self.digest / "files"
-
-    def place(self, source: Source | None = None) -> None:
-        place(
-            self.folder,
-            self.digest,
-            source or self.source,
-            say=self.said.append,
-            sleep=lambda _: None,
-        )
-
-    def content(self) -> dict[str, bytes]:
-        found = sorted(path for path in self.files.rglob("*") if not path.is_dir())
-        return {str(path.relative_to(self.files)): path.read_bytes() for path in found}
-
-    def names(self) -> set[str]:
-        """Return what lies in the folder beside the locks."""
-        return {path.name for path in self.folder.iterdir()} - {".locks"}
-
-
-def version(folder: Path, files: dict[str, bytes]) -> tuple[str, dict[str, bytes]]:
-    """Write a version's files; returns its digest and everything a registry keeps of it."""
-    for name, body in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(body)
-    manifest = model_manifest.of_folder(folder)
-    text = model_manifest.to_text(manifest)
-    digest = digest_of_files((file.path, file.sha256) for file in manifest.files)
-    return digest, {**files, model_manifest.FILE_NAME: text.encode()}
+from tests.contract.volume_toys import FILES, FolderSource, Shelf, shelf_below, version
 
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
-    digest, kept = version(tmp_path / "model", FILES)
-    return Shelf(tmp_path / "volume" / "chat", digest, FolderSource(kept))
+    return shelf_below(tmp_path)
 
 
 def test_version_appears_whole_and_alone(shelf: Shelf) -> None:
@@ -420,112 +326,3 @@ def test_folder_that_cannot_be_made_is_refused_with_what_to_do(shelf: Shelf) -> 
         shelf.place()
 
     assert caught.value.code == "volume-not-writable"
-
-
-# -- the program, against a real object store -----------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxHome]:
-    home = SandboxHome(tmp_path_factory.mktemp("s3"))
-    home.create()
-    without_doors(home, "s3")
-    s3.prepare(home)
-    with running(home, s3.parts(home)):
-        s3.set_up(home)
-        yield home
-
-
-def _store(home: SandboxHome, environment: dict[str, str], prefix: str) -> S3ObjectStore:
-    return S3ObjectStore(
-        bucket=s3.MODELS_BUCKET,
-        prefix=prefix,
-        endpoint=s3.endpoint(home),
-        access_key=environment["AWS_ACCESS_KEY_ID"],
-        secret_key=environment["AWS_SECRET_ACCESS_KEY"],
-        region=s3.REGION,
-    )
-
-
-@pytest.fixture
-def in_s3(shelf: Shelf, home: SandboxHome) -> str:
-    """Put the version into S3; returns its place there."""
-    prefix = f"versions/{time.time_ns()}"
-    store = _store(home, s3.environment(home), prefix)
-    for name, body in shelf.source.files.items():
-        store.put(name, body, content_type="application/octet-stream")
-    return prefix
-
-
-def _command(shelf: Shelf, prefix: str, folder: str | None = None) -> list[str]:
-    return [
-        *(sys.executable, "-P", "-m", "slipway.adapters.weights_volume", "place"),
-        *("--version", shelf.digest, "--source", f"s3://{s3.MODELS_BUCKET}/{prefix}"),
-        *("--folder", folder or str(shelf.folder)),
-    ]
-
-
-def _run(home: SandboxHome, command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**s3.reader_environment(home), "PATH": os.environ["PATH"]}
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-
-
-def test_program_places_a_version_with_a_key_that_may_only_read(
-    shelf: Shelf, home: SandboxHome, in_s3: str
-) -> None:
-    part = shelf.folder / f".part-{shelf.digest}" / "files" / "deep"
-    part.mkdir(parents=True)
-    (part / "weights.gguf").write_bytes(FILES["deep/weights.gguf"][:1234])
-
-    done = _run(home, _command(shelf, in_s3))
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert shelf.content() == FILES
-    reader = _store(home, s3.reader_environment(home), in_s3)
-    with pytest.raises(PermanentError, match="may not write"):
-        reader.put("config.json", b"{}", content_type="application/json")
-
-
-def test_program_says_by_its_exit_code_that_a_repeat_would_not_help(
-    shelf: Shelf, home: SandboxHome, in_s3: str
-) -> None:
-    owner = _store(home, s3.environment(home), in_s3)
-    owner.put("config.json", b'{"a": 2}', content_type="application/json")
-
-    refused = _run(home, _command(shelf, in_s3))
-
-    assert refused.returncode == 65, refused.stderr
-    assert "checksum-mismatch: the file config.json in the object store" in refused.stdout
-    assert not (shelf.folder / shelf.digest).exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [("size=4k", "MB are free"), ("size=1m,nr_inodes=5", "No space left on device")],
-    ids=["bytes", "inodes"],
-)
-def test_full_volume_is_said_and_nothing_half_stays_there(
-    shelf: Shelf, home: SandboxHome, in_s3: str, options: str, said: str
-) -> None:
-    place_ = " ".join(_command(shelf, in_s3, "/mnt/chat"))
-    script = f"mount -t tmpfs -o {options} tmpfs /mnt && {{ {place_}; echo $?; ls -A /mnt/chat; }}"
-
-    done = _run(home, ["unshare", "-Urm", "sh", "-c", script])
-
-    lines = done.stdout.splitlines()
-    assert f"volume-full: the volume of /mnt/chat is full: {said}"[:40] in done.stdout
-    assert said in done.stdout, done.stdout + done.stderr
-    assert lines[lines.index("65") + 1 :] == [".locks"]
-
-
-def test_bytes_from_an_offset_on_are_the_rest_of_the_object(home: SandboxHome, in_s3: str) -> None:
-    store = _store(home, s3.reader_environment(home), in_s3)
-    body = FILES["deep/weights.gguf"]
-
-    assert b"".join(store.chunks("deep/weights.gguf")) == body
-    assert b"".join(store.chunks("deep/weights.gguf", offset=1234)) == body[1234:]
-    with pytest.raises(PermanentError) as caught:
-        next(store.chunks("nothing"))
-    assert caught.value.code == "object-missing"
