@@ -195,7 +195,7 @@ def _table(now: SandboxStatus) -> Table:
         table.add_row(
             part.name,
             f"[{_COLOURS.get(part.state, 'red')}]{part.state}[/]",
-            _ago(part.since_ns),
+            _ago(part.since_ns) + (f", {part.restarts}× restarted" if part.restarts else ""),
             f"{memory_bytes / 1e6:.0f} MB" if memory_bytes else "",
             str(part.process.pid) if part.process and memory_bytes else "",
             _address(part),

@@ -111,7 +111,10 @@ def processes_of(home: SandboxHome) -> tuple[ProcessId, ...]:
 
 
 def running_homes() -> tuple[SandboxHome, ...]:
-    """Return the sandboxes of which this user's processes are seen, by the marker they carry."""
+    """Return this user's sandboxes that have processes, by the marker that these carry.
+
+    An administrator sees everybody's processes; sandboxes of others are left out nevertheless.
+    """
     marker = f"{MARKER_VARIABLE}=".encode()
     roots = {
         Path(os.fsdecode(entry.removeprefix(marker)))
@@ -119,7 +122,10 @@ def running_homes() -> tuple[SandboxHome, ...]:
         for entry in _environment(found.identity.pid)
         if entry.startswith(marker)
     }
-    return tuple(SandboxHome(root) for root in sorted(roots) if root.is_dir())
+    mine = os.getuid()
+    return tuple(
+        SandboxHome(root) for root in sorted(roots) if root.is_dir() and root.stat().st_uid == mine
+    )
 
 
 def kill_processes_of(home: SandboxHome) -> int:

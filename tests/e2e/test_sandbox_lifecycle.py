@@ -100,7 +100,10 @@ def test_killed_part_comes_back_by_itself(sandbox: Sandbox, note: str) -> None:
     assert (
         "scheduler was killed by SIGKILL" in sandbox.run_cli("sandbox", "logs", "supervisor").stdout
     )
-    assert sandbox.run_cli("sandbox", "status").returncode == 0
+    shown = sandbox.run_cli("sandbox", "status")
+    assert shown.returncode == 0
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("scheduler ")]
+    assert "× restarted" in line
     assert has(sandbox, note)
 
 
