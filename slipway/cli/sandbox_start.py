@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from slipway.bootstrap import install_services
 from slipway.core.errors import PermanentError
@@ -51,11 +52,21 @@ def _install(home: SandboxHome) -> None:
     install_services(from_environment({**os.environ, **client_environment(home)}))
 
 
+def deployments_stamp(project: Path) -> str:
+    """Return a digest of all that `prefect deploy` reads: its file, and the flows for their forms.
+
+    Args:
+        project: folder of prefect.yaml.
+    """
+    files = (project / "prefect.yaml", *sorted((project / "flows").glob("*.py")))
+    contents = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256("\n".join((str(project), *contents)).encode()).hexdigest()
+
+
 def _deploy(home: SandboxHome) -> None:
-    """Tell the orchestrator of the flows in prefect.yaml, unless it knows this very file."""
+    """Tell the orchestrator of the flows in prefect.yaml, unless it knows these very flows."""
     project = project_folder()
-    file = project / "prefect.yaml"
-    stamp = hashlib.sha256(f"{project}\n{file.read_text()}".encode()).hexdigest()
+    stamp = deployments_stamp(project)
     deployed = home.data("prefect") / "deployed"
     if deployed.exists() and deployed.read_text() == stamp:
         return
