@@ -23,8 +23,8 @@ def release(service: str, version: str) -> dict[str, Any]:
     Running the same release twice equals once; a release whose process died is continued.
 
     Args:
-        service: name of the service, which is a file in `deployments/services/`.
-        version: number of the model's version in the registry.
+        service: name of a service, such as smollm; each is a file in deployments/services.
+        version: number of a version of its model in the registry, such as 2.
     """
     with opened_release(service, version) as session, reported(session):
         if not session.already_done:

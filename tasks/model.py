@@ -45,7 +45,8 @@ def verify_artifacts(session: ReleaseSession) -> str:
     session.save(replace(session.record, digests=digests))
     size = sum(file.size_bytes for file in version.files)
     count = "1 file" if len(version.files) == 1 else f"{len(version.files)} files"
-    return f"{count}, {size / 1e6:.1f} MB, checksums right"
+    amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"
+    return f"{count}, {amount}, checksums right"
 
 
 @release_stage("test", proves=Phase.TESTED)

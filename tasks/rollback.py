@@ -44,6 +44,7 @@ def rolled_back_on_failure(session: ReleaseSession) -> Iterator[None]:
 
 @task(
     name="roll back",
+    task_run_name="roll back",
     retries=2,
     retry_delay_seconds=[1, 4],
     retry_condition_fn=is_transient,

@@ -33,6 +33,8 @@ def release_stage(name: str, *, proves: Phase | None = None) -> Callable[[Body],
     def wrap(body: Body) -> Task[Any, str]:
         @task(
             name=name,
+            # Without it the run's page shows names like "deploy-20e".
+            task_run_name=name,
             retries=2,
             retry_delay_seconds=[1, 4],
             retry_condition_fn=is_transient,
