@@ -22,7 +22,8 @@ $(READY): requirements.lock pyproject.toml
 	@echo "installing the locked packages into .venv"
 	@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(RUN) requirements.lock || { \
 		echo "the packages were not installed; if they could not be fetched, check the network and the"; \
-		echo "package index, then run make again: it goes on where it was"; exit 1; }
+		echo "package index, then run make again: it goes on where it was. If a proxy brings certificates"; \
+		echo "of its own (\"invalid peer certificate\"): export UV_SYSTEM_CERTS=1"; exit 1; }
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(RUN) --editable .
 	@touch $(READY)
 
