@@ -68,7 +68,7 @@ def up(home: SandboxHome, progress: Progress) -> SandboxStatus:
 def _up(home: SandboxHome, progress: Progress) -> SandboxStatus:
     now = running(home)
     for node in sorted(nodes_down(home)):
-        progress(f"{node} is down on purpose; slipway sandbox node revive {node}")
+        progress(f"{node} is down on purpose; slipway sandbox node revive {node}{home.option()}")
     if now and (now.broken or now.state in {"stopping", "stopped"}):
         names = ", ".join(part.name for part in now.broken) or "the sandbox was stopping: it"
         progress(f"{names} no longer runs: starting again, the data stay")
