@@ -15,6 +15,7 @@ from pathlib import Path
 import typer
 
 from slipway.cli import exit_codes, release
+from slipway.cli.sandbox_name import spelled_out
 from slipway.core.errors import PermanentError, SlipwayError
 
 GROUPS: tuple[tuple[str, str], ...] = (("sandbox", "slipway.cli.sandbox:app"),)
@@ -43,7 +44,7 @@ def main() -> None:
     try:
         application()()
     except SlipwayError as error:
-        sys.stderr.write(f"slipway: {error}\n{_disk_note()}")
+        sys.stderr.write(f"slipway: {spelled_out(str(error))}\n{_disk_note()}")
         sys.exit(exit_codes.exit_code(error))
     except OSError as error:
         if error.errno != errno.ENOSPC:

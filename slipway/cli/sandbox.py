@@ -76,7 +76,8 @@ def status(*, name: Name = None) -> None:
         # Not through the console: it would break long lines.
         print("\n".join(f"    {line}" for line in part.last_lines))
     for node in sorted({part.node for part in now.parts if part.state == "down"}):
-        print(f"{node} is down on purpose; bring it back: slipway sandbox node revive {node}")
+        revive = f"slipway sandbox node revive {node}{home.option()}"
+        print(f"{node} is down on purpose; bring it back: {revive}")
     if now.state != "ready":
         raise typer.Exit(NOT_RUNNING)
 

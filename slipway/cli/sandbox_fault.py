@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slipway.cli.sandbox_name import Name, home_of
-from slipway.core.errors import InputError, SlipwayError
+from slipway.core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,8 +71,7 @@ def add(
         seed=seed,
     )
     _refuse_unknown_node(checked(fault))
-    with _hints_of(home):
-        done = add_and_wait(home, fault, float(_amount(lasts or "0", _SECONDS)))
+    done = add_and_wait(home, fault, float(_amount(lasts or "0", _SECONDS)))
     print(_line(done.faults[0]))
     if fault.target.place in {Place.SERVICE, Place.POD} and not done.pods:
         print(f"no ready pod of {target} yet; it is hit as soon as there is one")
@@ -88,8 +85,7 @@ def list_them(*, name: Name = None) -> None:
     from slipway.sandbox.faults.model import Kind
 
     home = home_of(name)
-    with _hints_of(home):
-        done = list_faults(home.run)
+    done = list_faults(home.run)
     for fault in done.faults:
         counts = fault.kind not in {Kind.AWAY, Kind.DISK_FULL}
         print(_line(fault) + (f", hit {done.hits[fault.id]}" if counts else ""))
@@ -108,14 +104,13 @@ def remove(
     from slipway.sandbox.faults.gateway import remove_and_wait
 
     home = home_of(name)
-    with _hints_of(home):
-        if bool(ids) == all_of_them:
-            raise InputError(
-                "name the faults to be removed, or --all of them",
-                code="fault-unknown",
-                hint="slipway sandbox fault list",
-            )
-        removed = remove_and_wait(home, ids or ()).faults
+    if bool(ids) == all_of_them:
+        raise InputError(
+            "name the faults to be removed, or --all of them",
+            code="fault-unknown",
+            hint="slipway sandbox fault list",
+        )
+    removed = remove_and_wait(home, ids or ()).faults
     for fault in removed:
         print(f"removed {_line(fault)}")
     if not removed:
@@ -134,20 +129,6 @@ def print_active(home: SandboxHome, console: Console) -> None:
     if found:
         back = f"take them back: slipway sandbox fault remove --all{home.option()}"
         console.print(f"    {back}", highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _hints_of(home: SandboxHome) -> Iterator[None]:
-    """Let the commands that a hint names mean this sandbox: the fault process knows no names."""
-    try:
-        yield
-    except SlipwayError as error:
-        error.hint = re.sub(
-            r"(slipway sandbox|then) (status|up|down|logs \w+|fault list|fault remove --all)\b",
-            rf"\g<0>{home.option()}",
-            error.hint,
-        )
-        raise
 
 
 def _line(fault: Fault) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +18,10 @@ Name = Annotated[
 """Option of every command that means a sandbox."""
 
 
+_MEANT: ContextVar[SandboxHome | None] = ContextVar("_MEANT", default=None)
+_COMMAND = re.compile(r"\bslipway sandbox (?!list\b)(?:(?:fault|node) )?[a-z]+\b(?! --name)")
+
+
 def home_of(name: str | None) -> SandboxHome:
     """Return the sandbox that a command line means (`slipway.sandbox.home`).
 
@@ -27,4 +33,13 @@ def home_of(name: str | None) -> SandboxHome:
     from slipway.sandbox.machine import require_linux
 
     require_linux()
-    return SandboxHome.default(name)
+    home = SandboxHome.default(name)
+    _MEANT.set(home)
+    return home
+
+
+def spelled_out(text: str) -> str:
+    """Let the commands that a message names mean the sandbox that the command line meant."""
+    home = _MEANT.get()
+    option = home.option() if home else ""
+    return _COMMAND.sub(rf"\g<0>{option}", text)

@@ -69,7 +69,7 @@ def wait_until_routed(home: SandboxHome, pods: tuple[str, ...]) -> None:
                 raise TransientError(
                     f"the gateway has not taken the change up within {_DEADLINE_S:.0f} s",
                     code="fault-not-applied",
-                    hint="slipway sandbox logs relay, then logs istiod",
+                    hint="slipway sandbox logs relay, then slipway sandbox logs istiod",
                 )
             time.sleep(_POLL_S)
 

@@ -159,7 +159,7 @@ def _wait_for_listener(home: SandboxHome) -> None:
             raise TransientError(
                 f"the gateway does not listen on {url(home)}",
                 code="gateway-not-listening",
-                hint="slipway sandbox logs gateway, then logs istiod, say what was refused",
+                hint="look at: slipway sandbox logs gateway, slipway sandbox logs istiod",
             )
         time.sleep(0.05)
 
