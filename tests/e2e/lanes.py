@@ -16,6 +16,7 @@ from tests.e2e.conftest import ATTACHED, PROJECT, fresh_sandbox
 
 LOGS = PROJECT / "build"
 FOLDER = Path("tests/e2e")
+_OPTIONS = ("-q", "-p", "no:randomly", "--durations=10")
 LANES = {
     # Take GPUs or quota of the namespace `serving`.
     "releases": ("kubernetes_is_real", "prefect_deployment", "release_faults"),
@@ -42,7 +43,7 @@ def start(lane: str) -> subprocess.Popen[bytes]:
     """Start the tests of a lane; their output goes to a file."""
     with _log(lane).open("wb") as log:
         return subprocess.Popen(
-            (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", *files_of(lane)),
+            (sys.executable, "-m", "pytest", *_OPTIONS, *files_of(lane)),
             cwd=PROJECT,
             env={**os.environ, ATTACHED: "1"},
             stdout=log,
