@@ -21,7 +21,8 @@ BINARY = Path("/opt/controlplane")
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxHome]:
     # A free port is found by binding one; unit tests open no sockets, so they are counted.
     counter = iter(range(20_000, 30_000))
-    monkeypatch.setattr("slipway.sandbox.home._free_port", lambda _taken, _usable, first: next(counter))
+    unused = "slipway.sandbox.home._free_port"
+    monkeypatch.setattr(unused, lambda _taken, _usable, first: next(counter))
     # Not tmp_path: it is longer than what a kubelet's socket leaves for the folder.
     with tempfile.TemporaryDirectory(prefix="sb") as folder:
         home = SandboxHome(Path(folder))
