@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,8 +60,7 @@ def test_program_of_the_image_runs_from_its_own_folder(node: ToyNode, image: str
 def test_paths_in_the_environment_lead_into_the_image_and_others_stay(
     node: ToyNode, image: str
 ) -> None:
-    python = Path(sys.executable).name
-    assert node.output(image, "", command=[python, "-B", "-m", "greet"]) == ["greetings"]
+    assert node.output(image, "", command=["python3", "-B", "-m", "greet"]) == ["greetings"]
     assert node.output(image, "echo $URL") == ["http://127.0.0.1:1/app"]
 
 

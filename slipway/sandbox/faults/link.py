@@ -77,7 +77,10 @@ class End(asyncio.Protocol):
         """Take the transport."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        if self._held:
+        asyncio.get_running_loop().call_soon(self._pause_if_held)
+
+    def _pause_if_held(self) -> None:
+        if self._held and self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -192,10 +195,12 @@ class Link:
 
     def start(self) -> None:
         """Dial the server; nothing is read from the client before it answers."""
-        self.client.hold("dial")
         self._task = asyncio.get_running_loop().create_task(self._dial())
 
     async def _dial(self) -> None:
+        # Not in `connection_made`: Python 3.11.2 (Debian 12) begins to read after it all the same,
+        # and the client's first bytes of TLS would be taken for its request.
+        self.client.hold("dial")
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_DIAL_TIMEOUT_S):
