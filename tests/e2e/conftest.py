@@ -21,6 +21,7 @@ from slipway.sandbox.parts import gateway
 PROJECT = Path(__file__).parents[2]
 # Set by `lanes`: the sandbox of the test run is up, and somebody else stops it.
 ATTACHED = "SLIPWAY_TEST_SANDBOX_IS_UP"
+HOME = "SLIPWAY_TEST_HOME"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _environment(home: SandboxHome) -> dict[str, str]:
 @contextmanager
 def fresh_sandbox() -> Iterator[Sandbox]:
     """A fresh sandbox of its own folder (never the user's), ready; stopped at the end."""
-    home = _test_home()
+    home = SandboxHome(sandbox_folder())
     home.create()
     running = Sandbox(home, _environment(home))
     assert running.run_cli("sandbox", "reset", "--yes").returncode == 0
@@ -97,13 +98,14 @@ def fresh_sandbox() -> Iterator[Sandbox]:
 def sandbox() -> Iterator[Sandbox]:
     """The sandbox of the test run: the one that `lanes` started, or one of this session."""
     if os.environ.get(ATTACHED):
-        home = _test_home()
+        home = SandboxHome(sandbox_folder())
         yield Sandbox(home, _environment(home))
         return
     with fresh_sandbox() as running:
         yield running
 
 
-def _test_home() -> SandboxHome:
+def sandbox_folder() -> Path:
+    """Return the folder of the sandbox of this test run."""
     default = Path(tempfile.gettempdir()) / f"slipway-test-{os.getuid()}"
-    return SandboxHome(Path(os.environ.get("SLIPWAY_TEST_HOME", default)))
+    return Path(os.environ.get(HOME, default))

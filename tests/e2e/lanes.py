@@ -1,4 +1,4 @@
-"""Run the end-to-end tests in lanes: three side by side on one sandbox, then those that disturb it.
+"""Run the end-to-end tests in lanes side by side: those that disturb it on a sandbox of their own.
 
 The tests wait more than they compute. In each lane the order is that of the files, so that a
 failure can be repeated: `python -m pytest -p no:randomly FILES`.
@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.e2e.conftest import ATTACHED, PROJECT, fresh_sandbox
+from tests.e2e.conftest import ATTACHED, HOME, PROJECT, fresh_sandbox, sandbox_folder
 
 LOGS = PROJECT / "build"
 FOLDER = Path("tests/e2e")
@@ -22,12 +23,15 @@ LANES = {
     "releases": ("kubernetes_is_real", "prefect_deployment", "release_faults"),
     # Release under users, in services of their own without GPUs.
     "crowds": ("release_circle", "release_under_load", "release_weights_pvc"),
-    # Disturb the whole sandbox: nothing else beside them.
-    "alone": ("faults_ports", "sandbox_lifecycle"),
-    # Too long for `make test` yet: in `make soak`, one after the other.
-    "soak": ("kills", "release_outages", "release_port_faults", "side_by_side"),
+    # Disturb the whole sandbox: they have one that is theirs.
+    "alone": ("faults_ports", "kills", "sandbox_lifecycle"),
+    # Too long for `make test`.
+    "soak": ("release_outages", "release_port_faults", "side_by_side"),
 }
 """Every other file of the folder is in the lane `rest`: it uses namespaces of its own."""
+
+ROWS = (("releases",), ("crowds",), ("rest", "alone"))
+"""Side by side; the lanes of a row one after the other. About equally long."""
 
 
 def files_of(lane: str) -> tuple[str, ...]:
@@ -39,42 +43,36 @@ def files_of(lane: str) -> tuple[str, ...]:
     return tuple(str(path) for path in found if str(path) not in listed)
 
 
-def start(lane: str) -> subprocess.Popen[bytes]:
-    """Start the tests of a lane; their output goes to a file."""
+def run_lane(lane: str) -> int:
+    """Run the tests of a lane, show what they printed, and return their exit code."""
+    settings = {HOME: f"{sandbox_folder()}-alone"} if lane == "alone" else {ATTACHED: "1"}
+    began_s = time.monotonic()
     with _log(lane).open("wb") as log:
-        return subprocess.Popen(
+        done = subprocess.run(
             (sys.executable, "-m", "pytest", *_OPTIONS, *files_of(lane)),
             cwd=PROJECT,
-            env={**os.environ, ATTACHED: "1"},
+            env={**os.environ, **settings},
             stdout=log,
             stderr=subprocess.STDOUT,
+            check=False,
         )
-
-
-def finish(lane: str, process: subprocess.Popen[bytes], began_s: float) -> int:
-    """Wait for a lane, show what it printed, and return its exit code."""
-    code = process.wait()
     took_s = time.monotonic() - began_s
     print(f"tests/e2e, {lane} ({took_s:.0f} s):\n{_log(lane).read_text()}", flush=True)
-    return code
+    return done.returncode
+
+
+def run_row(lanes: tuple[str, ...]) -> int:
+    """Run lanes one after the other; the highest exit code of any."""
+    return max(run_lane(lane) for lane in lanes)
 
 
 def main() -> int:
     """Run every lane; the highest exit code of any."""
     LOGS.mkdir(exist_ok=True)
-    codes = []
-    turns = [("releases", "crowds", "rest"), ("alone",)]
-    if os.environ.get("SLIPWAY_SOAK"):
-        turns.append(("soak",))
-    with fresh_sandbox():
-        for together in turns:
-            began_s = time.monotonic()
-            running = [(lane, start(lane)) for lane in together]
-            try:
-                codes += [finish(lane, process, began_s) for lane, process in running]
-            finally:
-                for _, process in running:
-                    process.kill()
+    with fresh_sandbox(), ThreadPoolExecutor(len(ROWS)) as rows:
+        codes = list(rows.map(run_row, ROWS))
+        if os.environ.get("SLIPWAY_SOAK"):
+            codes.append(run_lane("soak"))
     return max(codes)
 
 
