@@ -68,6 +68,9 @@ def status(*, name: Name = None) -> None:
         raise typer.Exit(NOT_RUNNING)
     console = Console()
     console.print(_table(now), f"{home.root}: {now.state}")
+    restarted = [f"{part.name} {part.restarts}×" for part in now.parts if part.restarts]
+    if restarted:
+        print(f"restarted since the start: {', '.join(restarted)}")
     sandbox_fault.print_active(home, console)
     for loss in lifecycle.losses(home):
         print(f"note: {loss}")
@@ -196,7 +199,7 @@ def _table(now: SandboxStatus) -> Table:
         table.add_row(
             part.name,
             f"[{_COLOURS.get(part.state, 'red')}]{part.state}[/]",
-            _ago(part.since_ns) + (f", {part.restarts}× restarted" if part.restarts else ""),
+            _ago(part.since_ns),
             f"{memory_bytes / 1e6:.0f} MB" if memory_bytes else "",
             str(part.process.pid) if part.process and memory_bytes else "",
             _address(part),
