@@ -112,7 +112,11 @@ RULES: tuple[Rule, ...] = (
         "The proxy serves before there is a cluster, and uses it when it comes.",
         "egress selection",
         (EGRESS, "test_proxy_starts_before_the_cluster_exists"),
-        (_SERVICES, "except (OSError, ValueError, ", "except (ValueError, "),
+        (
+            _SERVICES,
+            "except OSError as error:\n            raise _unusable(self._kubeconfig",
+            "except EOFError as error:\n            raise _unusable(self._kubeconfig",
+        ),
     ),
     rule(
         "tunnel-half-close",
