@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.supervisor_client import only_one
 from slipway.sandbox.supervisor_process import processes_of
 
-REPEATABLE = 4  # docs/reference/command-line.md, exit codes
+MAY_PASS, CONFLICT = 4, 5  # docs/reference/command-line.md, exit codes
 
 
 @pytest.fixture
@@ -42,7 +43,15 @@ def test_port_that_somebody_else_holds_is_named_with_what_to_do(home: SandboxHom
     port = home.port("apiserver")
     with socket.create_server(("127.0.0.1", port)):
         refused = up(home)
-    assert refused.returncode == REPEATABLE
+    assert refused.returncode == MAY_PASS
     assert f"port {port} of the sandbox (apiserver) is taken by another process" in refused.stderr
     assert f"ss -ltnp 'sport = :{port}'" in refused.stderr
     assert "[port-taken]" in refused.stderr
+
+
+def test_second_command_at_once_says_who_is_at_it(home: SandboxHome) -> None:
+    with only_one(home):
+        refused = up(home)
+    assert refused.returncode == CONFLICT
+    assert f"another command (pid {os.getpid()}) is starting or stopping" in refused.stderr
+    assert "[sandbox-busy]" in refused.stderr
