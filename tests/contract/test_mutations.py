@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from tests.mutations.model import PROJECT, SOURCES, SUITES, Mutation, Rule
 from tests.mutations.page import PAGE, render
 from tests.mutations.rules import RULES
-from tests.mutations.runner import judge
+from tests.mutations.runner import copied_project, end_processes_of, judge
 
 
 def functions_of(suite: str) -> set[str]:
@@ -79,3 +82,18 @@ def test_only_a_test_that_failed_counts_as_caught(tmp_path: Path, cases: str, ou
     report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
     assert judge(report) == outcome
     assert judge(tmp_path / "missing.xml") == "BROKEN"
+
+
+def test_processes_that_a_mutation_leaves_end_with_the_copy() -> None:
+    program = "import time; print('up', flush=True); time.sleep(600)"
+    with copied_project() as folder:
+        left = subprocess.Popen(
+            (sys.executable, "-c", program, str(folder)),
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        with left:
+            assert left.stdout is not None
+            assert left.stdout.readline() == b"up\n"
+            end_processes_of(folder)
+            assert left.wait(timeout=20) == -signal.SIGKILL

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,11 +44,25 @@ class Finding:
 
 @contextmanager
 def copied_project() -> Iterator[Path]:
-    """Give a copy of the project, compiled files included, and remove it at the end."""
+    """Give a copy of the project, compiled files included, and remove it at the end.
+
+    What a broken runtime left running ends with it.
+    """
     with tempfile.TemporaryDirectory(prefix="slipway-mutation-") as name:
         folder = Path(name) / "p"
         shutil.copytree(PROJECT, folder, symlinks=True, ignore=shutil.ignore_patterns(*_NOT_COPIED))
-        yield folder
+        try:
+            yield folder
+        finally:
+            end_processes_of(folder)
+
+
+def end_processes_of(folder: Path) -> None:
+    """Kill every process whose command line names the copy; a container ends with its keeper."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if os.fsencode(folder) in entry.read_bytes():
+                os.kill(int(entry.parent.name), signal.SIGKILL)
 
 
 @contextmanager
