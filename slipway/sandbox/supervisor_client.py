@@ -46,7 +46,8 @@ def launch(home: SandboxHome, *, parts: str = ALL_PARTS) -> SandboxStatus:
         ConflictError: a supervisor of this folder runs already.
         PermanentError: the supervisor could not start.
     """
-    status_path(home).unlink(missing_ok=True)
+    if running(home) is None:  # else this start is refused, and the report must stay
+        status_path(home).unlink(missing_ok=True)
     answer = subprocess.run(
         (
             *(sys.executable, "-m", "slipway.sandbox.supervisor", "--home", str(home.root)),

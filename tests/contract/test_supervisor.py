@@ -294,6 +294,7 @@ def test_second_supervisor_of_the_folder_is_refused_and_another_folder_is_not(
     home: SandboxHome, tmp_path: Path
 ) -> None:
     start(home, {"name": "a"})
+    until(home, is_ready)  # nothing is reported any more
     with pytest.raises(ConflictError, match=str(home.root)) as caught:
         launch(home, parts=FACTORY)
     assert caught.value.code == "sandbox-already-running"
