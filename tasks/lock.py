@@ -57,7 +57,7 @@ def take_lock(releases: Releases, service: str, *, holder: str, report: Report) 
         try:
             return releases.take(found, holder=holder, duration_s=LEASE_DURATION_S)
         except TransientError:
-            time.sleep(_RETRY_S)
+            time.sleep(_RETRY_S)  # an API server that just refused is not asked again at once
         # The answer may have been lost, not the write. Whoever came between changed the version.
         now = releases.lock(service)
         found = now if now.holder == holder else found

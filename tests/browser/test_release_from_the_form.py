@@ -102,7 +102,7 @@ def _await_last_stage(world: World, run: str) -> None:
         for item in _ask(world, "task_runs", flow_runs=of_run)
     ):
         assert time.monotonic() < deadline_s, "the last stage was never recorded"
-        time.sleep(0.5)
+        time.sleep(0.5)  # between two looks; the deadline decides
 
 
 def _new_run(world: World, before: set[str]) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from slipway.sandbox.home import MARKER_VARIABLE, SandboxHome
 from slipway.sandbox.part import Part
@@ -25,6 +26,18 @@ def running(home: SandboxHome, parts: Sequence[Part]) -> Iterator[None]:
             _wait(home, part, process)
         yield
     s3.clear(home)  # as `down` does
+
+
+@contextmanager
+def object_store(folder: Path) -> Iterator[SandboxHome]:
+    """Run the object store alone, dialled without a door; gives the sandbox it would belong to."""
+    home = SandboxHome(folder)
+    home.create()
+    without_doors(home, "s3")
+    s3.prepare(home)
+    with running(home, s3.parts(home)):
+        s3.set_up(home)
+        yield home
 
 
 def without_doors(home: SandboxHome, *names: str) -> None:

@@ -235,16 +235,24 @@ class ToyNode:
         path = Path(self.status(container).log_path)
         wait_for(lambda: path.exists() and text in path.read_text(), f"{text!r} in {path}")
 
-    def processes(self) -> list[int]:
-        """Return the keepers, which carry this node's marker, and all that came of them."""
+    def keepers(self) -> list[int]:
+        """Return the keepers of containers: they carry this node's marker."""
         mark = f"{MARKER}={self.folder}".encode()
-        found: set[int] = set()
-        parents: dict[int, int] = {}
+        found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != self.process.pid:
                 with contextlib.suppress(OSError):
                     if mark in (entry / "environ").read_bytes().split(b"\0"):
-                        found.add(int(entry.name))
+                        found.append(int(entry.name))
+        return found
+
+    def processes(self) -> list[int]:
+        """Return the keepers and all that came of them."""
+        found = set(self.keepers())
+        parents: dict[int, int] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != self.process.pid:
+                with contextlib.suppress(OSError):
                     stat = (entry / "stat").read_text().rpartition(")")[2]
                     parents[int(entry.name)] = int(stat.split()[1])
         while further := {pid for pid, parent in parents.items() if parent in found} - found:

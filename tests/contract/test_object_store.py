@@ -17,19 +17,14 @@ from slipway.core.errors import PermanentError, TransientError
 from slipway.ports import ObjectStore
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import s3
-from tests.contract.running_parts import running, without_doors
+from tests.contract.running_parts import object_store
 from tests.fakes.journal import Journal
 from tests.fakes.stores import FakeObjectStore
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxHome]:
-    home = SandboxHome(tmp_path_factory.mktemp("s3"))
-    home.create()
-    without_doors(home, "s3")
-    s3.prepare(home)
-    with running(home, s3.parts(home)):
-        s3.set_up(home)
+    with object_store(tmp_path_factory.mktemp("s3")) as home:
         s3.set_up(home)  # twice equals once
         yield home
 
@@ -48,13 +43,8 @@ def s3_store(home: SandboxHome, prefix: str = "") -> S3ObjectStore:
 def test_sockets_of_the_server_are_cleared_and_those_of_others_avoided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = SandboxHome(tmp_path)
-    home.create()
-    without_doors(home, "s3")
-    s3.prepare(home)
-    port = home.port("s3-master-grpc")
-    with running(home, s3.parts(home)):
-        s3.set_up(home)
+    with object_store(tmp_path) as home:
+        port = home.port("s3-master-grpc")
         (socket,) = Path("/tmp").glob(f"seaweedfs-*-{port}.sock")  # it has no option for it
         with monkeypatch.context() as patch:
             patch.setattr(os, "getuid", lambda: -1)  # as another user, who may not remove it

@@ -114,10 +114,13 @@ def test_remove_ends_a_running_container(node: ToyNode, image: str) -> None:
     """RemoveContainer: a running container is forcibly removed."""
     before = set(node.processes())
     container = up(node, image, DEAF)
-    inside = set(node.processes()) - before
+    keepers = set(node.keepers())
+    inside = set(node.processes()) - before - keepers
     node.cri.call("RemoveContainer", container_id=container)
-    assert len(inside) >= 2
-    wait_for(lambda: not node.living(inside), "the end of its processes")
+    assert node.living(inside) == set()
+    assert inside
+    # Its keeper has told of the end, and ends.
+    wait_for(lambda: not node.living(keepers - before), "the end of its keeper")
     assert refused(node, "ContainerStatus", container_id=container).code() is (
         grpc.StatusCode.NOT_FOUND
     )

@@ -15,7 +15,7 @@ from slipway.adapters.s3 import S3ObjectStore
 from slipway.core.errors import PermanentError
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import s3
-from tests.contract.running_parts import running, without_doors
+from tests.contract.running_parts import object_store
 from tests.contract.volume_toys import FILES, Shelf, shelf_below
 
 
@@ -26,12 +26,7 @@ def shelf(tmp_path: Path) -> Shelf:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxHome]:
-    home = SandboxHome(tmp_path_factory.mktemp("s3"))
-    home.create()
-    without_doors(home, "s3")
-    s3.prepare(home)
-    with running(home, s3.parts(home)):
-        s3.set_up(home)
+    with object_store(tmp_path_factory.mktemp("s3")) as home:
         yield home
 
 

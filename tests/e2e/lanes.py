@@ -13,6 +13,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import ATTACHED, HOME, PROJECT, fresh_sandbox, sandbox_folder
 
 LOGS = PROJECT / "build"
@@ -62,17 +64,26 @@ def run_lane(lane: str) -> int:
 
 
 def run_row(lanes: tuple[str, ...]) -> int:
-    """Run lanes one after the other; the highest exit code of any."""
-    return max(run_lane(lane) for lane in lanes)
+    """Run lanes one after the other, none after one that was broken off; the worst exit code.
+
+    A lane that a signal ended has a negative one.
+    """
+    worst = 0
+    for lane in lanes:
+        code = run_lane(lane)
+        worst = max(worst, abs(code))
+        if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+            break
+    return worst
 
 
 def main() -> int:
-    """Run every lane; the highest exit code of any."""
+    """Run every lane; the worst exit code of any."""
     LOGS.mkdir(exist_ok=True)
     with fresh_sandbox(), ThreadPoolExecutor(len(ROWS)) as rows:
         codes = list(rows.map(run_row, ROWS))
         if os.environ.get("SLIPWAY_SOAK"):
-            codes.append(run_lane("soak"))
+            codes.append(run_row(("soak",)))
     return max(codes)
 
 

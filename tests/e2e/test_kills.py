@@ -147,9 +147,17 @@ def readiness(sandbox: Sandbox, node: str) -> str:
 
 
 def pods_on(sandbox: Sandbox, node: str, service: str) -> set[str]:
+    """Return the service's pods on a node that are there to stay.
+
+    Those of the test before end for a while yet, under the same names of service and ReplicaSet.
+    """
     pods = told(sandbox, "-n", "serving", "get", "pods")["items"]
-    mine = [pod for pod in pods if pod["metadata"]["name"].startswith(service)]
-    return {pod["metadata"]["name"] for pod in mine if pod["spec"].get("nodeName") == node}
+    staying = [pod["metadata"] for pod in pods if _stays(pod) and pod["spec"].get("nodeName") == node]
+    return {found["name"] for found in staying if found["name"].startswith(service)}
+
+
+def _stays(pod: Any) -> bool:
+    return "deletionTimestamp" not in pod["metadata"]
 
 
 def endpoints(sandbox: Sandbox, service: str) -> set[str]:

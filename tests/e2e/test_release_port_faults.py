@@ -100,7 +100,7 @@ def candidate_pod(world: World, service: str, known: set[str], timeout_s: float 
         if found:
             return found[0]
         assert time.monotonic() < deadline_s
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks; the deadline decides
 
 
 def slot_pods(world: World, service: str) -> list[Any]:

@@ -155,6 +155,14 @@ class FakeCluster:
         self._gateway_looks_left: dict[str, int] = {}
         self._last_number = 0
 
+    @classmethod
+    def serving(cls, *services: str) -> FakeCluster:
+        """Return a cluster under a clock of its own in which these services are installed."""
+        cluster = cls(clock=FakeClock())
+        for service in services:
+            cluster.install(service)
+        return cluster
+
     def install(self, service: str) -> None:
         """Put the lock and the empty route of a service in place, as an administrator does."""
         self.leases[service] = Lease(

@@ -11,7 +11,6 @@ from slipway.core.release import ReleaseRecord, Request, admit
 from slipway.ports import StoredRecord
 from tasks.lock import LockKeeper
 from tasks.session import saved
-from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.releases import FakeReleases
 
@@ -33,9 +32,7 @@ class Unanswered(FakeReleases):
 
 @pytest.fixture
 def cluster() -> FakeCluster:
-    cluster = FakeCluster(clock=FakeClock())
-    cluster.install("chat")
-    return cluster
+    return FakeCluster.serving("chat")
 
 
 @pytest.fixture

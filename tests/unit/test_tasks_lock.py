@@ -9,7 +9,6 @@ import pytest
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError, TransientError
 from slipway.ports import Lease
 from tasks.lock import LEASE_DURATION_S, PATIENCE_S, LockKeeper, take_lock
-from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.releases import FakeReleases
 
@@ -58,9 +57,7 @@ class TroubledReleases(FakeReleases):
 
 @pytest.fixture
 def cluster() -> FakeCluster:
-    cluster = FakeCluster(clock=FakeClock())
-    cluster.install("chat")
-    return cluster
+    return FakeCluster.serving("chat")
 
 
 @pytest.fixture

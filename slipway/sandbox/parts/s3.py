@@ -100,9 +100,9 @@ def clear(home: SandboxHome) -> None:
     """Remove the sockets that the stopped server left behind; running twice equals once."""
     ports = home.remembered_ports()
     for server in _SERVERS:
-        socket = _socket(server, ports.get(f"{server}-grpc", 0))
-        if socket.exists() and socket.stat().st_uid == os.getuid():
-            socket.unlink(missing_ok=True)
+        port = ports.get(f"{server}-grpc")
+        if port is not None and _is_ours(server, port):
+            _socket(server, port).unlink(missing_ok=True)
 
 
 def set_up(home: SandboxHome) -> None:
