@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from slipway.core.release import ReleaseRecord
+from slipway.core.release.record import ReleaseRecord
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Route, Slot
 from slipway.core.service import ServerKind

@@ -26,7 +26,7 @@ from slipway.bench.values import (
     Target,
 )
 from slipway.core.errors import PermanentError, TransientError
-from slipway.core.release import Phase, StageVerdict
+from slipway.core.release.record import Phase, StageVerdict
 from slipway.core.routing import PURPOSE_HEADER
 from slipway.core.verdicts import Evidence, GateResult, Verdict, judge, overall
 from tasks.reporting import publish_markdown

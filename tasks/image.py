@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from slipway.core.release import Phase, with_candidate
+from slipway.core.release.record import Phase, with_candidate
 from slipway.manifests.servers import MODEL_FOLDER
 from slipway.ports import Image
 from tasks.model import registered_version

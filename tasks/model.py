@@ -9,8 +9,8 @@ from pathlib import Path
 
 from slipway.bench.validation import preload
 from slipway.core.errors import PermanentError
-from slipway.core.promotion import image_mismatch
-from slipway.core.release import Digests, Phase, StageVerdict
+from slipway.core.release.promotion import image_mismatch
+from slipway.core.release.record import Digests, Phase, StageVerdict
 from slipway.core.rollout import PodObservation, RolloutPatience, image_failure
 from slipway.core.verdicts import Verdict
 from slipway.evaluation.endpoint import HttpChatEndpoint

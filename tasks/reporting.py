@@ -13,8 +13,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 
 from slipway.core.errors import SlipwayError
-from slipway.core.record_storage import to_storage
-from slipway.core.release import Phase, ReleaseRecord
+from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.core.release.storage import to_storage
 from slipway.core.report import release_markdown
 from tasks.session import ReleaseSession, lock_is_lost
 

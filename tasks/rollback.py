@@ -9,8 +9,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from slipway.core.errors import PermanentError, SlipwayError
-from slipway.core.promotion import rollback_refusal, route_after_rollback
-from slipway.core.release import Phase
+from slipway.core.release.promotion import rollback_refusal, route_after_rollback
+from slipway.core.release.record import Phase
 from slipway.core.routing import Slot
 from slipway.manifests.names import test_pod_name
 from tasks.session import ReleaseSession, lock_is_lost, timed

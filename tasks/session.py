@@ -14,16 +14,13 @@ from typing import Any
 
 from blocks.installation import current_settings
 from slipway.bootstrap import Ports, connect
-from slipway.core.bake import BakeWatch
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
-from slipway.core.release import (
-    AlreadyDone,
+from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
+from slipway.core.release.bake import BakeWatch
+from slipway.core.release.record import (
     Phase,
     ReleaseRecord,
-    Request,
-    Resume,
     StageVerdict,
-    admit,
     advance,
     begin,
     with_verdict,
@@ -174,9 +171,16 @@ def _open_record(
     spec = ports.spec
     stored = ports.releases.load(spec.name)
     admission = admit(
-        Request(service=spec.name, model=spec.model, version=version),
+        Request(
+            service=spec.name,
+            model=spec.model,
+            version=version,
+            strategy=spec.policy.strategy,
+            steps=spec.policy.ramp.steps,
+        ),
         stored.record if stored else None,
         token=secrets.token_hex(16),
+        fence=keeper.lease.fence,
         now_ns=time.time_ns(),
     )
     if isinstance(admission, AlreadyDone) and stored is not None:

@@ -10,7 +10,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
 from slipway.core.errors import SlipwayError, TransientError
-from slipway.core.release import Phase
+from slipway.core.release.record import Phase
 from tasks.session import ReleaseSession, timed
 
 Body = Callable[[ReleaseSession], str]

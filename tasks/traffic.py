@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import httpx
 
-from slipway.core.bake import BakeWatch, bake_evidence, judge_bake
 from slipway.core.errors import PermanentError, TransientError
-from slipway.core.promotion import promotion_refusal, route_with_users_on_candidate
-from slipway.core.release import Phase, StageVerdict
+from slipway.core.release.bake import BakeWatch, bake_evidence, judge_bake
+from slipway.core.release.promotion import promotion_refusal, route_with_users_on_candidate
+from slipway.core.release.record import Phase, StageVerdict
 from slipway.core.routing import PREVIEW_HEADER, PURPOSE_HEADER, SLOT_HEADER, with_preview
 from slipway.core.verdicts import Verdict
 from tasks.session import ReleaseSession

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from slipway.core.errors import PermanentError
-from slipway.core.promotion import image_mismatch
-from slipway.core.release import Phase
+from slipway.core.release.promotion import image_mismatch
+from slipway.core.release.record import Phase
 from slipway.core.rollout import (
     RolloutObservation,
     RolloutPatience,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slipway.core.release import Phase, ReleaseRecord, Request, Start, admit, advance
+from slipway.core.release.admission import Request, Start, admit
+from slipway.core.release.record import Phase, ReleaseRecord, advance
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.service import (
     BenchmarkPolicy,
@@ -67,6 +68,7 @@ def record(version: str = "1", *, now_ns: int = 1_000) -> ReleaseRecord:
         Request(service="chat", model="chat-model", version=version),
         None,
         token="t0ken",
+        fence=1,
         now_ns=now_ns,
     )
     assert isinstance(started, Start)

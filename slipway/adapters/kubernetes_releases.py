@@ -9,7 +9,7 @@ from dataclasses import replace
 from slipway.adapters.kubernetes import require_object
 from slipway.adapters.kubernetes_api import FIELD_MANAGER, KubernetesApi, object_path
 from slipway.core.errors import ConflictError
-from slipway.core.release import ReleaseRecord
+from slipway.core.release.record import ReleaseRecord
 from slipway.manifests.release_objects import (
     lease_name,
     lease_spec,

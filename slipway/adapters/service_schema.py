@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -18,6 +19,8 @@ from slipway.core.service import (
     GoldenPrompt,
     Probes,
     QualityPolicy,
+    RampPolicy,
+    RampStep,
     ReleasePolicy,
     Resources,
     Server,
@@ -27,6 +30,7 @@ from slipway.core.service import (
     Strategy,
     Weights,
     WeightsVolume,
+    WhenBusy,
 )
 from slipway.manifests.servers import health_path
 
@@ -214,19 +218,64 @@ class _Benchmark(_Strict):
     slowdown_max: Annotated[float, Field(ge=1)] = _default(BenchmarkPolicy, "slowdown_max")
 
 
+class _Step(_Strict):
+    weight_percent: Annotated[int, Field(strict=True, ge=1)]
+    bake_s: Seconds
+    approval: bool = _default(RampStep, "approval")
+
+
+class _Ramp(_Strict):
+    steps: tuple[_Step, ...] = ()
+    requests_min: Count = _default(RampPolicy, "requests_min")
+    error_ratio_max: Annotated[float, Field(ge=1, allow_inf_nan=False)] = _default(
+        RampPolicy, "error_ratio_max"
+    )
+    ttft_ratio_max: Annotated[float, Field(ge=1, allow_inf_nan=False)] = _default(
+        RampPolicy, "ttft_ratio_max"
+    )
+    data_timeout_s: Positive = _default(RampPolicy, "data_timeout_s")
+    hold_timeout_s: Positive = _default(RampPolicy, "hold_timeout_s")
+
+    @model_validator(mode="after")
+    def _rises(self) -> _Ramp:
+        weights = [step.weight_percent for step in self.steps]
+        if 100 in weights:
+            raise ValueError(
+                "steps end below 100: the step to 100 is the promotion, its bake is policy.bake_s"
+            )
+        if any(weight > 100 for weight in weights):
+            raise ValueError(f"a weight is a percentage below 100, not {max(weights)}")
+        if any(low >= high for low, high in pairwise(weights)):
+            raise ValueError(f"the weights of the steps must rise, these do not: {weights}")
+        return self
+
+    def policy(self) -> RampPolicy:
+        steps = tuple(RampStep(**step.values()) for step in self.steps)
+        return RampPolicy(**{**self.values(), "steps": steps})
+
+
 class _Policy(_Strict):
     quality: _Quality
     benchmark: _Benchmark
     strategy: Strategy = _default(ReleasePolicy, "strategy")
+    ramp: _Ramp = _Ramp()
+    when_busy: WhenBusy = _default(ReleasePolicy, "when_busy")
     bake_s: Seconds = _default(ReleasePolicy, "bake_s")
     ready_timeout_s: Positive = _default(ReleasePolicy, "ready_timeout_s")
     drain_timeout_s: Annotated[Seconds, Field(le=_LONGEST_DRAIN_S)] = _default(
         ReleasePolicy, "drain_timeout_s"
     )
 
+    @model_validator(mode="after")
+    def _steps_of_a_canary(self) -> _Policy:
+        if (self.strategy is Strategy.CANARY) != bool(self.ramp.steps):
+            raise ValueError("strategy: canary and ramp.steps go together: state both, or neither")
+        return self
+
     def policy(self) -> ReleasePolicy:
         nested = {
             "quality": self.quality.policy(),
+            "ramp": self.ramp.policy(),
             "benchmark": BenchmarkPolicy(**self.benchmark.values()),
         }
         return ReleasePolicy(**{**self.values(), **nested})

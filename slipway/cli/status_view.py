@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slipway.bootstrap import Ports
-from slipway.core.release import ReleaseRecord
+from slipway.core.release.record import ReleaseRecord
 from slipway.core.routing import Route, Slot
 
 

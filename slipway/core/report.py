@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slipway.core.release import Phase, ReleaseRecord
+from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.routing import Slot
 
 Stage = tuple[str, float, str]

@@ -26,6 +26,15 @@ class Strategy(StrEnum):
     """How traffic moves from stable to candidate."""
 
     BLUE_GREEN = "blue_green"
+    CANARY = "canary"
+
+
+class WhenBusy(StrEnum):
+    """What becomes of a request that meets a release of the same service under way."""
+
+    QUEUE = "queue"
+    SUPERSEDE = "supersede"
+    REFUSE = "refuse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,11 +174,51 @@ class BenchmarkPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RampStep:
+    """One step of a canary.
+
+    Args:
+        weight_percent: of the users' requests that the candidate gets, 1..99. The step to 100 is
+            the promotion.
+        bake_s: shortest time at this weight.
+        approval: a person must allow the step before it is taken.
+    """
+
+    weight_percent: int
+    bake_s: float
+    approval: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RampPolicy:
+    """How a canary rises, and what stops it.
+
+    Args:
+        steps: weights that rise; without them the candidate gets everybody at once.
+        requests_min: of users to each slot at a weight, before the next one.
+        error_ratio_max: candidate's error rate against the stable slot's, at most; an error rate
+            within the SLO never fails.
+        ttft_ratio_max: candidate's p95 time to first token against the stable slot's, at most.
+        data_timeout_s: longest wait at a weight for `requests_min`, before the release is held.
+        hold_timeout_s: longest time that a release is held, before it is taken back.
+    """
+
+    steps: tuple[RampStep, ...] = ()
+    requests_min: int = 50
+    error_ratio_max: float = 2.0
+    ttft_ratio_max: float = 1.5
+    data_timeout_s: float = 600.0
+    hold_timeout_s: float = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasePolicy:
     """How a release of this service goes.
 
     Args:
         strategy: how traffic moves.
+        ramp: the steps of a canary.
+        when_busy: what becomes of a request that meets a release under way.
         bake_s: shortest time at full traffic before the old slot is retired.
         ready_timeout_s: longest wait for all replicas of the candidate to be ready.
         drain_timeout_s: longest wait for open streams before the old slot is scaled down.
@@ -180,6 +229,8 @@ class ReleasePolicy:
     quality: QualityPolicy
     benchmark: BenchmarkPolicy
     strategy: Strategy = Strategy.BLUE_GREEN
+    ramp: RampPolicy = RampPolicy()
+    when_busy: WhenBusy = WhenBusy.REFUSE
     bake_s: float = 30.0
     ready_timeout_s: float = 600.0
     drain_timeout_s: float = 600.0

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from slipway.core.errors import PermanentError
-from slipway.core.record_storage import from_storage, to_storage
-from slipway.core.release import ReleaseRecord
+from slipway.core.release.record import ReleaseRecord
+from slipway.core.release.storage import from_storage, to_storage
 from slipway.manifests.names import RELEASE_LABEL, Object, common_labels, metadata
 from slipway.ports import Lease
 

@@ -18,7 +18,7 @@ import httpx
 import yaml
 
 from slipway.bootstrap import Ports, connect, install_services, registry
-from slipway.core.release import ReleaseRecord
+from slipway.core.release.record import ReleaseRecord
 from slipway.sandbox.environment import client_environment
 from slipway.sandbox.home import SandboxHome
 from slipway.settings import Settings, from_environment

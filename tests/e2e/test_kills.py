@@ -152,7 +152,9 @@ def pods_on(sandbox: Sandbox, node: str, service: str) -> set[str]:
     Those of the test before end for a while yet, under the same names of service and ReplicaSet.
     """
     pods = told(sandbox, "-n", "serving", "get", "pods")["items"]
-    staying = [pod["metadata"] for pod in pods if _stays(pod) and pod["spec"].get("nodeName") == node]
+    staying = [
+        pod["metadata"] for pod in pods if _stays(pod) and pod["spec"].get("nodeName") == node
+    ]
     return {found["name"] for found in staying if found["name"].startswith(service)}
 
 

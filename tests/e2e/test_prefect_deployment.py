@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from slipway.core.release import Phase
+from slipway.core.release.record import Phase
 from tests.e2e.support import PROJECT, Sandbox, World
 
 SERVICE = "simulated"  # one of the project's own, which the worker knows

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from slipway.adapters.access_log import read_rows
-from slipway.core.release import Phase
+from slipway.core.release.record import Phase
 from slipway.sandbox.network.addresses import shown_address
 from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
 from tests.e2e.test_network_stays_on_loopback import sockets_of

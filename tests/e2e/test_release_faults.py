@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.core.release import Phase
+from slipway.core.release.record import Phase
 from tests.e2e.support import Sandbox, World, said
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from slipway.core.release import Phase
+from slipway.core.release.record import Phase
 from slipway.sandbox.supervisor_status import read_status
 from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from slipway.core.release import Phase
+from slipway.core.release.record import Phase
 from slipway.sandbox.faults.client import list_faults
 from tests.e2e.support import Sandbox, World, said, users
 

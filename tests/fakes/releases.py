@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from slipway.core.errors import ConflictError, PermanentError
-from slipway.core.record_storage import from_storage, to_storage
-from slipway.core.release import ReleaseRecord
+from slipway.core.release.record import ReleaseRecord
+from slipway.core.release.storage import from_storage, to_storage
 from slipway.ports import Lease, StoredRecord
 from tests.fakes.cluster import FakeCluster
 

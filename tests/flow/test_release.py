@@ -8,7 +8,7 @@ import pytest
 from prefect.artifacts import Artifact, create_markdown_artifact
 
 from slipway.core.errors import ConflictError, InputError, PermanentError, TransientError
-from slipway.core.release import FORWARD, Phase
+from slipway.core.release.record import FORWARD, Phase
 from slipway.core.routing import Slot, all_to, empty
 from slipway.core.verdicts import Verdict
 from tests.flow.world import SERVICE, World

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from slipway.core.errors import ConflictError, PermanentError
-from slipway.core.release import Phase
+from slipway.core.release.record import Phase
 from slipway.core.routing import Slot
 from tests.flow.world import SERVICE, World
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError, TransientError
-from slipway.core.release import Phase
+from slipway.core.release.record import Phase
 from slipway.core.routing import Slot, all_to, empty
 from slipway.core.traffic import AccessRow
 from tests.fakes.cluster import Fault

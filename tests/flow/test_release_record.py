@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from slipway.core.errors import TransientError
-from slipway.core.release import ReleaseRecord, Request, admit
+from slipway.core.release.admission import Request, admit
+from slipway.core.release.record import ReleaseRecord
 from slipway.ports import StoredRecord
 from tasks.lock import LockKeeper
 from tasks.session import saved
@@ -51,7 +52,7 @@ def keeper(cluster: FakeCluster, releases: Unanswered) -> Iterator[LockKeeper]:
 
 def _record() -> ReleaseRecord:
     request = Request(service="chat", model="chat", version="1")
-    return admit(request, None, token="t", now_ns=1).record
+    return admit(request, None, token="t", fence=1, now_ns=1).record
 
 
 @pytest.mark.parametrize(

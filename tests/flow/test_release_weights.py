@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from slipway.core.errors import InputError, PermanentError
-from slipway.core.release import Phase
+from slipway.core.release.record import Phase
 from slipway.core.routing import Slot
 from slipway.core.service import Weights, WeightsVolume
 from slipway.evaluation.integrity import weights_digest

@@ -23,8 +23,8 @@ from slipway.bench.values import (
 )
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, InputError, TransientError
-from slipway.core.record_storage import from_storage
-from slipway.core.release import Phase, ReleaseRecord
+from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
 from slipway.evaluation.endpoint import ChatAnswer
 from slipway.manifests.names import RELEASE_LABEL

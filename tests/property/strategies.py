@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from slipway.core.release import (
+from slipway.core.release.record import (
     FORWARD,
     Digests,
     Phase,

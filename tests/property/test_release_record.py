@@ -7,20 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.core.errors import ConflictError, PermanentError
-from slipway.core.record_storage import from_storage, to_storage
-from slipway.core.release import (
+from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
+from slipway.core.release.record import (
     FORWARD,
     TERMINAL,
-    AlreadyDone,
     Digests,
     Phase,
     ReleaseRecord,
-    Request,
-    Resume,
-    admit,
     advance,
     route_before,
 )
+from slipway.core.release.storage import from_storage, to_storage
 from tests.examples import record
 from tests.property.strategies import digests, ended_histories, records
 
@@ -75,7 +72,7 @@ def test_request_starts_resumes_or_is_refused_and_never_two_at_once(
 ) -> None:
     request = Request(service="chat", model="chat-model", version=version)
     try:
-        outcome = admit(request, before, token="fresh", now_ns=5)
+        outcome = admit(request, before, token="fresh", fence=1, now_ns=5)
     except ConflictError:
         assert not before.terminal
         assert before.version != version

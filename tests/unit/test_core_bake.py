@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from slipway.core.bake import BakeWatch, bake_evidence, judge_bake
+from slipway.core.release.bake import BakeWatch, bake_evidence, judge_bake
 from slipway.core.routing import Slot
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
 from slipway.core.verdicts import Evidence, Verdict

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.core.promotion import (
+from slipway.core.release.promotion import (
     image_mismatch,
     promotion_refusal,
     rollback_refusal,
     route_after_rollback,
     route_with_users_on_candidate,
 )
-from slipway.core.release import Digests, ReleaseRecord
+from slipway.core.release.record import Digests, ReleaseRecord
 from slipway.core.rollout import PodObservation
 from slipway.core.routing import Slot, all_to, empty
 from tests.examples import DIGEST, pod, record, rollout

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from slipway.core.errors import PermanentError
-from slipway.core.record_storage import from_storage, to_storage
-from slipway.core.release import Phase, StageVerdict, with_candidate, with_verdict
+from slipway.core.release.record import Phase, StageVerdict, with_candidate, with_verdict
+from slipway.core.release.storage import from_storage, to_storage
+from slipway.core.service import Strategy
 from slipway.core.verdicts import Verdict
 from tests.examples import IMAGE, advanced, record
 
@@ -38,7 +39,19 @@ def test_field_with_a_default_may_be_missing() -> None:
     assert from_storage(json.dumps(fields)) == record()
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None])
+@pytest.mark.parametrize(("phase", "weight"), [("ramping", 0), ("promoted", 100), ("done", 100)])
+def test_record_of_schema_1_is_read_with_what_it_did_not_know(phase: str, weight: int) -> None:
+    fields = json.loads(stored(schema_version=1, phase=phase))
+    for unknown in ("fence", "strategy", "steps", "weight_percent", "hold", "approvals"):
+        del fields[unknown]
+
+    found = from_storage(json.dumps(fields))
+
+    assert (found.schema_version, found.phase, found.weight_percent) == (2, phase, weight)
+    assert (found.strategy, found.steps, found.hold) == (Strategy.BLUE_GREEN, (), None)
+
+
+@pytest.mark.parametrize("version", [3, 0, "1", None, True, [1]])
 def test_schema_of_another_slipway_is_left_alone(version: object) -> None:
     with pytest.raises(PermanentError, match="schema version") as caught:
         from_storage(stored(schema_version=version))
@@ -66,7 +79,7 @@ def test_schema_of_another_slipway_is_left_alone(version: object) -> None:
         (stored(digests={"image": 5}), "record.digests.image must be str"),
         (stored(history=[{"phase": "done", "reason": ""}]), r"record.history\[0\] lacks: at_ns"),
         (stored(tested_pod_uids=["a", 1]), r"record.tested_pod_uids\[1\] must be str"),
-        ('{"schema_version": 1}', "record lacks: candidate, model"),
+        ('{"schema_version": 2}', "record lacks: candidate, model"),
     ],
 )
 def test_damaged_record_is_refused_and_says_where(text: str, problem: str) -> None:

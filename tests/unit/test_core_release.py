@@ -5,16 +5,12 @@ from dataclasses import replace
 import pytest
 
 from slipway.core.errors import ConflictError, InputError
-from slipway.core.release import (
+from slipway.core.release.admission import AlreadyDone, Request, Resume, Start, admit
+from slipway.core.release.record import (
     FORWARD,
-    AlreadyDone,
     Phase,
     ReleaseRecord,
-    Request,
-    Resume,
     StageVerdict,
-    Start,
-    admit,
     advance,
     begin,
     route_before,
@@ -39,7 +35,7 @@ def rolled_back() -> ReleaseRecord:
 
 
 def admitted(version: str, before: ReleaseRecord) -> ReleaseRecord:
-    started = admit(request(version), before, token="fresh", now_ns=99)
+    started = admit(request(version), before, token="fresh", fence=1, now_ns=99)
     assert isinstance(started, Start)
     return started.record
 
@@ -82,21 +78,23 @@ def test_release_after_a_failed_first_one_takes_the_same_slot_again() -> None:
 def test_same_version_of_an_unfinished_release_resumes_it() -> None:
     unfinished = advanced(record(), Phase.BUILT)
 
-    outcome = admit(request("1"), unfinished, token="fresh", now_ns=99)
+    outcome = admit(request("1"), unfinished, token="fresh", fence=1, now_ns=99)
 
     assert outcome == Resume(record=unfinished)
 
 
 def test_other_version_during_an_unfinished_release_is_refused() -> None:
     with pytest.raises(ConflictError, match=r"chat-v1-1 .* unfinished") as caught:
-        admit(request("2"), record(), token="fresh", now_ns=99)
+        admit(request("2"), record(), token="fresh", fence=1, now_ns=99)
 
     assert caught.value.code == "release-unfinished"
     assert "slipway release chat 1" in caught.value.hint
 
 
 def test_version_that_is_live_already_is_done_already() -> None:
-    assert admit(request("1"), done("1"), token="x", now_ns=9) == AlreadyDone(record=done("1"))
+    assert admit(request("1"), done("1"), token="x", fence=1, now_ns=9) == AlreadyDone(
+        record=done("1")
+    )
 
 
 def test_every_phase_follows_the_one_before_it() -> None:
@@ -219,9 +217,11 @@ def test_route_before_a_release_is_all_users_on_stable() -> None:
 
 def test_version_that_stayed_live_through_a_refused_release_is_done_already() -> None:
     live = with_candidate(done("1"), image="registry/m@sha256:1")
-    start = admit(request("2"), live, token="x", now_ns=9)
+    start = admit(request("2"), live, token="x", fence=1, now_ns=9)
     assert isinstance(start, Start)
     back = advance(start.record, Phase.ROLLING_BACK, reason="bad", now_ns=10)
     refused = advance(back, Phase.ROLLED_BACK, reason="bad", now_ns=11)
 
-    assert admit(request("1"), refused, token="y", now_ns=12) == AlreadyDone(record=refused)
+    assert admit(request("1"), refused, token="y", fence=1, now_ns=12) == AlreadyDone(
+        record=refused
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slipway.core.release import (
+from slipway.core.release.record import (
     FORWARD,
     Digests,
     Phase,

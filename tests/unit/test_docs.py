@@ -21,7 +21,7 @@ from slipway.adapters.service_schema import ServiceFile
 from slipway.cli import application
 from slipway.cli.exit_codes import FAULT, INTERRUPTED, USAGE, exit_code
 from slipway.core.errors import ConflictError, InputError, PermanentError, TransientError
-from slipway.core.release import Phase, ReleaseRecord
+from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.verdicts import Verdict
 from slipway.manifests.access_log import COLUMNS
 

@@ -99,6 +99,10 @@ def test_quantities_may_be_written_as_numbers(tmp_path: Path) -> None:
     assert (spec.resources.cpu, spec.resources.memory) == ("1.5", "536870912")
 
 
+def steps(*weights: int) -> list[dict[str, Any]]:
+    return [{"weight_percent": weight, "bake_s": 1} for weight in weights]
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -143,7 +147,20 @@ def test_quantities_may_be_written_as_numbers(tmp_path: Path) -> None:
         ({"slo__ttft_p95_ms": float("nan")}, "slo.ttft_p95_ms: should be a finite number"),
         ({"slo__ttft_p95_ms": 0}, "slo.ttft_p95_ms: should be greater than 0"),
         ({"slo__error_rate_percent": 101}, "slo.error_rate_percent: should be less than"),
-        ({"policy__strategy": "canary"}, "policy.strategy: is 'canary'; allowed: 'blue_green'"),
+        (
+            {"policy__strategy": "rolling"},
+            "policy.strategy: is 'rolling'; allowed: 'blue_green' or",
+        ),
+        ({"policy__strategy": "canary"}, "policy: strategy: canary and ramp.steps go together"),
+        ({"policy__ramp": {"steps": steps(5)}}, "policy: strategy: canary and ramp.steps go"),
+        (
+            {"policy__ramp": {"steps": steps(5, 5)}},
+            "policy.ramp: the weights of the steps must rise",
+        ),
+        ({"policy__ramp": {"steps": steps(50, 25)}}, "policy.ramp: the weights of the steps must"),
+        ({"policy__ramp": {"steps": steps(5, 100)}}, "policy.ramp: steps end below 100: the step"),
+        ({"policy__ramp": {"steps": steps(5, 101)}}, "policy.ramp: a weight is a percentage below"),
+        ({"policy__ramp": {"steps": steps(0)}}, "policy.ramp.steps[0].weight_percent: should be"),
         ({"policy__drain_timeout_s": 9999}, "policy.drain_timeout_s: should be less than"),
         ({"policy__quality__golden": []}, "policy.quality.golden: must name at least one"),
         (

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from slipway.core.errors import ConflictError, PermanentError
-from slipway.core.release import Phase, ReleaseRecord, Request, Start, admit, advance
+from slipway.core.release.admission import Request, Start, admit
+from slipway.core.release.record import Phase, ReleaseRecord, advance
 from slipway.ports import Lease, Releases
 
 

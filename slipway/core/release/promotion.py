@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slipway.core.release import ReleaseRecord
+from slipway.core.release.record import ReleaseRecord
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Route, Slot, all_to, empty
 

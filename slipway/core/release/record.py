@@ -12,9 +12,10 @@ from enum import StrEnum
 
 from slipway.core.errors import ConflictError, InputError
 from slipway.core.routing import Route, Slot, all_to, empty
+from slipway.core.service import RampStep, Strategy
 from slipway.core.verdicts import Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Phase(StrEnum):
@@ -30,6 +31,7 @@ class Phase(StrEnum):
     PROMOTED = "promoted"
     BAKING = "baking"
     DONE = "done"
+    HELD = "held"
     ROLLING_BACK = "rolling_back"
     ROLLED_BACK = "rolled_back"
 
@@ -47,6 +49,9 @@ FORWARD = (
     Phase.DONE,
 )
 """The phases of a release that goes well, in order."""
+
+_WEIGHTS = {Phase.PROMOTED: 100, Phase.ROLLED_BACK: 0}
+"""What these phases prove of the candidate's share of the users."""
 
 TERMINAL = frozenset({Phase.DONE, Phase.ROLLED_BACK})
 
@@ -108,6 +113,37 @@ class HistoryEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Why a release waits, and for how long it may.
+
+    Args:
+        phase: that it goes on from.
+        since_ns: Unix time.
+        timeout_s: after which it is taken back; counted by the process that watches.
+    """
+
+    phase: Phase
+    reason: str
+    since_ns: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A person's yes to one step of a canary.
+
+    Args:
+        weight_percent: of the step.
+        by: who said it.
+        at_ns: Unix time.
+    """
+
+    weight_percent: int
+    by: str
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRecord:
     """The persisted state of a service's current or last release.
 
@@ -115,8 +151,13 @@ class ReleaseRecord:
         release_id: `SERVICE-vVERSION-N`; N counts the service's releases.
         stable: slot that served when the release began; None before the first one.
         candidate: slot under release.
-        promoted: the candidate has been given the users (traffic may already be on it).
         preview_token: secret value of the preview header.
+        fence: number of the lock under which the record was written; it only grows.
+        strategy: how traffic moves; what the service file says later changes nothing.
+        steps: of the canary, likewise.
+        weight_percent: of the users' requests that the gateway was last seen to give the candidate.
+        hold: why the release waits, None unless it is held.
+        approvals: of steps that ask for one.
         intent: what is being written to the outside right now, empty between writes.
         reason: of the last change, and at the end of the outcome.
         failure_code: code of the error that rolled it back, empty otherwise.
@@ -133,6 +174,12 @@ class ReleaseRecord:
     preview_token: str
     started_at_ns: int
     sequence: int = 1
+    fence: int = 0
+    strategy: Strategy = Strategy.BLUE_GREEN
+    steps: tuple[RampStep, ...] = ()
+    weight_percent: int = 0
+    hold: Hold | None = None
+    approvals: tuple[Approval, ...] = ()
     digests: Digests = Digests()
     intent: str = ""
     reason: str = ""
@@ -164,9 +211,22 @@ class ReleaseRecord:
         """Return what `slot` holds."""
         return next(item for item in self.slots if item.slot is slot)
 
+    @property
+    def proved(self) -> Phase | None:
+        """The last phase proved on the way forward; None once the release is taken back."""
+        if self.phase is Phase.HELD:
+            return None if self.hold is None else self.hold.phase
+        return self.phase if self.phase in FORWARD else None
+
     def has_reached(self, phase: Phase) -> bool:
         """Return whether the release has already proved `phase` on its way forward."""
-        return self.phase in FORWARD and FORWARD.index(self.phase) >= FORWARD.index(phase)
+        proved = self.proved
+        return proved is not None and FORWARD.index(proved) >= FORWARD.index(phase)
+
+    def is_approved(self, step: RampStep) -> bool:
+        """Return whether nobody, or somebody who said yes, had to be asked about `step`."""
+        weights = {item.weight_percent for item in self.approvals}
+        return not step.approval or step.weight_percent in weights
 
     def began_ns(self, phase: Phase) -> int:
         """Return when the release last entered `phase`, Unix ns.
@@ -184,117 +244,6 @@ class ReleaseRecord:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What somebody asked for."""
-
-    service: str
-    model: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """Begin a new release with this record."""
-
-    record: ReleaseRecord
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resume:
-    """Go on with the release of this record; its former holder is gone."""
-
-    record: ReleaseRecord
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlreadyDone:
-    """The version asked for is live already; nothing is to do."""
-
-    record: ReleaseRecord
-
-
-Admission = Start | Resume | AlreadyDone
-
-
-def admit(request: Request, record: ReleaseRecord | None, *, token: str, now_ns: int) -> Admission:
-    """Decide what a request means, given the service's record. The caller holds the lease.
-
-    Args:
-        request: what is asked for.
-        record: of the service's last release, None when there was none.
-        token: a fresh random value for the preview header.
-        now_ns: Unix time.
-
-    Raises:
-        ConflictError: another version's release is unfinished.
-    """
-    if record is None:
-        return Start(record=_first(request, token=token, now_ns=now_ns))
-    if not record.terminal:
-        if record.version == request.version:
-            return Resume(record=record)
-        raise ConflictError(
-            f"release {record.release_id} of service {record.service} is unfinished "
-            f"(phase {record.phase})",
-            code="release-unfinished",
-            hint=f"finish it first: slipway release {record.service} {record.version}",
-        )
-    if _live_version(record) == request.version:
-        return AlreadyDone(record=record)
-    return Start(record=_next(request, record, token=token, now_ns=now_ns))
-
-
-def _live_version(record: ReleaseRecord) -> str | None:
-    """Return the version that serves once the release of `record` has ended; None before any."""
-    if record.phase is Phase.DONE:
-        return record.version
-    return None if record.stable is None else record.slot(record.stable).version
-
-
-def _first(request: Request, *, token: str, now_ns: int) -> ReleaseRecord:
-    slots = tuple(SlotRecord(slot=slot, workload=f"{request.service}-{slot}") for slot in Slot)
-    return _requested(
-        ReleaseRecord(
-            service=request.service,
-            release_id=f"{request.service}-v{request.version}-1",
-            model=request.model,
-            version=request.version,
-            phase=Phase.REQUESTED,
-            candidate=Slot.BLUE,
-            stable=None,
-            slots=slots,
-            preview_token=token,
-            started_at_ns=now_ns,
-        )
-    )
-
-
-def _next(request: Request, record: ReleaseRecord, *, token: str, now_ns: int) -> ReleaseRecord:
-    live = record.live_slot
-    sequence = record.sequence + 1
-    return _requested(
-        ReleaseRecord(
-            service=request.service,
-            release_id=f"{request.service}-v{request.version}-{sequence}",
-            model=request.model,
-            version=request.version,
-            phase=Phase.REQUESTED,
-            candidate=live.other if live else record.candidate,
-            stable=live,
-            slots=record.slots,
-            preview_token=token,
-            started_at_ns=now_ns,
-            sequence=sequence,
-        )
-    )
-
-
-def _requested(record: ReleaseRecord) -> ReleaseRecord:
-    entry = HistoryEntry(phase=Phase.REQUESTED, at_ns=record.started_at_ns, reason="requested")
-    return replace(record, history=(entry,), reason="requested")
-
-
 def begin(record: ReleaseRecord, intent: str) -> ReleaseRecord:
     """Return the record with the intent of the next outside write."""
     return replace(record, intent=intent)
@@ -306,24 +255,70 @@ def advance(record: ReleaseRecord, phase: Phase, *, reason: str, now_ns: int) ->
     Raises:
         ConflictError: `phase` does not follow the record's phase.
     """
-    if not _may_follow(record.phase, phase):
-        raise ConflictError(
-            f"release {record.release_id}: {phase} cannot follow {record.phase}",
-            code="phase-order",
-            hint="the record changed meanwhile; read it again",
-        )
+    if not _may_follow(record, phase):
+        raise _out_of_order(record, phase)
+    weight = _WEIGHTS.get(phase, record.weight_percent)
+    return _entered(replace(record, hold=None, weight_percent=weight), phase, reason, now_ns)
+
+
+def hold(record: ReleaseRecord, *, reason: str, timeout_s: float, now_ns: int) -> ReleaseRecord:
+    """Return the record held: it waits, for a person or for data, where it is.
+
+    Raises:
+        ConflictError: it has ended, is taken back, or is held already.
+    """
+    if record.phase not in FORWARD or record.terminal:
+        raise _out_of_order(record, Phase.HELD)
+    why = Hold(phase=record.phase, reason=reason, since_ns=now_ns, timeout_s=timeout_s)
+    return _entered(replace(record, hold=why), Phase.HELD, reason, now_ns)
+
+
+def go_on(record: ReleaseRecord, *, reason: str, now_ns: int) -> ReleaseRecord:
+    """Return the held record back in the phase that it was held from.
+
+    Raises:
+        ConflictError: it is not held.
+    """
+    if record.hold is None or record.phase is not Phase.HELD:
+        raise _out_of_order(record, "going on")
+    return _entered(replace(record, hold=None), record.hold.phase, reason, now_ns)
+
+
+def with_weight(record: ReleaseRecord, percent: int) -> ReleaseRecord:
+    """Return the record that says what the gateway was seen to give the candidate."""
+    return replace(record, weight_percent=percent, intent="")
+
+
+def with_approval(record: ReleaseRecord, approval: Approval) -> ReleaseRecord:
+    """Return the record with a person's yes to a step; a second yes changes nothing."""
+    if any(item.weight_percent == approval.weight_percent for item in record.approvals):
+        return record
+    return replace(record, approvals=(*record.approvals, approval))
+
+
+def _entered(record: ReleaseRecord, phase: Phase, reason: str, now_ns: int) -> ReleaseRecord:
     entry = HistoryEntry(phase=phase, at_ns=now_ns, reason=reason)
-    return replace(record, phase=phase, intent="", reason=reason, history=(*record.history, entry))
+    history = (*record.history, entry)
+    return replace(record, phase=phase, intent="", reason=reason, history=history)
 
 
-def _may_follow(current: Phase, following: Phase) -> bool:
+def _may_follow(record: ReleaseRecord, following: Phase) -> bool:
+    current = record.phase
     if following is Phase.ROLLING_BACK:
         return current not in TERMINAL
     if following is Phase.ROLLED_BACK:
         return current is Phase.ROLLING_BACK
-    if current in TERMINAL or current is Phase.ROLLING_BACK:
+    if following not in FORWARD or current not in FORWARD or current in TERMINAL:
         return False
     return FORWARD.index(following) == FORWARD.index(current) + 1
+
+
+def _out_of_order(record: ReleaseRecord, following: str) -> ConflictError:
+    return ConflictError(
+        f"release {record.release_id}: {following} cannot follow {record.phase}",
+        code="phase-order",
+        hint="the record changed meanwhile; read it again",
+    )
 
 
 def with_verdict(record: ReleaseRecord, verdict: StageVerdict) -> ReleaseRecord:

@@ -7,6 +7,7 @@ release with an error instead of being overwritten.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -14,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from slipway.core.errors import PermanentError
-from slipway.core.release import SCHEMA_VERSION, ReleaseRecord
+from slipway.core.release.record import SCHEMA_VERSION, Phase, ReleaseRecord
 from slipway.core.routing import Slot
 
 
@@ -41,7 +42,9 @@ def from_storage(text: str) -> ReleaseRecord:
     if not isinstance(found, dict):
         raise _damaged("it is no JSON object")
     schema = found.get("schema_version")
-    if schema != SCHEMA_VERSION:
+    if type(schema) is int and schema in _UPGRADES:
+        found = _UPGRADES[schema](found)
+    elif schema != SCHEMA_VERSION:
         raise PermanentError(
             f"the release record has schema version {schema!r}, this Slipway reads"
             f" {SCHEMA_VERSION}",
@@ -53,6 +56,16 @@ def from_storage(text: str) -> ReleaseRecord:
         raise _damaged("record.slots must hold each slot once")
     checked: ReleaseRecord = record
     return checked
+
+
+def _from_1(found: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 knew one strategy, and no weights but nobody and everybody."""
+    everybody = found.get("phase") in {Phase.PROMOTED, Phase.BAKING, Phase.DONE}
+    return {**found, "schema_version": 2, "weight_percent": 100 if everybody else 0}
+
+
+_UPGRADES: Mapping[Any, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""Schema of an older Slipway → what turns its records into those of today."""
 
 
 def _read(expected: Any, value: Any, path: str) -> Any:

@@ -1,0 +1,139 @@
+"""What a request means, given what the service's record says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from slipway.core.errors import ConflictError
+from slipway.core.release.record import HistoryEntry, Phase, ReleaseRecord, SlotRecord
+from slipway.core.routing import Slot
+from slipway.core.service import RampStep, Strategy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What somebody asked for.
+
+    Args:
+        strategy: of the service's policy.
+        steps: of a canary, as the service's policy states them now.
+    """
+
+    service: str
+    model: str
+    version: str
+    strategy: Strategy = Strategy.BLUE_GREEN
+    steps: tuple[RampStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Begin a new release with this record."""
+
+    record: ReleaseRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """Go on with the release of this record; its former holder is gone."""
+
+    record: ReleaseRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlreadyDone:
+    """The version asked for is live already; nothing is to do."""
+
+    record: ReleaseRecord
+
+
+Admission = Start | Resume | AlreadyDone
+
+
+def admit(
+    request: Request, record: ReleaseRecord | None, *, token: str, fence: int, now_ns: int
+) -> Admission:
+    """Decide what a request means, given the service's record. The caller holds the lease.
+
+    Args:
+        request: what is asked for.
+        record: of the service's last release, None when there was none.
+        token: a fresh random value for the preview header.
+        fence: number of the lock that the caller holds.
+        now_ns: Unix time.
+
+    Raises:
+        ConflictError: another version's release is unfinished.
+    """
+    if record is None:
+        return Start(record=_first(request, token=token, fence=fence, now_ns=now_ns))
+    if not record.terminal:
+        if record.version == request.version:
+            return Resume(record=record)
+        raise ConflictError(
+            f"release {record.release_id} of service {record.service} is unfinished "
+            f"(phase {record.phase})",
+            code="release-unfinished",
+            hint=f"finish it first: slipway release {record.service} {record.version}",
+        )
+    if _live_version(record) == request.version:
+        return AlreadyDone(record=record)
+    return Start(record=_next(request, record, token=token, fence=fence, now_ns=now_ns))
+
+
+def _live_version(record: ReleaseRecord) -> str | None:
+    """Return the version that serves once the release of `record` has ended; None before any."""
+    if record.phase is Phase.DONE:
+        return record.version
+    return None if record.stable is None else record.slot(record.stable).version
+
+
+def _first(request: Request, *, token: str, fence: int, now_ns: int) -> ReleaseRecord:
+    slots = tuple(SlotRecord(slot=slot, workload=f"{request.service}-{slot}") for slot in Slot)
+    return _requested(
+        ReleaseRecord(
+            service=request.service,
+            release_id=f"{request.service}-v{request.version}-1",
+            model=request.model,
+            version=request.version,
+            phase=Phase.REQUESTED,
+            candidate=Slot.BLUE,
+            stable=None,
+            slots=slots,
+            preview_token=token,
+            started_at_ns=now_ns,
+            fence=fence,
+            # Nobody serves: there is nothing to compare with and no user to protect.
+            strategy=Strategy.BLUE_GREEN,
+        )
+    )
+
+
+def _next(
+    request: Request, record: ReleaseRecord, *, token: str, fence: int, now_ns: int
+) -> ReleaseRecord:
+    live = record.live_slot
+    sequence = record.sequence + 1
+    return _requested(
+        ReleaseRecord(
+            service=request.service,
+            release_id=f"{request.service}-v{request.version}-{sequence}",
+            model=request.model,
+            version=request.version,
+            phase=Phase.REQUESTED,
+            candidate=live.other if live else record.candidate,
+            stable=live,
+            slots=record.slots,
+            preview_token=token,
+            started_at_ns=now_ns,
+            sequence=sequence,
+            fence=fence,
+            strategy=request.strategy if live else Strategy.BLUE_GREEN,
+            steps=request.steps if live and request.strategy is Strategy.CANARY else (),
+        )
+    )
+
+
+def _requested(record: ReleaseRecord) -> ReleaseRecord:
+    entry = HistoryEntry(phase=Phase.REQUESTED, at_ns=record.started_at_ns, reason="requested")
+    return replace(record, history=(entry,), reason="requested")
