@@ -9,6 +9,7 @@ from prefect import flow
 from tasks.benchmark import run_benchmark
 from tasks.image import build_image
 from tasks.model import test_model, verify_artifacts
+from tasks.ramp import ramp
 from tasks.reporting import outcome_of, reported
 from tasks.rollback import rolled_back_on_failure
 from tasks.session import opened_release
@@ -35,6 +36,7 @@ def release(service: str, version: str) -> dict[str, Any]:
                 deploy_slot(session)
                 smoke_test(session)
                 run_benchmark(session)
+                ramp(session)
                 promote(session)
                 move_alias(session)
                 bake(session)

@@ -17,12 +17,15 @@ from slipway.bootstrap import Ports, connect
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
 from slipway.core.release.bake import BakeWatch
+from slipway.core.release.ramp import RampWatch
 from slipway.core.release.record import (
     Phase,
     ReleaseRecord,
     StageVerdict,
     advance,
     begin,
+    go_on,
+    hold,
     with_verdict,
 )
 from slipway.core.rollout import PodObservation, RolloutObservation
@@ -65,6 +68,8 @@ class ReleaseSession:
         self.times: list[StageTime] = []
         self.already_done = False
         self.bake_watch: BakeWatch | None = None
+        self.ramp_watch: RampWatch | None = None
+        self.held_since_s: float | None = None
         self._stored = stored
         self._keeper = keeper
 
@@ -105,6 +110,15 @@ class ReleaseSession:
     def advance(self, phase: Phase, reason: str) -> None:
         """Write down what has been proved."""
         self.save(advance(self.record, phase, reason=reason, now_ns=time.time_ns()))
+
+    def hold(self, reason: str, *, timeout_s: float) -> None:
+        """Write down that the release waits for a person or for data."""
+        now_ns = time.time_ns()
+        self.save(hold(self.record, reason=reason, timeout_s=timeout_s, now_ns=now_ns))
+
+    def go_on(self, reason: str) -> None:
+        """Write down that it waits no longer."""
+        self.save(go_on(self.record, reason=reason, now_ns=time.time_ns()))
 
     def fail(self, error: SlipwayError) -> None:
         """Write down why the release is taken back, in the write that begins the taking back."""

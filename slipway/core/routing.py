@@ -21,6 +21,13 @@ SLOT_HEADER = "x-slipway-slot"
 """Response header with the slot that served a request."""
 
 
+PREVIEW_RULE = "preview"
+"""Name of the rule that the preview header matches; the gateway logs it with each request."""
+
+USERS_RULE = "users"
+"""Name of the rule of everybody else."""
+
+
 class Slot(StrEnum):
     """An identity, two per service; never a role."""
 
@@ -127,6 +134,21 @@ def all_to(service: str, slot: Slot, *, subsets: frozenset[Slot] = frozenset()) 
         shares=(Share(slot=slot, percent=100),),
         subsets=subsets | {slot},
     )
+
+
+def split(service: str, *, stable: Slot, candidate_percent: int) -> Route:
+    """Return the route that gives the other slot `candidate_percent` of the users.
+
+    Args:
+        service: whose route it is.
+        stable: the slot that serves the rest.
+        candidate_percent: 1..99.
+    """
+    shares = (
+        Share(slot=stable, percent=100 - candidate_percent),
+        Share(slot=stable.other, percent=candidate_percent),
+    )
+    return Route(service=service, shares=shares, subsets=frozenset(Slot))
 
 
 def with_preview(route: Route, slot: Slot, token: str) -> Route:

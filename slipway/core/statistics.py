@@ -72,8 +72,16 @@ def binomial_tail(successes: int, trials: int, share: float) -> float:
     """
     if not 0 <= share <= 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} of {trials} with share {share} is no binomial tail")
-    terms = (
-        math.comb(trials, i) * share**i * (1 - share) ** (trials - i)
-        for i in range(successes, trials + 1)
-    )
-    return min(1.0, math.fsum(terms))
+    if successes == 0 or share == 1:
+        return 1.0
+    if share == 0:
+        return 0.0
+    # In logarithms: C(n, i) has more digits than a float holds from n = 1030 on.
+    total, likeliest = 0.0, trials * share
+    for i in range(successes, trials + 1):
+        chosen = math.lgamma(trials + 1) - math.lgamma(i + 1) - math.lgamma(trials - i + 1)
+        term = math.exp(chosen + i * math.log(share) + (trials - i) * math.log1p(-share))
+        total += term
+        if i > likeliest and term < total * 1e-17:
+            break  # what follows is smaller still
+    return min(1.0, total)

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from slipway.core.routing import PREVIEW_RULE
+
 CLIENT_LEFT = "DC"
 """Envoy's response flag: the client closed the connection first."""
 
@@ -159,8 +161,11 @@ class AccessTail:
 
 
 def user_rows(rows: Iterable[AccessRow]) -> tuple[AccessRow, ...]:
-    """Return the rows of users: traffic that Slipway itself marked with a purpose never counts."""
-    return tuple(row for row in rows if not row.purpose)
+    """Return the rows of users.
+
+    What Slipway itself marked with a purpose never counts, nor what came by the preview header.
+    """
+    return tuple(row for row in rows if not row.purpose and row.route != PREVIEW_RULE)
 
 
 def failures(rows: Iterable[AccessRow]) -> tuple[AccessRow, ...]:

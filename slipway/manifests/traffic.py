@@ -14,8 +14,10 @@ from typing import Any
 from slipway.core.errors import InputError, PermanentError
 from slipway.core.routing import (
     PREVIEW_HEADER,
+    PREVIEW_RULE,
     ROUTE_HEADER,
     SLOT_HEADER,
+    USERS_RULE,
     Preview,
     Route,
     Share,
@@ -33,12 +35,6 @@ from slipway.manifests.names import (
     host,
     metadata,
 )
-
-PREVIEW_RULE = "preview"
-"""Name of the header rule; Envoy's access log shows it as the route's name."""
-
-USERS_RULE = "users"
-"""Name of the rule of everybody else."""
 
 _UNRELEASED = "no version of this model has been released yet\n"
 

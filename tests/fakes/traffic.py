@@ -67,7 +67,11 @@ class FakeTraffic:
         return AccessTail(rows=rows[after.offset_bytes :], end=end)
 
     def _require_ready(self, route: Route) -> None:
-        """R1 and R5: no write points traffic at a slot that cannot serve while another one can."""
+        """R1, R2 and R5, against what the cluster holds at this moment.
+
+        No write points traffic at a slot that cannot serve while another one can, and none gives a
+        slot more users than its ready pods carry.
+        """
         ready = {slot: self._cluster.ready_count(route.service, slot) for slot in Slot}
         now = self._cluster.routes[route.service]
         for slot in Slot:
@@ -76,8 +80,20 @@ class FakeTraffic:
             )
             if newly and ready[slot] == 0 and any(ready.values()):
                 violation = f"route to slot {slot} without ready pods: {_words(route)}"
-                self._cluster.violations.append(violation)
-                raise AssertionError(violation)
+                self._violate(violation)
+            share = route.percent(slot)
+            if now.percent(slot) < share < 100 and share * self._needed(route) > 100 * ready[slot]:
+                self._violate(f"{ready[slot]} ready pods for {share} %: {_words(route)}")
+
+    def _needed(self, route: Route) -> int:
+        deployments = [
+            item for slot in Slot for item in self._cluster.slot_deployments(route.service, slot)
+        ]
+        return max((item.replicas for item in deployments), default=0)
+
+    def _violate(self, what: str) -> None:
+        self._cluster.violations.append(what)
+        raise AssertionError(what)
 
 
 def _words(route: Route) -> str:

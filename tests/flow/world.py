@@ -26,11 +26,12 @@ from slipway.core.errors import ConflictError, InputError, TransientError
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
+from slipway.core.service import RampPolicy, RampStep, Strategy
 from slipway.evaluation.endpoint import ChatAnswer
 from slipway.manifests.names import RELEASE_LABEL
 from slipway.ports import Lease, Releases
 from slipway.settings import from_environment
-from tasks import benchmark, image, model, rollback, traffic, workload
+from tasks import benchmark, image, model, ramp, rollback, traffic, workload
 from tasks.lock import LockKeeper
 from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
@@ -115,7 +116,7 @@ class World:
         """Let every release of this test run in this world, without waiting."""
         patch.setattr("tasks.session.current_settings", self._settings)
         patch.setattr("tasks.session.connect", self._connect)
-        for module in ("session", "traffic", "waiting", "reporting", "lock"):
+        for module in ("session", "traffic", "ramp", "waiting", "reporting", "lock"):
             patch.setattr(f"tasks.{module}.time", self.clock)
         patch.setattr("tasks.traffic.httpx.post", self.gateway.post)
         patch.setattr("tasks.model.HttpChatEndpoint", self._endpoint)
@@ -124,7 +125,7 @@ class World:
         patch.setattr("tasks.model.preload", _load_nothing)
         patch.setattr("tasks.benchmark.validate", self._validate)
         patch.setattr("tasks.reporting.create_markdown_artifact", _show_nothing)
-        for part in (benchmark, image, model, rollback, traffic, workload):
+        for part in (benchmark, image, model, ramp, rollback, traffic, workload):
             for item in vars(part).values():
                 if isinstance(item, Task):
                     patch.setattr(item, "retry_delay_seconds", 0)
@@ -147,6 +148,24 @@ class World:
     def set_policy(self, *, bake_s: float) -> None:
         """Change the service's policy."""
         self.spec = replace(self.spec, policy=replace(self.spec.policy, bake_s=bake_s))
+
+    def set_canary(self, *steps: RampStep, **limits: Any) -> None:
+        """Let the service's releases rise in these steps."""
+        policy = replace(
+            self.spec.policy,
+            strategy=Strategy.CANARY,
+            ramp=replace(RampPolicy(requests_min=20), steps=steps, **limits),
+        )
+        self.spec = replace(self.spec, policy=policy)
+
+    def let_users_stream(self, *, per_s: int) -> None:
+        """Let users ask whenever time passes; what they got is in the gateway's rows."""
+
+        def ask() -> None:
+            for _ in range(round(per_s * self.clock.waits_s[-1])):
+                self.gateway.stream()
+
+        self.clock.while_waiting.append(ask)
 
     def at_write(self, beginning: str, happening: Callable[[], None]) -> None:
         """Let something happen at the next write whose words begin so, once."""

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from slipway.core.errors import InputError
 from slipway.core.release.promotion import (
     image_mismatch,
     promotion_refusal,
     rollback_refusal,
     route_after_rollback,
+    route_at,
     route_with_users_on_candidate,
 )
 from slipway.core.release.record import Digests, ReleaseRecord
@@ -131,3 +133,15 @@ def test_rollback_that_moves_nobody_is_never_refused() -> None:
     assert rollback_refusal(first(), empty("chat"), ready={}) is None
     on_stable = all_to("chat", Slot.BLUE, subsets=BOTH)
     assert rollback_refusal(candidate(), on_stable, ready={Slot.GREEN: 1}) is None
+
+
+def test_weight_divides_the_users_between_the_slots() -> None:
+    route = route_at(candidate(), 5)
+
+    assert (route.percent(Slot.BLUE), route.percent(Slot.GREEN)) == (95, 5)
+    assert (route.subsets, route.preview) == (BOTH, None)
+
+
+def test_first_release_has_nobody_to_share_the_users_with() -> None:
+    with pytest.raises(InputError, match="no stable slot"):
+        route_at(first(), 5)

@@ -8,16 +8,22 @@ from slipway.core.errors import ConflictError, InputError
 from slipway.core.release.admission import AlreadyDone, Request, Resume, Start, admit
 from slipway.core.release.record import (
     FORWARD,
+    Approval,
     Phase,
     ReleaseRecord,
     StageVerdict,
     advance,
     begin,
+    go_on,
+    hold,
     route_before,
+    with_approval,
     with_candidate,
     with_verdict,
+    with_weight,
 )
 from slipway.core.routing import Slot, all_to, empty
+from slipway.core.service import RampStep, Strategy
 from slipway.core.verdicts import Verdict
 from tests.examples import IMAGE, advanced, record
 
@@ -225,3 +231,90 @@ def test_version_that_stayed_live_through_a_refused_release_is_done_already() ->
     assert admit(request("1"), refused, token="y", fence=1, now_ns=12) == AlreadyDone(
         record=refused
     )
+
+
+def ramping() -> ReleaseRecord:
+    return replace(record("2"), phase=Phase.RAMPING, stable=Slot.GREEN)
+
+
+def held() -> ReleaseRecord:
+    return hold(ramping(), reason="no data", timeout_s=60.0, now_ns=5)
+
+
+def test_held_release_goes_on_from_where_it_was() -> None:
+    assert (held().phase, held().proved, held().reason) == (Phase.HELD, Phase.RAMPING, "no data")
+    assert held().has_reached(Phase.BENCHMARKED)
+
+    gone_on = go_on(held(), reason="data came", now_ns=6)
+
+    assert (gone_on.phase, gone_on.hold) == (Phase.RAMPING, None)
+    assert [entry.phase for entry in gone_on.history[-2:]] == [Phase.HELD, Phase.RAMPING]
+
+
+def test_held_release_may_be_taken_back_and_is_held_no_more() -> None:
+    back = advance(held(), Phase.ROLLING_BACK, reason="aborted", now_ns=7)
+
+    assert (back.phase, back.hold, back.proved) == (Phase.ROLLING_BACK, None, None)
+
+
+def test_held_release_without_its_reason_has_proved_nothing() -> None:
+    assert not replace(held(), hold=None).has_reached(Phase.REQUESTED)
+
+
+@pytest.mark.parametrize("phase", [Phase.HELD, Phase.DONE, Phase.ROLLING_BACK, Phase.ROLLED_BACK])
+def test_release_that_cannot_wait_is_not_held(phase: Phase) -> None:
+    with pytest.raises(ConflictError, match="cannot follow"):
+        hold(replace(ramping(), phase=phase), reason="no data", timeout_s=60.0, now_ns=5)
+
+
+def test_release_that_is_not_held_cannot_go_on() -> None:
+    with pytest.raises(ConflictError, match="going on cannot follow ramping"):
+        go_on(ramping(), reason="data came", now_ns=6)
+
+
+def test_held_release_does_not_advance_by_itself() -> None:
+    with pytest.raises(ConflictError):
+        advance(held(), Phase.PROMOTED, reason="no", now_ns=7)
+
+
+def test_weight_is_what_the_gateway_was_seen_to_give() -> None:
+    at_five = with_weight(begin(ramping(), "5 %"), 5)
+    assert (at_five.weight_percent, at_five.intent) == (5, "")
+    promoted = advance(at_five, Phase.PROMOTED, reason="all", now_ns=7)
+    assert promoted.weight_percent == 100
+    back = advance(promoted, Phase.ROLLING_BACK, reason="bad", now_ns=8)
+    assert back.weight_percent == 100
+    assert advance(back, Phase.ROLLED_BACK, reason="bad", now_ns=9).weight_percent == 0
+
+
+def test_step_is_approved_once_somebody_said_yes_to_its_weight() -> None:
+    step = RampStep(weight_percent=50, bake_s=1.0, approval=True)
+    yes = Approval(weight_percent=50, by="ann", at_ns=1)
+
+    assert ramping().is_approved(replace(step, approval=False))
+    assert not with_approval(ramping(), replace(yes, weight_percent=25)).is_approved(step)
+    approved = with_approval(ramping(), yes)
+    assert approved.is_approved(step)
+    assert with_approval(approved, replace(yes, by="bob")) == approved
+
+
+def test_canary_keeps_the_steps_it_began_with() -> None:
+    steps = (RampStep(weight_percent=5, bake_s=1.0),)
+    asked = replace(request("2"), strategy=Strategy.CANARY, steps=steps)
+
+    start = admit(asked, done("1"), token="x", fence=7, now_ns=9)
+
+    assert isinstance(start, Start)
+    assert (start.record.strategy, start.record.steps) == (Strategy.CANARY, steps)
+    assert start.record.fence == 7
+
+
+def test_first_release_is_no_canary() -> None:
+    asked = replace(
+        request("2"), strategy=Strategy.CANARY, steps=(RampStep(weight_percent=5, bake_s=1.0),)
+    )
+
+    start = admit(asked, None, token="x", fence=1, now_ns=9)
+
+    assert isinstance(start, Start)
+    assert (start.record.strategy, start.record.steps) == (Strategy.BLUE_GREEN, ())

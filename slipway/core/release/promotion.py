@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from slipway.core.errors import InputError
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.rollout import PodObservation, RolloutObservation
-from slipway.core.routing import Route, Slot, all_to, empty
+from slipway.core.routing import Route, Slot, all_to, empty, split
 
 
 def promotion_refusal(
@@ -40,6 +41,21 @@ def image_mismatch(record: ReleaseRecord, pods: tuple[PodObservation, ...]) -> s
     # None: the weights are in the image, whose digest has just been compared.
     wrong = [f"{pod.name} has {pod.weights}" for pod in pods if pod.weights not in {None, weights}]
     return f"weights {weights} expected: {'; '.join(wrong)}" if wrong else None
+
+
+def route_at(record: ReleaseRecord, weight_percent: int) -> Route:
+    """Return the route that gives the candidate `weight_percent` of the users, 1..99.
+
+    Raises:
+        InputError: nobody serves the rest.
+    """
+    if record.stable is None:
+        raise InputError(
+            f"release {record.release_id} has no stable slot to share the users with",
+            code="route-invalid",
+            hint="this is a defect of the caller; report it with the release record",
+        )
+    return split(record.service, stable=record.stable, candidate_percent=weight_percent)
 
 
 def route_with_users_on_candidate(record: ReleaseRecord) -> Route:

@@ -1,0 +1,191 @@
+"""The steps of a canary: look, decide, act, until everybody may move or the users go back."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict
+from typing import Any, assert_never
+
+from slipway.core.errors import PermanentError, TransientError
+from slipway.core.release.decision import (
+    Decision,
+    GoOn,
+    HoldRelease,
+    Promote,
+    RampView,
+    SetWeight,
+    TakeBack,
+    Wait,
+    decide_ramp,
+)
+from slipway.core.release.promotion import route_at
+from slipway.core.release.ramp import RampWatch, judge_ramp, ramp_evidence, unreadable
+from slipway.core.release.record import Phase, StageVerdict, with_weight
+from slipway.core.verdicts import Evidence, GateResult, overall
+from tasks.session import ReleaseSession
+from tasks.stage import release_stage
+
+_POLL_S = 0.5
+_SAY_EVERY_S = 15.0
+_RAMP_FILE = "ramp.json"
+
+
+@release_stage("ramp", proves=Phase.PROMOTED)
+def ramp(session: ReleaseSession) -> str:
+    """Give the candidate more and more of the users, as long as they fare as well as the others."""
+    if not session.record.steps:
+        return f"{session.record.strategy}: no steps"
+    if not session.reached(Phase.RAMPING):
+        session.advance(Phase.RAMPING, "every gate passed")
+    told = _Told(session)
+    while True:
+        session.check_lock()
+        figures, results = _judged(session)
+        decision = decide_ramp(
+            session.record,
+            _view(session, results),
+            session.spec.policy.ramp,
+            replicas=session.spec.replicas,
+        )
+        if isinstance(decision, Promote):
+            _leave_weight(session, figures, results)
+            return decision.reason
+        told.tell(decision)
+        _act(session, decision, figures, results)
+
+
+class _Told:
+    """Says what is decided: every change at once, the figures of a wait now and then."""
+
+    def __init__(self, session: ReleaseSession) -> None:
+        self._session = session
+        self._last: type[Decision] | None = None
+        self._at_s = 0.0
+
+    def tell(self, decision: Decision) -> None:
+        """Say a decision, unless it is one wait among many."""
+        now_s = time.monotonic()
+        if isinstance(decision, Wait) and self._last is Wait and now_s - self._at_s < _SAY_EVERY_S:
+            return
+        self._last, self._at_s = type(decision), now_s
+        before = f"{decision.weight_percent} % now: " if isinstance(decision, SetWeight) else ""
+        self._session.progress.say(before + decision.reason)
+
+
+def _act(
+    session: ReleaseSession,
+    decision: SetWeight | Wait | HoldRelease | GoOn | TakeBack,
+    figures: tuple[Evidence, ...],
+    results: tuple[GateResult, ...],
+) -> None:
+    match decision:
+        case SetWeight():
+            _leave_weight(session, figures, results)
+            _set_weight(session, decision.weight_percent)
+        case Wait():
+            time.sleep(_POLL_S)
+        case HoldRelease():
+            session.hold(decision.reason, timeout_s=decision.timeout_s)
+            session.held_since_s = time.monotonic()
+        case GoOn():
+            session.go_on(decision.reason)
+            session.held_since_s = None
+        case TakeBack():
+            _leave_weight(session, figures, results)
+            raise PermanentError(
+                f"canary of version {session.record.version} of {session.spec.model}: "
+                f"{decision.reason}",
+                code=decision.code,
+                hint=f"the figures are in the evidence, {_RAMP_FILE}",
+            )
+        case _:
+            assert_never(decision)
+
+
+def _view(session: ReleaseSession, results: tuple[GateResult, ...]) -> RampView:
+    record, now_s, watch = session.record, time.monotonic(), session.ramp_watch
+    if record.phase is Phase.HELD and session.held_since_s is None:
+        session.held_since_s = now_s  # a process before this one held it
+    return RampView(
+        share_percent=session.ports.traffic.read(record.service).percent(record.candidate),
+        candidate=session.observe(record.candidate),
+        results=results,
+        at_weight_s=0.0 if watch is None else now_s - watch.began_s,
+        held_s=0.0 if session.held_since_s is None else now_s - session.held_since_s,
+    )
+
+
+def _judged(session: ReleaseSession) -> tuple[tuple[Evidence, ...], tuple[GateResult, ...]]:
+    """Read what was logged since the last look; returns figures and verdicts of this weight."""
+    record, traffic, policy = session.record, session.ports.traffic, session.spec.policy.ramp
+    if record.weight_percent == 0:
+        return (), ()
+    watch = session.ramp_watch or _watch(session, record.weight_percent)
+    session.ramp_watch = watch
+    try:
+        tail = traffic.access_rows(record.service, after=watch.position)
+    except TransientError as error:
+        return (), unreadable(policy, error.message)
+    session.ramp_watch = watch = watch.after(record, tail)
+    window_s = time.monotonic() - watch.began_s
+    figures = ramp_evidence(watch, policy, window_s=window_s, now_ns=time.time_ns())
+    return figures, judge_ramp(figures, policy, session.spec.slo)
+
+
+def _watch(session: ReleaseSession, weight_percent: int) -> RampWatch:
+    record = session.record
+    return RampWatch(
+        weight_percent=weight_percent,
+        revision=route_at(record, weight_percent).revision,
+        began_s=time.monotonic(),
+        position=session.ports.traffic.access_end(record.service),
+    )
+
+
+def _set_weight(session: ReleaseSession, weight_percent: int) -> None:
+    traffic, route = session.ports.traffic, route_at(session.record, weight_percent)
+    session.intend(f"{weight_percent} % of the users to slot {session.record.candidate}")
+    session.ramp_watch = None
+    traffic.apply(route)
+    traffic.confirm(route, timeout_s=30)
+    session.save(with_weight(session.record, weight_percent))
+    session.ramp_watch = _watch(session, weight_percent)
+
+
+def _leave_weight(
+    session: ReleaseSession, figures: tuple[Evidence, ...], results: tuple[GateResult, ...]
+) -> None:
+    """Write down what the weight showed that is left now: in the record, and as evidence."""
+    weight = session.record.weight_percent
+    if not results:
+        return
+    known = _evidence_so_far(session)
+    shown = {
+        "weight_percent": weight,
+        "evidence": [_plain(asdict(item)) for item in figures],
+        "results": [_plain(asdict(item)) for item in results],
+    }
+    key = session.put_evidence(_RAMP_FILE, {"weights": [*known, shown]}, "application/json")
+    reasons = tuple(item.reason for item in results)
+    verdict = StageVerdict(
+        stage=f"ramp {weight} %", verdict=overall(results), reasons=reasons, evidence_key=key
+    )
+    session.judge(verdict)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it: a figure that could not be formed is null, not NaN."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _evidence_so_far(session: ReleaseSession) -> list[Any]:
+    record, objects = session.record, session.ports.objects
+    key = f"releases/{record.service}/{record.release_id}/{_RAMP_FILE}"
+    if key not in objects.list(key):
+        return []
+    found: list[Any] = json.loads(objects.get(key))["weights"]
+    return found

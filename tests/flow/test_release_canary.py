@@ -1,0 +1,188 @@
+"""Canaries: users move in steps, and what stops them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import groupby
+
+import pytest
+
+from slipway.core.errors import PermanentError, TransientError
+from slipway.core.release.record import Phase
+from slipway.core.routing import Slot, all_to
+from slipway.core.service import RampStep
+from slipway.core.verdicts import Verdict
+from tests.fakes.journal import ProcessDied
+from tests.flow.world import SERVICE, World
+
+STEPS = (
+    RampStep(weight_percent=5, bake_s=5.0),
+    RampStep(weight_percent=25, bake_s=5.0),
+    RampStep(weight_percent=50, bake_s=5.0),
+)
+
+
+CANARY_WRITES = 52
+
+
+@pytest.fixture
+def canary(world: World) -> World:
+    """Return a world in which version 1 serves 100 users' requests a second."""
+    world.set_canary(*STEPS)
+    world.let_users_stream(per_s=100)
+    return world
+
+
+def weights(world: World) -> list[int]:
+    """Return the weights of the candidate that were written, in order."""
+    words = [what.partition("green ")[2] for what in world.journal.writes if "route" in what]
+    shares = [int(found.split(",")[0]) for found in words if found[:1].isdigit()]
+    return [share for share, _ in groupby(shares)]
+
+
+def test_canary_rises_step_by_step_to_everybody(canary: World) -> None:
+    assert canary.release("2")["outcome"] == "done"
+    assert weights(canary) == [5, 25, 50, 100]
+    assert canary.cluster.routes[SERVICE] == all_to(SERVICE, Slot.GREEN)
+    assert (canary.alias, canary.record.weight_percent) == ("2", 100)
+    assert all(row.status == 200 for row in canary.cluster.rows)
+    assert canary.cluster.violations == []
+    assert len(canary.journal.writes) == CANARY_WRITES  # each of them is killed after, below
+
+
+def test_canary_leaves_a_verdict_and_figures_of_every_weight(canary: World) -> None:
+    canary.release("2")
+    verdicts = {item.stage: item.verdict for item in canary.record.verdicts}
+    assert {f"ramp {weight} %" for weight in (5, 25, 50)} <= verdicts.keys()
+    assert verdicts["ramp 50 %"] is Verdict.PASS
+    stored = json.loads(canary.objects.get(f"releases/{SERVICE}/chat-v2-2/ramp.json"))
+    assert [item["weight_percent"] for item in stored["weights"]] == [5, 25, 50]
+    figures = {item["name"]: item for item in stored["weights"][-1]["evidence"]}
+    assert figures["error_rate_percent"]["n"] >= 20
+
+
+def test_each_weight_lasts_for_its_bake(canary: World) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def note() -> None:
+        share = canary.cluster.routes[SERVICE].percent(Slot.GREEN)
+        if not seen or seen[-1][0] != share:
+            seen.append((share, canary.clock.monotonic()))
+
+    canary.clock.while_waiting.append(note)
+    canary.release("2")
+    times = dict(seen)
+    assert times[25] - times[5] >= 5.0
+    assert times[50] - times[25] >= 5.0
+
+
+def test_first_release_has_nobody_to_compare_with_and_takes_no_steps(fresh: World) -> None:
+    fresh.set_canary(*STEPS)
+    assert fresh.release("1")["outcome"] == "done"
+    assert fresh.record.steps == ()
+
+
+def failing(world: World) -> None:
+    world.gateway.fails_every[Slot.GREEN] = 3
+
+
+def slow(world: World) -> None:
+    world.gateway.ttft_ms[Slot.GREEN] = 200.0
+
+
+@pytest.mark.parametrize("trouble", [failing, slow])
+def test_canary_that_fares_worse_is_taken_back_at_its_first_weight(
+    canary: World, trouble: Callable[[World], None]
+) -> None:
+    trouble(canary)
+    with pytest.raises(PermanentError) as caught:
+        canary.release("2")
+    assert caught.value.code == "canary-failed"
+    assert max(weights(canary)) == 5
+    canary.assert_taken_back("2", code="canary-failed")
+    assert canary.record.weight_percent == 0
+
+
+def test_trouble_of_both_slots_is_not_the_canarys(canary: World) -> None:
+    canary.gateway.fails_every = dict.fromkeys(Slot, 4)
+    assert canary.release("2")["outcome"] == "done"
+
+
+def test_canary_without_users_is_held_and_taken_back_when_none_come(world: World) -> None:
+    world.set_canary(*STEPS, data_timeout_s=30.0, hold_timeout_s=60.0)
+    with pytest.raises(PermanentError) as caught:
+        world.release("2")
+    assert caught.value.code == "hold-expired"
+    phases = [entry.phase for entry in world.record.history]
+    assert phases[-3:] == [Phase.HELD, Phase.ROLLING_BACK, Phase.ROLLED_BACK]
+    assert weights(world) == [5]
+    world.assert_taken_back("2", code="hold-expired")
+
+
+def test_held_canary_goes_on_when_users_come(world: World) -> None:
+    world.set_canary(*STEPS, data_timeout_s=30.0, hold_timeout_s=600.0)
+    world.at_write("record held", lambda: world.let_users_stream(per_s=100))
+    assert world.release("2")["outcome"] == "done"
+    phases = [entry.phase for entry in world.record.history]
+    assert phases[phases.index(Phase.HELD) + 1] is Phase.RAMPING
+
+
+def test_log_that_cannot_be_read_holds_and_never_promotes(
+    canary: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary.set_canary(*STEPS, data_timeout_s=30.0, hold_timeout_s=60.0)
+
+    def away(*_: object, **__: object) -> None:
+        raise TransientError("the log is away", code="access-log-missing", hint="bring it back")
+
+    monkeypatch.setattr(canary.traffic, "access_rows", away)
+    with pytest.raises(PermanentError) as caught:
+        canary.release("2")
+    assert caught.value.code == "hold-expired"
+    assert "the log is away" in caught.value.message
+    canary.assert_taken_back("2", code="hold-expired")
+
+
+def test_step_that_needs_approval_is_not_taken_without_it(canary: World) -> None:
+    canary.set_canary(STEPS[0], replace(STEPS[2], approval=True), hold_timeout_s=60.0)
+    with pytest.raises(PermanentError, match="needs a person's approval") as caught:
+        canary.release("2")
+    assert caught.value.code == "hold-expired"
+    assert weights(canary) == [5]
+
+
+def test_candidate_whose_pods_die_loses_its_users_at_once(canary: World) -> None:
+    died_s: list[float] = []
+
+    def die() -> None:
+        if not died_s and weights(canary)[-1:] == [25]:
+            canary.cluster.break_pods(SERVICE, Slot.GREEN)
+            died_s.append(canary.clock.monotonic())
+
+    def note() -> None:
+        died_s.append(canary.clock.monotonic())
+
+    canary.at_write("route blue 75, green 25", lambda: canary.at_write("route blue 100", note))
+    canary.clock.while_waiting.append(die)
+    with pytest.raises(PermanentError) as caught:
+        canary.release("2")
+    assert caught.value.code == "candidate-unhealthy"
+    assert died_s[1] - died_s[0] <= 5.0
+    canary.assert_taken_back("2", code="candidate-unhealthy")
+
+
+@pytest.mark.parametrize("write", range(1, CANARY_WRITES + 1))
+def test_canary_killed_after_a_write_ends_as_if_never_killed(canary: World, write: int) -> None:
+    canary.journal.die_after = write
+    try:
+        canary.release("2")
+    except ProcessDied:
+        assert canary.release_after_death("2")["outcome"] == "done"
+    assert canary.record.phase is Phase.DONE
+    assert canary.cluster.routes[SERVICE] == all_to(SERVICE, Slot.GREEN)
+    assert (canary.replicas(Slot.BLUE), canary.replicas(Slot.GREEN)) == (0, 2)
+    assert (canary.alias, canary.record.weight_percent) == ("2", 100)
+    assert all(row.status == 200 for row in canary.cluster.rows)
+    assert canary.cluster.violations == []
