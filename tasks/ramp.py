@@ -19,11 +19,13 @@ from slipway.core.release.decision import (
     TakeBack,
     Wait,
     decide_ramp,
+    step_to_approve,
 )
 from slipway.core.release.promotion import route_at
 from slipway.core.release.ramp import RampWatch, judge_ramp, ramp_evidence, unreadable
-from slipway.core.release.record import Phase, StageVerdict, with_weight
+from slipway.core.release.record import Phase, StageVerdict, with_approval, with_weight
 from slipway.core.verdicts import Evidence, GateResult, overall
+from tasks.approval import ApprovalDesk
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 
@@ -42,6 +44,7 @@ def ramp(session: ReleaseSession) -> str:
     told = _Told(session)
     while True:
         session.check_lock()
+        _ask_a_person(session)
         figures, results = _judged(session)
         decision = decide_ramp(
             session.record,
@@ -92,8 +95,10 @@ def _act(
         case GoOn():
             session.go_on(decision.reason)
             session.held_since_s = None
+            _close_desk(session)
         case TakeBack():
             _leave_weight(session, figures, results)
+            _close_desk(session)
             raise PermanentError(
                 f"canary of version {session.record.version} of {session.spec.model}: "
                 f"{decision.reason}",
@@ -102,6 +107,33 @@ def _act(
             )
         case _:
             assert_never(decision)
+
+
+def _ask_a_person(session: ReleaseSession) -> None:
+    """Open the question of a held step, and take its answer over into the record."""
+    record, desk = session.record, session.desk
+    step = step_to_approve(record)
+    if record.phase is not Phase.HELD or record.hold is None or step is None:
+        return
+    if desk is None:
+        session.desk = ApprovalDesk(record, step, timeout_s=record.hold.timeout_s)
+        return
+    if desk.aborted:
+        raise PermanentError(
+            f"release {record.release_id} was aborted by {desk.aborted}",
+            code="aborted",
+            hint="the users are back on the stable slot; release again when you like",
+        )
+    approval = desk.approval()
+    if approval is not None:
+        session.save(with_approval(record, approval))
+
+
+def _close_desk(session: ReleaseSession) -> None:
+    if session.desk is not None:
+        by = next((item.by for item in reversed(session.record.approvals)), "nobody")
+        session.desk.close(by)
+        session.desk = None
 
 
 def _view(session: ReleaseSession, results: tuple[GateResult, ...]) -> RampView:

@@ -32,6 +32,7 @@ from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Slot
 from slipway.ports import Releases, StoredRecord
 from slipway.settings import require_gateway_evidence
+from tasks.approval import ApprovalDesk
 from tasks.guard import GuardedRegistry, GuardedTraffic, GuardedWorkloads
 from tasks.lock import LockKeeper, take_lock
 from tasks.progress import Progress
@@ -70,6 +71,7 @@ class ReleaseSession:
         self.bake_watch: BakeWatch | None = None
         self.ramp_watch: RampWatch | None = None
         self.held_since_s: float | None = None
+        self.desk: ApprovalDesk | None = None
         self._stored = stored
         self._keeper = keeper
 

@@ -111,6 +111,12 @@ def decide_ramp(
     return Wait(reason=record.reason)
 
 
+def step_to_approve(record: ReleaseRecord) -> RampStep | None:
+    """Return the next step when a person must allow it and nobody has yet."""
+    step = _next_step(record)
+    return None if step is None or record.is_approved(step) else step
+
+
 def replicas_for(weight_percent: int, replicas: int) -> int:
     """Return how many ready pods carry `weight_percent` of a service that needs `replicas` (R2)."""
     return math.ceil(weight_percent * replicas / 100)
