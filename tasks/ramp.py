@@ -34,11 +34,9 @@ _SAY_EVERY_S = 15.0
 _RAMP_FILE = "ramp.json"
 
 
-@release_stage("ramp", proves=Phase.PROMOTED)
+@release_stage("ramp", proves=Phase.PROMOTED, only=lambda session: bool(session.record.steps))
 def ramp(session: ReleaseSession) -> str:
     """Give the candidate more and more of the users, as long as they fare as well as the others."""
-    if not session.record.steps:
-        return f"{session.record.strategy}: no steps"
     if not session.reached(Phase.RAMPING):
         session.advance(Phase.RAMPING, "every gate passed")
     told = _Told(session)

@@ -22,12 +22,18 @@ def is_transient(_task: Any, _run: Any, state: Any) -> bool:
     return isinstance(error, TransientError)
 
 
-def release_stage(name: str, *, proves: Phase | None = None) -> Callable[[Body], Task[Any, str]]:
+def release_stage(
+    name: str,
+    *,
+    proves: Phase | None = None,
+    only: Callable[[ReleaseSession], bool] = lambda _session: True,
+) -> Callable[[Body], Task[Any, str]]:
     """Turn a body into a stage task of a release.
 
     Args:
         name: as people see it.
         proves: the phase the stage ends in; a release that has reached it skips the stage.
+        only: whether a release has this stage at all.
     """
 
     def wrap(body: Body) -> Task[Any, str]:
@@ -45,6 +51,8 @@ def release_stage(name: str, *, proves: Phase | None = None) -> Callable[[Body],
         def run(session: ReleaseSession) -> str:
             if proves is not None and session.reached(proves):
                 return f"{proves} was proved by an earlier run"
+            if not only(session):
+                return "not part of this release"
             try:
                 return timed(session, name, body)
             except SlipwayError as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from slipway.core.errors import PermanentError
 from slipway.core.release.promotion import image_mismatch
-from slipway.core.release.record import Phase
+from slipway.core.release.record import Phase, advance
 from slipway.core.rollout import (
     RolloutObservation,
     RolloutPatience,
@@ -20,6 +21,8 @@ from tasks.stage import release_stage
 from tasks.waiting import wait_until
 from tasks.weights import sweep_weights, weights_fetch
 
+_NS_PER_S = 1e9
+
 
 @release_stage("deploy", proves=Phase.DEPLOYED)
 def deploy_slot(session: ReleaseSession) -> str:
@@ -32,6 +35,9 @@ def deploy_slot(session: ReleaseSession) -> str:
             code="slot-not-idle",
             hint=f"look at: slipway status {spec.name}",
         )
+    if session.ready_pods(record.candidate):
+        # Still warm from the release before: streams that users opened there end first.
+        await_no_streams(session, record.candidate)
     manifest = slot_deployment(
         spec,
         slot=record.candidate,
@@ -82,12 +88,32 @@ def _await_rollout(session: ReleaseSession, generation: int) -> RolloutObservati
 
 @release_stage("retire", proves=Phase.DONE)
 def retire_slot(session: ReleaseSession) -> str:
-    """Scale the old slot to zero once nothing routes to it and no stream is open."""
-    record = session.record
+    """Keep the old slot warm for the rollback window; without one, scale it to zero now."""
+    record, window_s = session.record, session.spec.policy.rollback_window_s
     if record.stable is None:
         swept = sweep_weights(session)
         session.advance(Phase.DONE, "first release: no old slot")
         return f"first release: no old slot{swept}"
+    if window_s > 0:
+        said = f"slot {record.stable} stays warm for {window_s:g} s"
+        retire_after_ns = time.time_ns() + round(window_s * _NS_PER_S)
+        kept = replace(record, retire_after_ns=retire_after_ns)
+        session.save(advance(kept, Phase.DONE, reason=said, now_ns=time.time_ns()))
+        return said
+    said = empty_former_slot(session)
+    session.advance(Phase.DONE, f"slot {record.stable} retired")
+    return said
+
+
+def empty_former_slot(session: ReleaseSession) -> str:
+    """Scale the slot that served before to zero, once nobody needs it; returns what was done.
+
+    Raises:
+        PermanentError: something routes to it, or its streams do not end in time.
+    """
+    record = session.record
+    if record.stable is None:
+        return "no old slot"
     waited_s = await_no_streams(session, record.stable)
     route = all_to(record.service, record.candidate)
     session.intend(f"retire slot {record.stable}")
@@ -95,7 +121,6 @@ def retire_slot(session: ReleaseSession) -> str:
     session.ports.traffic.confirm(route, timeout_s=30)
     scale_to_zero(session, record.stable)
     swept = sweep_weights(session)
-    session.advance(Phase.DONE, f"slot {record.stable} retired")
     return f"slot {record.stable} drained in {waited_s:.1f} s and scaled to zero{swept}"
 
 

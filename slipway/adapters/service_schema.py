@@ -261,6 +261,7 @@ class _Policy(_Strict):
     ramp: _Ramp = _Ramp()
     when_busy: WhenBusy = _default(ReleasePolicy, "when_busy")
     bake_s: Seconds = _default(ReleasePolicy, "bake_s")
+    rollback_window_s: Seconds = _default(ReleasePolicy, "rollback_window_s")
     ready_timeout_s: Positive = _default(ReleasePolicy, "ready_timeout_s")
     drain_timeout_s: Annotated[Seconds, Field(le=_LONGEST_DRAIN_S)] = _default(
         ReleasePolicy, "drain_timeout_s"

@@ -219,7 +219,8 @@ class ReleasePolicy:
         strategy: how traffic moves.
         ramp: the steps of a canary.
         when_busy: what becomes of a request that meets a release under way.
-        bake_s: shortest time at full traffic before the old slot is retired.
+        bake_s: shortest time at full traffic before the release is done.
+        rollback_window_s: for how long the old slot stays warm after that; 0 retires it at once.
         ready_timeout_s: longest wait for all replicas of the candidate to be ready.
         drain_timeout_s: longest wait for open streams before the old slot is scaled down.
         quality: limits of the model test.
@@ -232,6 +233,7 @@ class ReleasePolicy:
     ramp: RampPolicy = RampPolicy()
     when_busy: WhenBusy = WhenBusy.REFUSE
     bake_s: float = 30.0
+    rollback_window_s: float = 0.0
     ready_timeout_s: float = 600.0
     drain_timeout_s: float = 600.0
 

@@ -288,3 +288,25 @@ def test_outcome_of_a_release_is_plain_values(world: World) -> None:
         "retire",
     ]
     assert outcome["image"].startswith("sha256:")
+
+
+def test_old_slot_stays_warm_for_the_rollback_window(world: World) -> None:
+    world.set_policy(rollback_window_s=60.0)
+    assert world.release("2")["outcome"] == "done"
+    assert (world.replicas(Slot.BLUE), world.replicas(Slot.GREEN)) == (2, 2)
+    assert world.cluster.routes[SERVICE] == all_to(SERVICE, Slot.GREEN, subsets=frozenset(Slot))
+    left_s = (world.record.retire_after_ns - world.clock.time_ns()) / 1e9
+    assert left_s == pytest.approx(60.0, abs=1.0)
+
+
+def test_release_into_a_warm_slot_waits_for_the_streams_that_are_open_there(world: World) -> None:
+    world.set_policy(rollback_window_s=60.0)
+    world.release("2")
+    world.cluster.streams[Slot.BLUE] = [3, 2, 1, 0]
+    open_at_deploy: list[int] = []
+    world.at_write(
+        "apply Deployment chat-blue",
+        lambda: open_at_deploy.extend(world.cluster.streams[Slot.BLUE]),
+    )
+    assert world.release("3")["outcome"] == "done"
+    assert open_at_deploy == [0]

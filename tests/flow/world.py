@@ -116,7 +116,7 @@ class World:
         """Let every release of this test run in this world, without waiting."""
         patch.setattr("tasks.session.current_settings", self._settings)
         patch.setattr("tasks.session.connect", self._connect)
-        for module in ("session", "traffic", "ramp", "waiting", "reporting", "lock"):
+        for module in ("session", "traffic", "ramp", "waiting", "workload", "reporting", "lock"):
             patch.setattr(f"tasks.{module}.time", self.clock)
         patch.setattr("tasks.traffic.httpx.post", self.gateway.post)
         patch.setattr("tasks.model.HttpChatEndpoint", self._endpoint)
@@ -145,9 +145,9 @@ class World:
         with pytest.raises(ProcessDied):
             self.release(version)
 
-    def set_policy(self, *, bake_s: float) -> None:
+    def set_policy(self, **changes: Any) -> None:
         """Change the service's policy."""
-        self.spec = replace(self.spec, policy=replace(self.spec.policy, bake_s=bake_s))
+        self.spec = replace(self.spec, policy=replace(self.spec.policy, **changes))
 
     def set_canary(self, *steps: RampStep, **limits: Any) -> None:
         """Let the service's releases rise in these steps."""

@@ -158,6 +158,8 @@ class ReleaseRecord:
         weight_percent: of the users' requests that the gateway was last seen to give the candidate.
         hold: why the release waits, None unless it is held.
         approvals: of steps that ask for one.
+        retire_after_ns: end of the rollback window, Unix time, while the former slot is kept warm;
+            else 0.
         intent: what is being written to the outside right now, empty between writes.
         reason: of the last change, and at the end of the outcome.
         failure_code: code of the error that rolled it back, empty otherwise.
@@ -180,6 +182,7 @@ class ReleaseRecord:
     weight_percent: int = 0
     hold: Hold | None = None
     approvals: tuple[Approval, ...] = ()
+    retire_after_ns: int = 0
     digests: Digests = Digests()
     intent: str = ""
     reason: str = ""
