@@ -61,7 +61,7 @@ class Releases(Protocol):
         """Write the record if it is still at `version` (None: it must not exist).
 
         Raises:
-            ConflictError: somebody wrote first.
+            ConflictError: somebody wrote first; `lock-lost`, the record's `fence` is too small.
         """
 
     def lock(self, service: str) -> Lease:
@@ -107,13 +107,25 @@ class Applied:
 
 
 class Workloads(Protocol):
-    """Deployments, pods and other objects of a service."""
+    """Deployments, pods and other objects of a service.
+
+    Whoever writes under a lock writes the lock's number, its `fence`, too. A number smaller than
+    the one that stands there is refused: ConflictError `lock-lost`.
+    """
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Applied:
         """Server-side apply, strict validation; may be repeated.
 
         Raises:
+            ConflictError: `lock-lost`, the manifest's fencing number is too small.
             PermanentError: refused (403, 422, quota, admission), with the server's message.
+        """
+
+    def stamp(self, namespace: str, deployment: str, *, fence: int) -> None:
+        """Put a fencing number on a Deployment; may be repeated, a missing one is no error.
+
+        Raises:
+            ConflictError: `lock-lost`, a higher number stands there.
         """
 
     def observe(self, namespace: str, deployment: str) -> RolloutObservation | None:
@@ -125,19 +137,31 @@ class Workloads(Protocol):
     def log_tail(self, namespace: str, pod: str, *, lines: int) -> str:
         """Return the last lines of a pod's log; empty when there is none to be had."""
 
-    def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
-        """Set the replicas of the Deployment with `uid`; a missing one is no error.
+    def scale(
+        self,
+        namespace: str,
+        deployment: str,
+        replicas: int,
+        *,
+        uid: str,
+        resource_version: str,
+        fence: int | None = None,
+    ) -> None:
+        """Set the replicas of a Deployment that is as it was observed; a missing one is no error.
 
         Raises:
-            ConflictError: the Deployment was replaced by another one of the same name.
+            ConflictError: it changed, or was replaced by another of its name; `lock-lost`.
         """
 
-    def delete(
-        self, kind: str, namespace: str, name: str, *, uid: str | None = None, wait: bool = True
-    ) -> None:
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str, wait: bool = True) -> None:
         """Delete an object and, unless told otherwise, wait until it is gone.
 
-        A missing one is no error.
+        A missing one is no error. It is bound to the `uid` and not to the resourceVersion: only
+        bare pods are deleted, whose status changes with each probe, and whose uid is new with each
+        release that makes one.
+
+        Raises:
+            ConflictError: it was replaced by another one of the same name.
         """
 
     def event(
@@ -176,11 +200,23 @@ class Metrics(Protocol):
 class Traffic(Protocol):
     """Who gets the users' requests of a service."""
 
-    def apply(self, route: Route) -> None:
+    def apply(self, route: Route, *, fence: int | None = None) -> None:
         """Write the route, make before break; may be repeated.
 
+        Args:
+            fence: number of the lock it is written under; a guarded port puts its own here.
+
         Raises:
+            ConflictError: `lock-lost`, a higher number stands on the route objects.
             PermanentError: the route objects are missing (the service is not installed).
+        """
+
+    def stamp(self, service: str, *, fence: int) -> None:
+        """Put a fencing number on the route objects; may be repeated.
+
+        Raises:
+            ConflictError: `lock-lost`, a higher number stands there.
+            PermanentError: they are missing (the service is not installed).
         """
 
     def read(self, service: str) -> Route:

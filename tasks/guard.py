@@ -1,4 +1,8 @@
-"""The ports of a release behind its lock: no write outside once the lock cannot be trusted."""
+"""The ports of a release behind its lock: no write outside once the lock cannot be trusted.
+
+A process that is stopped between this check and its write cannot know that it was. So each write
+carries the lock's number too, and the API server refuses one that is stale.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from pathlib import Path
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Route, Slot
 from slipway.core.traffic import AccessTail, LogPosition
+from slipway.manifests.names import with_fence
 from slipway.ports import (
     Applied,
     Manifest,
@@ -23,16 +28,26 @@ Check = Callable[[], None]
 
 
 class GuardedWorkloads:
-    """Workloads whose writes ask the lock first."""
+    """Workloads whose writes ask the lock first and carry its number.
 
-    def __init__(self, port: Workloads, check: Check) -> None:
+    Args:
+        fence: the lock's number.
+    """
+
+    def __init__(self, port: Workloads, check: Check, *, fence: int) -> None:
         self._port = port
         self._check = check
+        self._fence = fence
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Applied:
+        """See `slipway.ports.Workloads`; whatever is applied carries the number."""
+        self._check()
+        return self._port.apply(with_fence(manifest, self._fence), dry_run=dry_run)
+
+    def stamp(self, namespace: str, deployment: str, *, fence: int) -> None:
         """See `slipway.ports.Workloads`."""
         self._check()
-        return self._port.apply(manifest, dry_run=dry_run)
+        self._port.stamp(namespace, deployment, fence=fence)
 
     def observe(self, namespace: str, deployment: str) -> RolloutObservation | None:
         """See `slipway.ports.Workloads`."""
@@ -46,14 +61,28 @@ class GuardedWorkloads:
         """See `slipway.ports.Workloads`."""
         return self._port.log_tail(namespace, pod, lines=lines)
 
-    def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
-        """See `slipway.ports.Workloads`."""
-        self._check()
-        self._port.scale(namespace, deployment, replicas, uid=uid)
-
-    def delete(
-        self, kind: str, namespace: str, name: str, *, uid: str | None = None, wait: bool = True
+    def scale(
+        self,
+        namespace: str,
+        deployment: str,
+        replicas: int,
+        *,
+        uid: str,
+        resource_version: str,
+        fence: int | None = None,
     ) -> None:
+        """See `slipway.ports.Workloads`; under the lock's number unless told another one."""
+        self._check()
+        self._port.scale(
+            namespace,
+            deployment,
+            replicas,
+            uid=uid,
+            resource_version=resource_version,
+            fence=self._fence if fence is None else fence,
+        )
+
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str, wait: bool = True) -> None:
         """See `slipway.ports.Workloads`."""
         self._check()
         self._port.delete(kind, namespace, name, uid=uid, wait=wait)
@@ -66,16 +95,26 @@ class GuardedWorkloads:
 
 
 class GuardedTraffic:
-    """Traffic whose writes ask the lock first."""
+    """Traffic whose writes ask the lock first and carry its number.
 
-    def __init__(self, port: Traffic, check: Check) -> None:
+    Args:
+        fence: the lock's number.
+    """
+
+    def __init__(self, port: Traffic, check: Check, *, fence: int) -> None:
         self._port = port
         self._check = check
+        self._fence = fence
 
-    def apply(self, route: Route) -> None:
+    def apply(self, route: Route, *, fence: int | None = None) -> None:
+        """See `slipway.ports.Traffic`; under the lock's number unless told another one."""
+        self._check()
+        self._port.apply(route, fence=self._fence if fence is None else fence)
+
+    def stamp(self, service: str, *, fence: int) -> None:
         """See `slipway.ports.Traffic`."""
         self._check()
-        self._port.apply(route)
+        self._port.stamp(service, fence=fence)
 
     def read(self, service: str) -> Route:
         """See `slipway.ports.Traffic`."""

@@ -58,7 +58,7 @@ def test_model(session: ReleaseSession) -> str:
     image = session.ports.images.resolve(_image(session))
     name = test_pod_name(spec.name)
     session.intend(f"test pod {name}")
-    workloads.delete("Pod", spec.namespace, name)
+    session.remove_pod(name)
     manifest = test_pod(
         spec,
         image=image.reference,

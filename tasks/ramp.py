@@ -26,7 +26,7 @@ from slipway.core.release.ramp import RampWatch, judge_ramp, ramp_evidence, unre
 from slipway.core.release.record import Phase, StageVerdict, with_approval, with_weight
 from slipway.core.verdicts import Evidence, GateResult, overall
 from tasks.approval import ApprovalDesk
-from tasks.session import ReleaseSession
+from tasks.session import ReleaseSession, evidence_prefix
 from tasks.stage import release_stage
 
 _POLL_S = 0.5
@@ -213,9 +213,15 @@ def _plain(value: Any) -> Any:
 
 
 def _evidence_so_far(session: ReleaseSession) -> list[Any]:
-    record, objects = session.record, session.ports.objects
-    key = f"releases/{record.service}/{record.release_id}/{_RAMP_FILE}"
-    if key not in objects.list(key):
+    """Return what this release has stored already, also under the lock of a process that died."""
+    objects = session.ports.objects
+    stored = [
+        key
+        for key in objects.list(evidence_prefix(session.record))
+        if key.endswith(f"/{_RAMP_FILE}")
+    ]
+    if not stored:
         return []
-    found: list[Any] = json.loads(objects.get(key))["weights"]
+    # Sorted, so the last one has the highest number of a lock.
+    found: list[Any] = json.loads(objects.get(stored[-1]))["weights"]
     return found

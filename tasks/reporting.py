@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
@@ -13,10 +13,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 
 from slipway.core.errors import SlipwayError
-from slipway.core.release.record import Phase, ReleaseRecord
-from slipway.core.release.storage import to_storage
+from slipway.core.release.record import Phase
+from slipway.core.release.storage import from_storage, to_storage
 from slipway.core.report import release_markdown
-from tasks.session import ReleaseSession, lock_is_lost
+from tasks.session import ReleaseSession, evidence_prefix, lock_is_lost
 
 _RECORD_FILE = "record.json"
 _EVENT_REASONS = {Phase.DONE: "Released", Phase.ROLLED_BACK: "RolledBack"}
@@ -54,11 +54,6 @@ def outcome_of(session: ReleaseSession) -> dict[str, Any]:
     }
 
 
-def evidence_prefix(record: ReleaseRecord) -> str:
-    """Return the prefix of a release's evidence in the object store."""
-    return f"releases/{record.service}/{record.release_id}/"
-
-
 def publish_markdown(session: ReleaseSession, key: str, markdown: str, description: str) -> None:
     """Show `markdown` in the flow run as an artifact; best effort."""
 
@@ -78,8 +73,13 @@ def _report(session: ReleaseSession) -> None:
 
 def _complete_evidence(session: ReleaseSession) -> None:
     """Store what a process that died right after its last phase could not."""
-    prefix = evidence_prefix(session.record)
-    if f"{prefix}{_RECORD_FILE}" not in session.ports.objects.list(prefix):
+    objects, record = session.ports.objects, session.record
+    stored = [
+        key for key in objects.list(evidence_prefix(record)) if key.endswith(f"/{_RECORD_FILE}")
+    ]
+    # Sorted, so the last one has the highest number. Each opening of the record raises its own.
+    newest = from_storage(objects.get(stored[-1]).decode()) if stored else None
+    if newest is None or replace(newest, fence=record.fence) != record:
         _store_record(session)
 
 

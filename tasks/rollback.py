@@ -16,7 +16,7 @@ from slipway.manifests.names import test_pod_name
 from tasks.session import ReleaseSession, lock_is_lost, timed
 from tasks.stage import is_transient
 from tasks.waiting import wait_until
-from tasks.workload import await_no_streams, scale_to_zero
+from tasks.workload import await_no_streams, scale_as_observed, scale_to_zero
 
 _STABLE_TIMEOUT_S = 120.0
 
@@ -60,7 +60,7 @@ def _roll_back(session: ReleaseSession) -> str:
     spec, record = session.spec, session.record
     moved = _give_users_back(session)
     alias = _move_alias_back(session)
-    session.ports.workloads.delete("Pod", spec.namespace, test_pod_name(spec.name))
+    session.remove_pod(test_pod_name(spec.name))
     observed = session.observe(record.candidate)
     if observed is not None and observed.release_id == record.release_id:
         if moved:
@@ -102,11 +102,21 @@ def _give_users_back(session: ReleaseSession) -> bool:
 def _warm_former_slot(session: ReleaseSession) -> None:
     """Bring back the former slot when an earlier process had begun to retire it."""
     stable, replicas = session.record.stable, session.spec.replicas
-    observed = None if stable is None else session.observe(stable)
-    if observed is not None and observed.desired < replicas:
-        session.ports.workloads.scale(
-            session.spec.namespace, observed.name, replicas, uid=observed.uid
-        )
+    if stable is None:
+        return
+
+    def warmed() -> str | None:
+        observed = session.observe(stable)
+        if observed is None or observed.desired >= replicas:
+            return None
+        return scale_as_observed(session, stable, replicas)
+
+    wait_until(
+        warmed,
+        timeout_s=_STABLE_TIMEOUT_S,
+        what=f"slot {stable} was scaled to {replicas}",
+        report=session.progress.say,
+    )
 
 
 def _forget_candidate(session: ReleaseSession) -> None:

@@ -36,8 +36,10 @@ from tasks.approval import ApprovalDesk
 from tasks.guard import GuardedRegistry, GuardedTraffic, GuardedWorkloads
 from tasks.lock import LockKeeper, take_lock
 from tasks.progress import Progress
+from tasks.takeover import put_alias_right, stamp_objects
 
 _SAVES = 3
+_STAMPS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +62,8 @@ class ReleaseSession:
     ) -> None:
         self.ports = replace(
             ports,
-            workloads=GuardedWorkloads(ports.workloads, keeper.check),
-            traffic=GuardedTraffic(ports.traffic, keeper.check),
+            workloads=GuardedWorkloads(ports.workloads, keeper.check, fence=keeper.lease.fence),
+            traffic=GuardedTraffic(ports.traffic, keeper.check, fence=keeper.lease.fence),
             registry=GuardedRegistry(ports.registry, keeper.check),
         )
         self.spec = ports.spec
@@ -135,11 +137,15 @@ class ReleaseSession:
     def put_evidence(self, name: str, body: bytes | dict[str, Any], content_type: str) -> str:
         """Store evidence of this release; returns its key.
 
+        No object store knows our lock. So the lock's number stands in the key: what a process
+        writes that has lost it without knowing lies beside the evidence that counts, never over it.
+
         Raises:
             ConflictError: the lock is lost; the evidence now belongs to another process.
         """
         self._keeper.check()
-        key = f"releases/{self.record.service}/{self.record.release_id}/{name}"
+        fence = self._keeper.lease.fence
+        key = f"{evidence_prefix(self.record)}{fence:06d}/{name}"
         raw = body if isinstance(body, bytes) else json.dumps(body, indent=2).encode()
         self.ports.objects.put(key, raw, content_type=content_type)
         return key
@@ -153,6 +159,17 @@ class ReleaseSession:
         """Return the slot's pods that can serve now."""
         observed = self.observe(slot)
         return () if observed is None else observed.ready_pods
+
+    def remove_pod(self, name: str) -> None:
+        """Delete a bare pod that an earlier run may have left; none is no error."""
+        left = self.ports.workloads.pod(self.spec.namespace, name)
+        if left is not None:
+            self.ports.workloads.delete("Pod", self.spec.namespace, name, uid=left.uid)
+
+
+def evidence_prefix(record: ReleaseRecord) -> str:
+    """Return the prefix of a release's evidence in the object store."""
+    return f"releases/{record.service}/{record.release_id}/"
 
 
 @contextmanager
@@ -185,7 +202,10 @@ def _open_record(
     ports: Ports, keeper: LockKeeper, version: str, progress: Progress
 ) -> tuple[StoredRecord, bool]:
     spec = ports.spec
-    stored = ports.releases.load(spec.name)
+    stored = _stamped_record(ports.releases, keeper, spec.name)
+    stamp_objects(ports, keeper, stored.record if stored else None)
+    if stored is not None:
+        put_alias_right(ports, keeper, stored.record, report=progress.say)
     admission = admit(
         Request(
             service=spec.name,
@@ -209,10 +229,27 @@ def _open_record(
     return saved(ports.releases, keeper, record, stored.version if stored else None), False
 
 
+def _stamped_record(releases: Releases, keeper: LockKeeper, service: str) -> StoredRecord | None:
+    """Return the record, written anew under our lock's number; None when there is none."""
+    for _ in range(_STAMPS - 1):
+        try:
+            return _stamped_once(releases, keeper, service)
+        except ConflictError as error:
+            if error.code != "conflict":
+                raise
+            # The former holder still lives, and was the last whose write went through.
+    return _stamped_once(releases, keeper, service)
+
+
+def _stamped_once(releases: Releases, keeper: LockKeeper, service: str) -> StoredRecord | None:
+    stored = releases.load(service)
+    return None if stored is None else saved(releases, keeper, stored.record, stored.version)
+
+
 def saved(
     releases: Releases, keeper: LockKeeper, record: ReleaseRecord, version: str | None
 ) -> StoredRecord:
-    """Write the record, once, though the answer may be lost on the way.
+    """Write the record under our lock's number, once, though the answer may be lost on the way.
 
     An answer that is lost leaves open whether the record was written. Once the API server answers
     again and the lock is still ours, the stored record tells: nobody else writes it.
@@ -221,6 +258,7 @@ def saved(
         ConflictError: the lock is lost, or somebody else wrote the record.
         TransientError: the API server went away more often than is worth waiting for.
     """
+    record = replace(record, fence=keeper.lease.fence)
     keeper.check()
     for _ in range(_SAVES - 1):
         try:

@@ -83,7 +83,7 @@ def _sweep(session: ReleaseSession, volume: WeightsVolume, name: str) -> str:
     keep = sorted({slot.weights for slot in record.slots if slot.weights})
     image = session.ports.images.resolve(volume.fetcher).reference
     session.intend(f"sweep pod {name}")
-    workloads.delete("Pod", spec.namespace, name)
+    session.remove_pod(name)
     manifest = sweep_pod(spec, volume, image=image, release_id=record.release_id, keep=keep)
     pod = workloads.apply(manifest)
     try:

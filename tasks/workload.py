@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from slipway.core.errors import PermanentError
+from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.promotion import image_mismatch
 from slipway.core.release.record import Phase, advance
 from slipway.core.rollout import (
@@ -22,6 +22,7 @@ from tasks.waiting import wait_until
 from tasks.weights import sweep_weights, weights_fetch
 
 _NS_PER_S = 1e9
+_SCALE_TIMEOUT_S = 30.0
 
 
 @release_stage("deploy", proves=Phase.DEPLOYED)
@@ -150,24 +151,58 @@ def await_no_streams(session: ReleaseSession, slot: Slot) -> float:
 def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
     """Scale a slot that nothing routes to down to nothing, and wait until its pods are gone."""
     spec = session.spec
-    if session.ports.traffic.read(spec.name).names(slot):
-        raise PermanentError(
-            f"slot {slot} of service {spec.name} is still routed to",
-            code="slot-not-idle",
-            hint=f"look at: slipway status {spec.name}",
-        )
-    observed = session.observe(slot)
-    if observed is None:
-        return
-    session.ports.workloads.scale(spec.namespace, observed.name, 0, uid=observed.uid)
+
+    def scaled() -> str | None:
+        _require_idle(session, slot)
+        return scale_as_observed(session, slot, 0)
 
     def look() -> str | None:
         now = session.observe(slot)
         return f"{len(now.pods)} pods of slot {slot} end" if now and now.pods else None
 
     wait_until(
+        scaled,
+        timeout_s=_SCALE_TIMEOUT_S,
+        what=f"slot {slot} was scaled to zero",
+        report=session.progress.say,
+    )
+    wait_until(
         look,
         timeout_s=spec.policy.drain_timeout_s,
         what=f"the pods of slot {slot} were gone",
         report=session.progress.say,
     )
+
+
+def scale_as_observed(session: ReleaseSession, slot: Slot, replicas: int) -> str | None:
+    """Scale a slot unless it changed since it was looked at; returns what is in the way, or None.
+
+    Raises:
+        ConflictError: the lock is lost.
+    """
+    observed = session.observe(slot)
+    if observed is None:
+        return None
+    try:
+        session.ports.workloads.scale(
+            session.spec.namespace,
+            observed.name,
+            replicas,
+            uid=observed.uid,
+            resource_version=observed.resource_version,
+        )
+    except ConflictError as error:
+        if error.code != "conflict":
+            raise
+        # Its controller wrote its status, say: whoever asked decides again on what stands there.
+        return f"Deployment {observed.name} changed just now: it is looked at again"
+    return None
+
+
+def _require_idle(session: ReleaseSession, slot: Slot) -> None:
+    if session.ports.traffic.read(session.spec.name).names(slot):
+        raise PermanentError(
+            f"slot {slot} of service {session.spec.name} is still routed to",
+            code="slot-not-idle",
+            hint=f"look at: slipway status {session.spec.name}",
+        )

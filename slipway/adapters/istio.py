@@ -52,7 +52,7 @@ class IstioTraffic:
         # Its connections end with it: a port has no verb for that.
         weakref.finalize(self, self._http.close)
 
-    def apply(self, route: Route) -> None:
+    def apply(self, route: Route, *, fence: int | None = None) -> None:
         """Write the route, make before break; see `slipway.ports.Traffic`.
 
         Endpoints are announced before anything routes to them, and withdrawn only after the gateway
@@ -62,12 +62,21 @@ class IstioTraffic:
         current = self.read(route.service)
         known = current.subsets | route.subsets
         if known != current.subsets:
-            self._api.apply(destination_rule(self._spec, known))
+            self._api.apply(destination_rule(self._spec, known, fence=fence))
             self._await_subsets(route.subsets)
-        self._api.apply(virtual_service(self._spec, route))
+        self._api.apply(virtual_service(self._spec, route, fence=fence))
         if known != route.subsets:
             self.confirm(route, timeout_s=_PROPAGATION_TIMEOUT_S)
-            self._api.apply(destination_rule(self._spec, route.subsets, revision=route.revision))
+            narrowed = destination_rule(
+                self._spec, route.subsets, revision=route.revision, fence=fence
+            )
+            self._api.apply(narrowed)
+
+    def stamp(self, service: str, *, fence: int) -> None:
+        """Put a fencing number on both objects; see `slipway.ports.Traffic`."""
+        for kind in ("VirtualService", "DestinationRule"):
+            require_object(self._api, kind, self._spec.namespace, service)
+            self._api.stamp(kind, self._spec.namespace, service, fence=fence)
 
     def read(self, service: str) -> Route:
         """Return the route as the two objects state it."""

@@ -6,10 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from slipway.adapters.kubernetes_api import KubernetesApi, object_path
+from slipway.adapters.kubernetes_api import (
+    FIELD_MANAGER,
+    MERGE_PATCH,
+    KubernetesApi,
+    object_path,
+)
 from slipway.core.errors import ConflictError, PermanentError, TransientError
 from slipway.core.rollout import IMAGE_REASONS, PodObservation, RolloutObservation
-from slipway.manifests.names import RELEASE_LABEL, WEIGHTS_ANNOTATION
+from slipway.manifests.names import FENCE_ANNOTATION, RELEASE_LABEL, WEIGHTS_ANNOTATION
 from slipway.manifests.release_objects import release_event
 from slipway.ports import Applied, Manifest
 
@@ -82,13 +87,40 @@ class KubernetesWorkloads:
         except (PermanentError, TransientError):
             return ""
 
-    def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
-        """Set replicas under a uid precondition; see `slipway.ports.Workloads`."""
-        path = object_path("Deployment", namespace, deployment)
-        # A uid in a merge patch is a precondition: the server refuses another one as immutable.
-        body = {"metadata": {"uid": uid}, "spec": {"replicas": replicas}}
+    def stamp(self, namespace: str, deployment: str, *, fence: int) -> None:
+        """Put a fencing number on a Deployment; see `slipway.ports.Workloads`."""
         try:
-            self._api.call("PATCH", path, body=body, content_type="application/merge-patch+json")
+            self._api.stamp("Deployment", namespace, deployment, fence=fence)
+        except PermanentError as error:
+            if error.code != "not-found":
+                raise
+
+    def scale(
+        self,
+        namespace: str,
+        deployment: str,
+        replicas: int,
+        *,
+        uid: str,
+        resource_version: str,
+        fence: int | None = None,
+    ) -> None:
+        """Set replicas under preconditions; see `slipway.ports.Workloads`."""
+        path = object_path("Deployment", namespace, deployment)
+        # In a merge patch both are preconditions: 409 for another resourceVersion, and the server
+        # refuses another uid as immutable. Not the subresource `scale`: it carries no annotation,
+        # so the API server could not tell whose number the write has.
+        meta: dict[str, Any] = {"uid": uid, "resourceVersion": resource_version}
+        if fence is not None:
+            meta["annotations"] = {FENCE_ANNOTATION: str(fence)}
+        try:
+            self._api.call(
+                "PATCH",
+                path,
+                body={"metadata": meta, "spec": {"replicas": replicas}},
+                query={"fieldManager": FIELD_MANAGER},
+                content_type=MERGE_PATCH,
+            )
         except PermanentError as error:
             if "metadata.uid" in error.message:
                 raise ConflictError(
@@ -99,14 +131,11 @@ class KubernetesWorkloads:
             if error.code != "not-found":
                 raise
 
-    def delete(
-        self, kind: str, namespace: str, name: str, *, uid: str | None = None, wait: bool = True
-    ) -> None:
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str, wait: bool = True) -> None:
         """Delete with a uid precondition; see `slipway.ports.Workloads`."""
         path = object_path(kind, namespace, name)
-        body = {"preconditions": {"uid": uid}} if uid else None
         try:
-            self._api.call("DELETE", path, body=body)
+            self._api.call("DELETE", path, body={"preconditions": {"uid": uid}})
         except PermanentError as error:
             if error.code == "not-found":
                 return

@@ -22,6 +22,10 @@ from slipway.core.errors import (
     SlipwayError,
     TransientError,
 )
+from slipway.manifests.fence import STALE
+from slipway.manifests.names import FENCE_ANNOTATION
+
+MERGE_PATCH = "application/merge-patch+json"
 
 FIELD_MANAGER = "slipway-release"
 """Owner of every field a release writes (server-side apply)."""
@@ -172,6 +176,21 @@ class KubernetesApi:
             raise map_api_error(answer.status, raw, dict(answer.headers or {}), what)
         return raw
 
+    def stamp(self, kind: str, namespace: str, name: str, *, fence: int) -> None:
+        """Put a fencing number on an object, and change nothing else of it.
+
+        Raises:
+            ConflictError: `lock-lost`, a higher number stands there.
+            PermanentError: `not-found`, there is no such object.
+        """
+        self.call(
+            "PATCH",
+            object_path(kind, namespace, name),
+            body={"metadata": {"annotations": {FENCE_ANNOTATION: str(fence)}}},
+            query={"fieldManager": FIELD_MANAGER},
+            content_type=MERGE_PATCH,
+        )
+
     def apply(
         self,
         manifest: Mapping[str, Any],
@@ -206,9 +225,12 @@ def map_api_error(
     """Turn an HTTP status of the API server into the error of our taxonomy."""
     message = _server_message(body)
     text = f"{what}: {message}"
-    if status == 409:
+    if STALE in message:
         return ConflictError(
-            text, code="conflict", hint="the object changed meanwhile; read it again"
+            text,
+            code="lock-lost",
+            hint="nothing was written: another release has taken over; look at its record, then run"
+            " the release again",
         )
     # Server-side apply answers 500 for a field that the schema does not have; it never passes.
     unknown_field = _NOT_IN_SCHEMA in message
@@ -220,6 +242,15 @@ def map_api_error(
             hint="the API server is overloaded or restarting; the call is repeated",
             retry_after_s=float(after) if after and after.isdigit() else None,
         )
+    if status == 409:
+        return ConflictError(
+            text, code="conflict", hint="the object changed meanwhile; read it again"
+        )
+    return _refusal(status, message, text)
+
+
+def _refusal(status: int | None, message: str, text: str) -> PermanentError:
+    """Return what the same call would get again."""
     if status == 404:
         return PermanentError(
             text, code="not-found", hint="install the service first: slipway install SERVICE"

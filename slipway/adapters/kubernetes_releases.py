@@ -7,7 +7,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from slipway.adapters.kubernetes import require_object
-from slipway.adapters.kubernetes_api import FIELD_MANAGER, KubernetesApi, object_path
+from slipway.adapters.kubernetes_api import (
+    FIELD_MANAGER,
+    MERGE_PATCH,
+    KubernetesApi,
+    object_path,
+)
 from slipway.core.errors import ConflictError
 from slipway.core.release.record import ReleaseRecord
 from slipway.manifests.release_objects import (
@@ -19,8 +24,6 @@ from slipway.manifests.release_objects import (
     record_name,
 )
 from slipway.ports import Lease, StoredRecord
-
-_MERGE = "application/merge-patch+json"
 
 
 class KubernetesReleases:
@@ -47,7 +50,7 @@ class KubernetesReleases:
         else:
             # A resourceVersion in a merge patch is a precondition: 409 when the object moved on.
             path = object_path("ConfigMap", self._namespace, record_name(record.service))
-            answer = self._api.call("PATCH", path, body=body, query=query, content_type=_MERGE)
+            answer = self._api.call("PATCH", path, body=body, query=query, content_type=MERGE_PATCH)
         return StoredRecord(record=record, version=answer["metadata"]["resourceVersion"])
 
     def lock(self, service: str) -> Lease:
@@ -97,6 +100,6 @@ class KubernetesReleases:
                 "spec": lease_spec(renewed),
             },
             query={"fieldManager": FIELD_MANAGER},
-            content_type=_MERGE,
+            content_type=MERGE_PATCH,
         )
         return replace(renewed, version=answer["metadata"]["resourceVersion"])

@@ -14,11 +14,13 @@ from typing import Any
 from slipway.core.routing import Slot
 from slipway.core.routing import empty as empty_route
 from slipway.core.service import ServiceSpec
+from slipway.manifests.fence import fence_objects
 from slipway.manifests.names import (
     MANAGED_BY_LABEL,
     MODEL_ACCOUNT,
     RELEASE_ACCOUNT,
     RELEASE_LABEL,
+    SERVING_LABEL,
     Object,
     common_labels,
     metadata,
@@ -28,9 +30,6 @@ from slipway.manifests.names import (
 )
 from slipway.manifests.release_objects import free_lease, lease_name, record_name
 from slipway.manifests.traffic import destination_rule, service_object, virtual_service
-
-SERVING_LABEL = "slipway.dev/serving"
-"""Label of namespaces whose model pods the admission policy checks."""
 
 POLICY_NAME = "slipway-model-pods"
 
@@ -72,6 +71,7 @@ def platform_objects(namespace: str = "serving") -> tuple[Object, ...]:
         _namespace(namespace),
         _admission_policy(namespace),
         _admission_binding(),
+        *fence_objects(namespace),
         _preflight_role(),
         _preflight_binding(namespace),
     )

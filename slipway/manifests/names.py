@@ -23,6 +23,12 @@ WEIGHTS_ANNOTATION = "slipway.dev/weights-digest"
 
 ROUTE_ANNOTATION = "slipway.dev/route-revision"
 
+FENCE_ANNOTATION = "slipway.dev/fence"
+"""On what a release guards: number of the lock under which it was last written or taken over."""
+
+SERVING_LABEL = "slipway.dev/serving"
+"""Label of namespaces in which the admission policies hold."""
+
 GATEWAY = "istio-ingress/slipway-gateway"
 """The Istio Gateway object of the cluster, `NAMESPACE/NAME`."""
 
@@ -70,6 +76,13 @@ def slot_labels(service: str, slot: Slot) -> dict[str, str]:
 def common_labels(service: str) -> dict[str, str]:
     """Return the labels of every object that belongs to a service."""
     return {MANAGED_BY_LABEL: "slipway", SERVICE_LABEL: service}
+
+
+def with_fence(manifest: Mapping[str, Any], fence: int) -> Object:
+    """Return the object with the number of the lock that it is written under."""
+    meta = manifest["metadata"]
+    annotations = {**meta.get("annotations", {}), FENCE_ANNOTATION: str(fence)}
+    return {**manifest, "metadata": {**meta, "annotations": annotations}}
 
 
 def metadata(

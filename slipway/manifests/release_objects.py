@@ -10,7 +10,13 @@ from typing import Any
 from slipway.core.errors import PermanentError
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.release.storage import from_storage, to_storage
-from slipway.manifests.names import RELEASE_LABEL, Object, common_labels, metadata
+from slipway.manifests.names import (
+    FENCE_ANNOTATION,
+    RELEASE_LABEL,
+    Object,
+    common_labels,
+    metadata,
+)
 from slipway.ports import Lease
 
 RECORD_KEY = "record.json"
@@ -44,8 +50,12 @@ def record_config_map(
         record_name(record.service),
         namespace,
         labels=common_labels(record.service),
-        # For people and `kubectl get -o custom-columns`; only the JSON is read back.
-        annotations={RELEASE_LABEL: record.release_id, PHASE_ANNOTATION: record.phase.value},
+        annotations={
+            # For people and `kubectl get -o custom-columns`; only the JSON is read back.
+            RELEASE_LABEL: record.release_id,
+            PHASE_ANNOTATION: record.phase.value,
+            FENCE_ANNOTATION: str(record.fence),  # for the API server, see `manifests.fence`
+        },
     )
     if version is not None:
         meta["resourceVersion"] = version

@@ -25,6 +25,7 @@ from slipway.core.routing import (
 )
 from slipway.core.service import ServerKind, ServiceSpec
 from slipway.manifests.names import (
+    FENCE_ANNOTATION,
     GATEWAY,
     NAME_LABEL,
     ROUTE_ANNOTATION,
@@ -62,16 +63,21 @@ def service_object(spec: ServiceSpec) -> Object:
 
 
 def destination_rule(
-    spec: ServiceSpec, subsets: frozenset[Slot], *, revision: str | None = None
+    spec: ServiceSpec,
+    subsets: frozenset[Slot],
+    *,
+    revision: str | None = None,
+    fence: int | None = None,
 ) -> Object:
     """Return the DestinationRule that makes `subsets` known to the gateway.
 
-    `revision` is that of the route it belongs to, kept as an annotation.
+    `revision` is that of the route it belongs to, `fence` the number of the lock that it is written
+    under; both are kept as annotations.
     """
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
-        "metadata": _route_metadata(spec, revision),
+        "metadata": _route_metadata(spec, revision, fence),
         "spec": {
             "host": host(spec),
             "trafficPolicy": _traffic_policy(spec.server.kind),
@@ -82,15 +88,18 @@ def destination_rule(
     }
 
 
-def virtual_service(spec: ServiceSpec, route: Route) -> Object:
-    """Return the VirtualService that says what `route` says, for the gateway and the mesh alike."""
+def virtual_service(spec: ServiceSpec, route: Route, *, fence: int | None = None) -> Object:
+    """Return the VirtualService that says what `route` says, for the gateway and the mesh alike.
+
+    `fence` is the number of the lock that it is written under, None for an installation.
+    """
     rules = [_users_rule(spec, route)]
     if route.preview is not None:
         rules.insert(0, _preview_rule(spec, route, route.preview))
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
-        "metadata": _route_metadata(spec, route.revision),
+        "metadata": _route_metadata(spec, route.revision, fence),
         "spec": {
             "hosts": [*spec.hosts, host(spec)],
             "gateways": [GATEWAY, "mesh"],
@@ -121,8 +130,10 @@ def read_route(virtual_service: Mapping[str, Any], destination_rule: Mapping[str
         raise _foreign(service, f"{type(error).__name__}: {error}") from error
 
 
-def _route_metadata(spec: ServiceSpec, revision: str | None) -> Object:
-    annotations = {ROUTE_ANNOTATION: revision} if revision else None
+def _route_metadata(spec: ServiceSpec, revision: str | None, fence: int | None) -> Object:
+    annotations = {ROUTE_ANNOTATION: revision} if revision else {}
+    if fence is not None:
+        annotations[FENCE_ANNOTATION] = str(fence)
     labels = common_labels(spec.name)
     return metadata(spec.name, spec.namespace, labels=labels, annotations=annotations)
 

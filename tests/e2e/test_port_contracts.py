@@ -16,7 +16,7 @@ from slipway.core.routing import ROUTE_HEADER, SLOT_HEADER, Slot, empty
 from slipway.manifests.names import workload_name
 from slipway.manifests.workload import slot_deployment
 from tests.contract.port_suites.releases import ReleasesSubject, ReleasesSuite
-from tests.contract.port_suites.traffic import TrafficSubject, TrafficSuite
+from tests.contract.port_suites.traffic import TrafficSubject, TrafficSuite, next_fence
 from tests.contract.port_suites.workloads import WorkloadsSubject, WorkloadsSuite
 from tests.e2e.support import Sandbox, World
 from tests.fakes.gateway import GatewayAnswer
@@ -116,7 +116,7 @@ class TestIstioTraffic(TrafficSuite):
     def subject(self, real_traffic_ports: Ports) -> TrafficSubject:
         ports = real_traffic_ports
         nobody = empty(ports.spec.name)
-        ports.traffic.apply(nobody)
+        ports.traffic.apply(nobody, fence=next_fence())
         ports.traffic.confirm(nobody, timeout_s=30)
 
         def ask(headers: Mapping[str, str]) -> GatewayAnswer:

@@ -111,7 +111,9 @@ def start(world: World, service: str, version: str) -> PodObservation:
     image = ports.images.resolve(ports.spec.server.image).reference
     pod = workload.test_pod(ports.spec, image=image, release_id=f"{service}-v1-1", fetch=fetch)
     name = pod["metadata"]["name"]
-    ports.workloads.delete("Pod", ports.spec.namespace, name)
+    left = ports.workloads.pod(ports.spec.namespace, name)
+    if left is not None:
+        ports.workloads.delete("Pod", ports.spec.namespace, name, uid=left.uid)
     ports.workloads.apply(pod)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from slipway.core.errors import PermanentError
+from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.routing import Route, Slot
 from slipway.core.traffic import AccessRow
 from slipway.manifests.names import NAME_LABEL, SLOT_LABEL, WEIGHTS_ANNOTATION
@@ -125,6 +125,7 @@ class FakeCluster:
         swept: what each sweep pod was told to keep, in the order they were made.
         sweep_fault: sweep pods end with an error.
         rows: the gateway's access log.
+        fences: the fencing number on an object, by kind and name; none for one never fenced.
         violations: moments at which a route pointed at a slot that could not serve.
     """
 
@@ -144,6 +145,7 @@ class FakeCluster:
         self.rows: list[AccessRow] = []
         self.streams: dict[Slot, list[int]] = {}
         self.server_requests: list[int] = []
+        self.fences: dict[tuple[str, str], int] = {}
         self.violations: list[str] = []
         self.fault = Fault.NONE
         self.test_pod_fault = Fault.NONE
@@ -169,6 +171,26 @@ class FakeCluster:
             service=service, holder="", fence=0, duration_s=0, version="0", renewed_at_ns=0
         )
         self.routes[service] = self.gateway_routes[service] = Route(service=service)
+
+    def fence_off(self, kind: str, name: str, fence: int | None, *, service: str) -> None:
+        """Refuse a stale fencing number, as the admission policies do; keep it otherwise.
+
+        A write without a number leaves the one that stands there.
+
+        Raises:
+            ConflictError: `lock-lost`.
+        """
+        now = self.fences.get((kind, name))
+        if fence is None or fence == now:
+            return
+        lock = self.leases.get(service)
+        if fence < max(now or 0, lock.fence if lock else 0):
+            raise ConflictError(
+                f"{kind} {name}: stale fencing number {fence}",
+                code="lock-lost",
+                hint="another release has taken over",
+            )
+        self.fences[kind, name] = fence
 
     def number(self) -> int:
         """Return a number that was never returned before."""

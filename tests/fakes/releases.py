@@ -7,6 +7,7 @@ from dataclasses import replace
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.release.storage import from_storage, to_storage
+from slipway.manifests.release_objects import record_name
 from slipway.ports import Lease, StoredRecord
 from tests.fakes.cluster import FakeCluster
 
@@ -32,9 +33,14 @@ class FakeReleases:
         _, current = self._cluster.records.get(record.service, ("", None))
         if current != version:
             raise _conflict(f"record of {record.service} is at {current}, not {version}")
+        name = record_name(record.service)
+        self._cluster.fence_off("ConfigMap", name, record.fence, service=record.service)
         stored = StoredRecord(record=record, version=str(self._cluster.number()))
+        text, _ = self._cluster.records.get(record.service, ("", None))
+        stamped = bool(text) and replace(from_storage(text), fence=record.fence) == record
         self._cluster.records[record.service] = (to_storage(record), stored.version)
-        self._journal.wrote(f"record {record.phase}: {record.intent or record.reason}")
+        written = f"record {record.phase}: {record.intent or record.reason}"
+        self._journal.wrote(f"stamp {name}" if stamped else written)
         return stored
 
     def lock(self, service: str) -> Lease:

@@ -9,6 +9,7 @@ from slipway.ports import RouteProof
 from tests.fakes.cluster import FakeCluster, next_figure
 
 _LOOKS_PER_TIMEOUT = 100
+_KINDS = ("VirtualService", "DestinationRule")
 
 
 class FakeTraffic:
@@ -18,14 +19,27 @@ class FakeTraffic:
         self._cluster = cluster
         self._journal = cluster.journal
 
-    def apply(self, route: Route) -> None:
+    def apply(self, route: Route, *, fence: int | None = None) -> None:
         """Write the route; one that would harm users is noted as a violation and refused."""
         self._journal.reach()
-        if self.read(route.service) == route:
+        unchanged = self.read(route.service) == route
+        for kind in _KINDS:
+            self._cluster.fence_off(kind, route.service, fence, service=route.service)
+        if unchanged:
             return
         self._require_ready(route)
         self._cluster.routes[route.service] = route
         self._journal.wrote(f"route {_words(route)}")
+
+    def stamp(self, service: str, *, fence: int) -> None:
+        """Put a fencing number on both route objects, one after the other."""
+        self._journal.reach()
+        self.read(service)
+        for kind in _KINDS:
+            before = self._cluster.fences.get((kind, service))
+            self._cluster.fence_off(kind, service, fence, service=service)
+            if before != fence:
+                self._journal.wrote(f"stamp {kind} {service}")
 
     def read(self, service: str) -> Route:
         """Return the route as last written."""

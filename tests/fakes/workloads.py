@@ -10,7 +10,13 @@ from typing import Any
 
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.rollout import PodObservation, RolloutObservation
-from slipway.manifests.names import RELEASE_LABEL, ROLE_LABEL, WEIGHTS_ANNOTATION
+from slipway.manifests.names import (
+    FENCE_ANNOTATION,
+    RELEASE_LABEL,
+    ROLE_LABEL,
+    SERVICE_LABEL,
+    WEIGHTS_ANNOTATION,
+)
 from slipway.ports import Applied, Manifest
 from tests.fakes.cluster import FakeCluster, FakeDeployment, FakeEvent, FakePod, Fault, Key
 
@@ -52,9 +58,23 @@ class FakeWorkloads:
             raise self._cluster.refusal
         own: dict[str, Any] = copy.deepcopy(dict(manifest))
         key = (str(own["metadata"]["namespace"]), str(own["metadata"]["name"]))
+        self._fence_off(key, own, dry_run=dry_run)
         if own["kind"] == "Pod":
             return self._apply_pod(key, own, dry_run=dry_run)
         return self._apply_deployment(key, own, dry_run=dry_run)
+
+    def _fence_off(self, key: Key, own: dict[str, Any], *, dry_run: bool) -> None:
+        cluster, kind = self._cluster, str(own["kind"])
+        fence = own["metadata"].get("annotations", {}).pop(FENCE_ANNOTATION, None)
+        held = cluster.pods if kind == "Pod" else cluster.deployments
+        if key not in held:
+            cluster.fences.pop((kind, key[1]), None)
+        before = dict(cluster.fences)
+        service = own["metadata"]["labels"][SERVICE_LABEL]
+        number = None if fence is None else int(fence)
+        cluster.fence_off(kind, key[1], number, service=service)
+        if dry_run:
+            cluster.fences = before
 
     def _apply_pod(self, key: Key, own: dict[str, Any], *, dry_run: bool) -> Applied:
         pods, cluster = self._cluster.pods, self._cluster
@@ -133,8 +153,30 @@ class FakeWorkloads:
         ended = pod.fault in {Fault.CRASH_LOOP, Fault.WEIGHTS}
         return replace(_pod_observation(pod), ended=ended)
 
-    def scale(self, namespace: str, deployment: str, replicas: int, *, uid: str) -> None:
-        """Set the replicas of the Deployment with `uid`."""
+    def stamp(self, namespace: str, deployment: str, *, fence: int) -> None:
+        """Put a fencing number on a Deployment; a missing one is no error."""
+        self._journal.reach()
+        cluster = self._cluster
+        found = cluster.deployments.get((namespace, deployment))
+        if found is None or cluster.fences.get(("Deployment", deployment)) == fence:
+            return
+        service = found.manifest["metadata"]["labels"][SERVICE_LABEL]
+        cluster.fence_off("Deployment", deployment, fence, service=service)
+        found.generation += 1
+        found.resource_version = cluster.number()
+        self._journal.wrote(f"stamp Deployment {deployment}")
+
+    def scale(
+        self,
+        namespace: str,
+        deployment: str,
+        replicas: int,
+        *,
+        uid: str,
+        resource_version: str,
+        fence: int | None = None,
+    ) -> None:
+        """Set the replicas of a Deployment that is as it was observed."""
         self._journal.reach()
         cluster = self._cluster
         found = cluster.deployments.get((namespace, deployment))
@@ -142,6 +184,10 @@ class FakeWorkloads:
             return
         if found.uid != uid:
             raise _replaced("Deployment", deployment)
+        if str(found.resource_version) != resource_version:
+            raise _changed("Deployment", deployment)
+        service = found.manifest["metadata"]["labels"][SERVICE_LABEL]
+        cluster.fence_off("Deployment", deployment, fence, service=service)
         if found.replicas == replicas:
             return
         found.manifest["spec"]["replicas"] = replicas
@@ -156,9 +202,7 @@ class FakeWorkloads:
             found.pods.clear()
         self._journal.wrote(f"scale {deployment} to {replicas}")
 
-    def delete(
-        self, kind: str, namespace: str, name: str, *, uid: str | None = None, wait: bool = True
-    ) -> None:
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str, wait: bool = True) -> None:
         """Delete an object; a missing one is no error."""
         self._journal.reach()
         key = (namespace, name)
@@ -168,7 +212,7 @@ class FakeWorkloads:
         found = held.get(key)
         if found is None:
             return
-        if uid is not None and found.uid != uid:
+        if found.uid != uid:
             raise _replaced(kind, name)
         del held[key]
         self._journal.wrote(f"delete {kind} {name}")
@@ -238,6 +282,14 @@ def _sweeps(pod: FakePod) -> bool:
 def _replaced(kind: str, name: str) -> ConflictError:
     return ConflictError(
         f"{kind} {name} was replaced by another one",
+        code="conflict",
+        hint="the object changed meanwhile; read it again",
+    )
+
+
+def _changed(kind: str, name: str) -> ConflictError:
+    return ConflictError(
+        f"{kind} {name} changed meanwhile",
         code="conflict",
         hint="the object changed meanwhile; read it again",
     )

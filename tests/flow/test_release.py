@@ -72,7 +72,8 @@ def test_release_leaves_its_evidence_and_an_event(world: World) -> None:
 
 def test_record_stored_as_evidence_is_the_one_in_the_cluster(world: World) -> None:
     world.release("2")
-    stored = world.objects.get(f"releases/{SERVICE}/chat-v2-2/record.json")
+    number = world.cluster.leases[SERVICE].fence
+    stored = world.objects.get(f"releases/{SERVICE}/chat-v2-2/{number:06d}/record.json")
     assert stored.decode() == world.cluster.records[SERVICE][0]
 
 
@@ -97,7 +98,7 @@ def test_same_release_twice_equals_once(world: World) -> None:
     world.journal.next_process()
     outcome = world.run_flow("2")
     assert outcome["already_done"]
-    assert world.journal.writes == []
+    assert world.writes() == []
     assert world.final_state() == before
 
 
@@ -222,7 +223,7 @@ def test_live_version_is_done_already_though_another_one_failed_since(world: Wor
         world.release("2")
     world.journal.next_process()
     assert world.release("1")["already_done"]
-    assert world.journal.writes == []
+    assert world.writes() == []
 
 
 def test_unknown_version_is_refused_before_any_write(world: World) -> None:
@@ -268,7 +269,7 @@ def test_other_version_is_refused_while_a_release_is_unfinished(world: World) ->
     assert caught.value.code == "release-unfinished"
     assert "chat-v2-2" in caught.value.message
     assert "slipway release chat 2" in caught.value.hint
-    assert world.journal.writes == []
+    assert world.writes() == []
     assert world.cluster.leases[SERVICE].holder == ""
 
 

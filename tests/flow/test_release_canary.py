@@ -59,7 +59,7 @@ def test_canary_leaves_a_verdict_and_figures_of_every_weight(canary: World) -> N
     verdicts = {item.stage: item.verdict for item in canary.record.verdicts}
     assert {f"ramp {weight} %" for weight in (10, 25, 50)} <= verdicts.keys()
     assert verdicts["ramp 50 %"] is Verdict.PASS
-    stored = json.loads(canary.objects.get(f"releases/{SERVICE}/chat-v2-2/ramp.json"))
+    stored = json.loads(canary.objects.get(f"releases/{SERVICE}/chat-v2-2/000002/ramp.json"))
     assert [item["weight_percent"] for item in stored["weights"]] == [10, 25, 50]
     figures = {item["name"]: item for item in stored["weights"][-1]["evidence"]}
     assert figures["error_rate_percent"]["n"] >= 20

@@ -9,13 +9,13 @@ from slipway.core.release.record import Phase
 from slipway.core.routing import Slot
 from tests.flow.world import SERVICE, World
 
-FIRST_WRITES = 33
+FIRST_WRITES = 35
 """Writes of a first release that goes well."""
 
-SECOND_WRITES = 37
+SECOND_WRITES = 41
 """Writes of a second release that goes well."""
 
-ROLLED_BACK_WRITES = 38
+ROLLED_BACK_WRITES = 42
 """Writes of a release whose users fail during the bake, up to the phase `rolled_back`."""
 
 

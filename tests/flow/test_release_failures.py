@@ -300,7 +300,7 @@ def test_record_written_by_another_process_stops_every_write(world: World) -> No
         world.releases.save(stored.record, version=stored.version)
         writes_then.append(len(world.journal.writes))
 
-    world.at_write("put releases/chat/chat-v2-2/benchmark.md", write_first)
+    world.at_write("put releases/chat/chat-v2-2/000002/benchmark.md", write_first)
     with pytest.raises(ConflictError) as caught:
         world.release("2")
     assert caught.value.code == "conflict"

@@ -18,7 +18,7 @@ from tests.fakes.stores import FakeImageStore
 from tests.flow.world import MODEL, SERVICE, World
 
 VOLUME = WeightsVolume(claim="models", artifacts="s3://mlflow")
-WRITES = 38
+WRITES = 42
 """Writes of a second release that goes well."""
 
 FIRST_KILL = 1 if os.environ.get("SLIPWAY_SOAK") else WRITES - 9
@@ -62,7 +62,8 @@ def test_image_is_the_servers_own_and_every_pod_asks_for_the_records_weights(she
 
 
 def test_evidence_of_the_model_test_names_the_weights_that_were_tested(shelf: World) -> None:
-    key = f"releases/{SERVICE}/{shelf.record.release_id}/model-test.json"
+    (verdict,) = (item for item in shelf.record.verdicts if item.stage == "test")
+    key = verdict.evidence_key
     assert json.loads(shelf.objects.get(key))["weights"] == digest(shelf, "1")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -238,16 +239,23 @@ class World:
     def evidence(self) -> list[str]:
         """Return the names of the evidence of the record's release, whatever the store's state."""
         prefix = f"releases/{SERVICE}/{self.record.release_id}/"
-        keys = sorted(self.objects.objects)
-        return [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+        keys = [key for key in self.objects.objects if key.startswith(prefix)]
+        return sorted({_without_number(key).removeprefix(prefix) for key in keys})
+
+    def writes(self) -> list[str]:
+        """Return what was written but for the stamps with which every run begins."""
+        return [what for what in self.journal.writes if not what.startswith("stamp ")]
 
     def final_state(self) -> dict[str, Any]:
         """Return what must be equal however often the release died on its way."""
         record = asdict(self.record)
         record["history"] = [str(entry.phase) for entry in self.record.history]
         record["tested_pod_uids"] = len(self.record.tested_pod_uids)
-        for moment in ("started_at_ns", "preview_token"):
+        # The fence counts the processes, which is what differs.
+        for moment in ("started_at_ns", "preview_token", "fence"):
             del record[moment]
+        for verdict in record["verdicts"]:
+            verdict["evidence_key"] = _without_number(verdict["evidence_key"])
         return {
             "record": record,
             "route": self.cluster.routes[SERVICE],
@@ -260,7 +268,7 @@ class World:
             "test pods": list(self.cluster.pods),
             "aliases": self.registry.aliases,
             "images": sorted(self.images.images),
-            "objects": sorted(self.objects.objects),
+            "objects": sorted({_without_number(key) for key in self.objects.objects}),
             "lock holder": self.cluster.leases[SERVICE].holder,
             "violations": self.cluster.violations,
         }
@@ -337,6 +345,11 @@ class World:
             status=Status.ERROR if failed else Status.OK,
             error=f"status {status}" if failed else "",
         )
+
+
+def _without_number(key: str) -> str:
+    """Return the key of an evidence without the number of the lock it was written under."""
+    return re.sub(r"/\d{6}/", "/", key)
 
 
 def _load_nothing() -> None:

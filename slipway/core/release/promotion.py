@@ -77,6 +77,17 @@ def route_after_rollback(record: ReleaseRecord, *, keep: bool) -> Route:
     return all_to(record.service, record.stable, subsets=subsets)
 
 
+def alias_due(record: ReleaseRecord) -> str | None:
+    """Return the version that the registry's alias must name now, None where that is open (R8).
+
+    Open is it before anything was live, and once the users moved in a release that has not ended:
+    then the alias follows them, there or back.
+    """
+    if record.live_slot is None or (record.has_passed_promotion and not record.terminal):
+        return None
+    return record.slot(record.live_slot).version or None
+
+
 def rollback_refusal(
     record: ReleaseRecord, current: Route, *, ready: dict[Slot, int]
 ) -> str | None:

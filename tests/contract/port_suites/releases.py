@@ -29,10 +29,10 @@ class ReleasesSubject:
     pass_time: Callable[[float], None]
 
 
-def a_record(service: str, *, version: str = "1") -> ReleaseRecord:
+def a_record(service: str, *, version: str = "1", fence: int = 1) -> ReleaseRecord:
     """Return the record of a release that was just requested."""
     request = Request(service=service, model="demo", version=version)
-    admission = admit(request, None, token="t" * 32, fence=1, now_ns=1_790_000_000_000_000_001)
+    admission = admit(request, None, token="t" * 32, fence=fence, now_ns=1_790_000_000_000_000_001)
     assert isinstance(admission, Start)
     return admission.record
 
@@ -80,6 +80,25 @@ class ReleasesSuite:
             subject.releases.save(replace(first.record, reason="stale"), version=first.version)
         assert caught.value.code == "conflict"
         assert subject.releases.load(subject.service) == kept
+
+    def test_record_under_a_smaller_number_than_it_carries_is_refused_as_lock_lost(
+        self, subject: ReleasesSubject
+    ) -> None:
+        kept = subject.releases.save(a_record(subject.service, fence=3), version=None)
+        with pytest.raises(ConflictError) as caught:
+            subject.releases.save(replace(kept.record, fence=2), version=kept.version)
+        assert caught.value.code == "lock-lost"
+        assert subject.releases.load(subject.service) == kept
+
+    def test_first_record_under_a_smaller_number_than_the_locks_is_refused_as_lock_lost(
+        self, subject: ReleasesSubject
+    ) -> None:
+        stale = _taken(subject, "dead").fence
+        _taken(subject, "heir")
+        with pytest.raises(ConflictError) as caught:
+            subject.releases.save(a_record(subject.service, fence=stale), version=None)
+        assert caught.value.code == "lock-lost"
+        assert subject.releases.load(subject.service) is None
 
     def test_lock_of_a_service_not_installed_is_refused_naming_what_to_do(
         self, subject: ReleasesSubject

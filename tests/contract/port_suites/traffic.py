@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from uuid import uuid4
 
 import pytest
 
-from slipway.core.errors import PermanentError, TransientError
+from slipway.core.errors import ConflictError, PermanentError, TransientError
 from slipway.core.routing import (
     PREVIEW_HEADER,
     PURPOSE_HEADER,
@@ -27,6 +28,12 @@ from tests.fakes.gateway import GatewayAnswer
 _TOKEN = "c0ffee" * 5
 _CONFIRM_S = 30.0
 _BOTH = frozenset(Slot)
+_fences = count(1)
+
+
+def next_fence() -> int:
+    """Return a fencing number above all before it: tests may share one service."""
+    return next(_fences)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,7 @@ class TrafficSubject:
 
     def switch(self, route: Route) -> None:
         """Write a route and wait until the gateway serves by it."""
-        self.traffic.apply(route)
+        self.traffic.apply(route, fence=next_fence())
         proof = self.traffic.confirm(route, timeout_s=_CONFIRM_S)
         assert proof.revision == route.revision
         assert proof.requests > 0
@@ -143,16 +150,49 @@ class TrafficSuite:
             subject.traffic.confirm(all_to(subject.service, Slot.GREEN), timeout_s=0.5)
         assert caught.value.code == "route-not-confirmed"
 
+    def test_route_under_a_smaller_number_is_refused_as_lock_lost_and_users_stay(
+        self, subject: TrafficSubject
+    ) -> None:
+        stale, kept = next_fence(), all_to(subject.service, Slot.BLUE)
+        subject.switch(kept)
+        for route in (
+            all_to(subject.service, Slot.GREEN),  # its slot would have to be made known first
+            empty(subject.service),
+        ):
+            with pytest.raises(ConflictError) as caught:
+                subject.traffic.apply(route, fence=stale)
+            assert caught.value.code == "lock-lost"
+        assert subject.traffic.read(subject.service) == kept
+        assert subject.ask({}).slot == "blue"
+
+    def test_number_stamped_on_the_route_keeps_it_and_refuses_smaller_ones(
+        self, subject: TrafficSubject
+    ) -> None:
+        kept = all_to(subject.service, Slot.BLUE)
+        subject.switch(kept)
+        stale, number = next_fence(), next_fence()
+        subject.traffic.stamp(subject.service, fence=number)
+        subject.traffic.stamp(subject.service, fence=number)
+        with pytest.raises(ConflictError) as caught:
+            subject.traffic.stamp(subject.service, fence=stale)
+        assert caught.value.code == "lock-lost"
+        with pytest.raises(ConflictError) as caught:
+            subject.traffic.apply(empty(subject.service), fence=stale)
+        assert caught.value.code == "lock-lost"
+        assert subject.traffic.read(subject.service) == kept
+
     def test_idle_slots_have_no_open_streams(self, subject: TrafficSubject) -> None:
         subject.switch(all_to(subject.service, Slot.BLUE))
         assert subject.traffic.open_streams(subject.service, Slot.BLUE) == 0
         assert subject.traffic.open_streams(subject.service, Slot.GREEN) == 0
 
     def test_service_not_installed_is_refused_by_name(self, subject: TrafficSubject) -> None:
-        for call in (
+        calls: tuple[Callable[[], object], ...] = (
             lambda: subject.traffic.read(subject.missing_service),
             lambda: subject.traffic.apply(empty(subject.missing_service)),
-        ):
+            lambda: subject.traffic.stamp(subject.missing_service, fence=1),
+        )
+        for call in calls:
             with pytest.raises(PermanentError, match=subject.missing_service) as caught:
                 call()
             assert caught.value.code == "not-installed"

@@ -18,7 +18,7 @@ from slipway.core.rollout import (
 )
 from slipway.core.routing import Slot
 from slipway.core.service import ServiceSpec
-from slipway.manifests.names import test_pod_name, workload_name
+from slipway.manifests.names import test_pod_name, with_fence, workload_name
 from slipway.manifests.workload import slot_deployment, test_pod
 from slipway.ports import Manifest, Workloads
 
@@ -75,6 +75,28 @@ class WorkloadsSubject:
         """Look at slot blue and judge it."""
         return judge_rollout(self.present(), generation=generation, patience=_PATIENCE)
 
+    def scale(self, replicas: int, *, fence: int | None = None) -> None:
+        """Scale slot blue as it is now, again when its controller wrote meanwhile."""
+
+        def scaled() -> bool:
+            seen = self.present()
+            try:
+                self.workloads.scale(
+                    self.spec.namespace,
+                    self.name,
+                    replicas,
+                    uid=seen.uid,
+                    resource_version=seen.resource_version,
+                    fence=fence,
+                )
+            except ConflictError as error:
+                if error.code != "conflict":
+                    raise
+                return False
+            return True
+
+        self.wait(scaled)
+
     def deploy(self, release_id: str = "r-1") -> RolloutObservation:
         """Deploy slot blue and wait until it is ready."""
         applied = self.workloads.apply(self.deployment(release_id))
@@ -96,8 +118,9 @@ class WorkloadsSuite:
         namespace = subject.spec.namespace
         assert subject.observe() is None
         assert subject.workloads.pod(namespace, "nobody") is None
-        subject.workloads.scale(namespace, subject.name, 0, uid="none")
-        subject.workloads.delete("Pod", namespace, "nobody")
+        subject.workloads.scale(namespace, subject.name, 0, uid="none", resource_version="1")
+        subject.workloads.stamp(namespace, subject.name, fence=1)
+        subject.workloads.delete("Pod", namespace, "nobody", uid="none")
 
     def test_dry_run_is_checked_and_writes_nothing(self, subject: WorkloadsSubject) -> None:
         answer = subject.workloads.apply(subject.deployment(), dry_run=True)
@@ -146,20 +169,74 @@ class WorkloadsSuite:
         assert subject.verdict(applied.generation).code == "image-pull-failed"
 
     def test_scale_to_zero_ends_every_pod(self, subject: WorkloadsSubject) -> None:
-        deployed = subject.deploy()
-        namespace = subject.spec.namespace
-        subject.workloads.scale(namespace, subject.name, 0, uid=deployed.uid)
+        subject.deploy()
+        subject.scale(0)
         subject.wait(lambda: not subject.present().pods)
         assert subject.present().desired == 0
-        subject.workloads.scale(namespace, subject.name, 0, uid=deployed.uid)
+        subject.scale(0)
 
     def test_scale_of_a_replaced_deployment_is_a_conflict_and_changes_nothing(
         self, subject: WorkloadsSubject
     ) -> None:
         deployed = subject.deploy()
         with pytest.raises(ConflictError):
-            subject.workloads.scale(subject.spec.namespace, subject.name, 0, uid="another")
+            subject.workloads.scale(
+                subject.spec.namespace,
+                subject.name,
+                0,
+                uid="another",
+                resource_version=deployed.resource_version,
+            )
         assert subject.present().desired == deployed.desired
+
+    def test_scale_of_a_deployment_changed_since_it_was_observed_is_a_conflict(
+        self, subject: WorkloadsSubject
+    ) -> None:
+        seen = subject.deploy()
+        subject.workloads.stamp(subject.spec.namespace, subject.name, fence=1)
+        with pytest.raises(ConflictError) as caught:
+            subject.workloads.scale(
+                subject.spec.namespace,
+                subject.name,
+                0,
+                uid=seen.uid,
+                resource_version=seen.resource_version,
+            )
+        assert caught.value.code == "conflict"
+        assert subject.present().desired == seen.desired
+
+    def test_writes_under_a_smaller_number_are_refused_as_lock_lost(
+        self, subject: WorkloadsSubject
+    ) -> None:
+        before = subject.deploy()
+        subject.workloads.stamp(subject.spec.namespace, subject.name, fence=3)
+        for write in (
+            lambda: subject.workloads.apply(with_fence(subject.deployment("r-2"), 2)),
+            lambda: subject.scale(0, fence=2),
+            lambda: subject.workloads.stamp(subject.spec.namespace, subject.name, fence=2),
+        ):
+            with pytest.raises(ConflictError) as caught:
+                write()
+            assert caught.value.code == "lock-lost"
+        after = subject.present()
+        assert (after.desired, after.release_id) == (before.desired, "r-1")
+
+    def test_number_on_a_deployment_replaces_no_pod(self, subject: WorkloadsSubject) -> None:
+        before = subject.deploy()
+        subject.workloads.stamp(subject.spec.namespace, subject.name, fence=3)
+        applied = subject.workloads.apply(with_fence(subject.deployment(), 4))
+        subject.wait(lambda: subject.verdict(applied.generation).state is RolloutState.READY)
+        after = subject.present()
+        assert {pod.uid for pod in after.pods} == {pod.uid for pod in before.pods}
+
+    def test_writes_under_the_same_number_or_a_higher_one_go_through(
+        self, subject: WorkloadsSubject
+    ) -> None:
+        subject.workloads.apply(with_fence(subject.deployment(), 3))
+        subject.scale(1, fence=3)
+        assert subject.present().desired == 1
+        subject.workloads.apply(with_fence(subject.deployment("r-2"), 4))
+        assert subject.present().release_id == "r-2"
 
     def test_bare_pod_becomes_ready_and_is_gone_after_its_deletion(
         self, subject: WorkloadsSubject
@@ -175,7 +252,7 @@ class WorkloadsSuite:
         pod = subject.workloads.pod(namespace, name)
         assert pod is not None
         assert (pod.uid, pod.image_digest) == (applied.uid, subject.image.rpartition("@")[2])
-        subject.workloads.delete("Pod", namespace, name)
+        subject.workloads.delete("Pod", namespace, name, uid=applied.uid)
         assert subject.workloads.pod(namespace, name) is None
 
     def test_deletion_of_a_replaced_object_is_a_conflict_and_it_stays(
