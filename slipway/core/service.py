@@ -219,6 +219,7 @@ class ReleasePolicy:
         strategy: how traffic moves.
         ramp: the steps of a canary.
         when_busy: what becomes of a request that meets a release under way.
+        queue_timeout_s: longest wait of such a request for its turn.
         bake_s: shortest time at full traffic before the old slot is retired.
         ready_timeout_s: longest wait for all replicas of the candidate to be ready.
         drain_timeout_s: longest wait for open streams before the old slot is scaled down.
@@ -231,6 +232,7 @@ class ReleasePolicy:
     strategy: Strategy = Strategy.BLUE_GREEN
     ramp: RampPolicy = RampPolicy()
     when_busy: WhenBusy = WhenBusy.REFUSE
+    queue_timeout_s: float = 3600.0
     bake_s: float = 30.0
     ready_timeout_s: float = 600.0
     drain_timeout_s: float = 600.0

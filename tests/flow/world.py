@@ -36,6 +36,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.journal import Journal, ProcessDied
+from tests.fakes.orders import FakeOrders
 from tests.fakes.releases import FakeReleases
 from tests.fakes.services import BASE_IMAGE, small_service
 from tests.fakes.stores import FakeImageStore, FakeMetrics, FakeObjectStore, FakeRegistry
@@ -96,6 +97,7 @@ class World:
         self.model = FakeModel()
         self.workloads = FakeWorkloads(self.cluster)
         self.releases = FakeReleases(self.cluster)
+        self.orders = FakeOrders(self.cluster)
         self.traffic = FakeTraffic(self.cluster)
         self.metrics = FakeMetrics(self.cluster)
 
@@ -256,6 +258,7 @@ class World:
             settings=settings,
             spec=self.spec,
             releases=self.releases,
+            orders=self.orders,
             workloads=self.workloads,
             traffic=self.traffic,
             metrics=self.metrics,

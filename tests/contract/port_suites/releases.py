@@ -32,7 +32,7 @@ class ReleasesSubject:
 def a_record(service: str, *, version: str = "1") -> ReleaseRecord:
     """Return the record of a release that was just requested."""
     request = Request(service=service, model="demo", version=version)
-    admission = admit(request, None, token="t" * 32, now_ns=1_790_000_000_000_000_001)
+    admission = admit(request, None, token="t" * 32, fence=1, now_ns=1_790_000_000_000_000_001)
     assert isinstance(admission, Start)
     return admission.record
 
