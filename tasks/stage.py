@@ -1,4 +1,4 @@
-"""What every stage of a release has in common: skipped when proved, timed, repeatable."""
+"""What every stage has in common: skipped when proved, stopped by orders, timed, repeatable."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def release_stage(name: str, *, proves: Phase | None = None) -> Callable[[Body],
             if proves is not None and session.reached(proves):
                 return f"{proves} was proved by an earlier run"
             try:
+                session.check_orders(now=True)
                 return timed(session, name, body)
             except SlipwayError as error:
                 session.progress.failed(name, error.message)

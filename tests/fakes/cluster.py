@@ -165,7 +165,7 @@ class FakeCluster:
         return cluster
 
     def install(self, service: str) -> None:
-        """Put the lock, no orders and the empty route of a service in place, as an administrator does."""
+        """Put lock, orders and the empty route of a service in place, as an administrator does."""
         self.leases[service] = Lease(
             service=service, holder="", fence=0, duration_s=0, version="0", renewed_at_ns=0
         )

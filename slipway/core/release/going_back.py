@@ -45,9 +45,7 @@ def going_back(
     if record is None:
         raise _nothing(service, "it was never released")
     if record.phase is not Phase.DONE:
-        raise _nothing(
-            service, f"release {record.release_id}, which was taken back, used its slot"
-        )
+        raise _nothing(service, f"release {record.release_id}, which was taken back, used its slot")
     if record.stable is None or not record.slot(record.stable).image:
         raise _nothing(service, "the live version is its first")
     held = record.slot(record.stable)
