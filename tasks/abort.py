@@ -8,7 +8,7 @@ from typing import Any
 
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
-from slipway.core.release.orders import Meaning, Order, OrderKind, stop_by
+from slipway.core.release.orders import Order, OrderKind, aborted
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.ports import Lease
 from tasks.lock import take_lock
@@ -111,11 +111,9 @@ def _take_back(ports: Ports, lease: Lease, order: Order, progress: Progress) -> 
         if stored is None or _unfinished(ports, order) is None:
             return
         session = ReleaseSession(ports, stored, keeper, progress)
-        stop = stop_by(order, Meaning.ABORT, session.record)
-        assert stop is not None
         try:
             with cleared_orders(session), reported(session), rolled_back_on_failure(session):
-                raise stop
+                raise aborted(order, session.record)
         except SlipwayError as error:
             if lock_is_lost(error) or not session.record.terminal:
                 raise

@@ -43,19 +43,18 @@ def opened_rollback(service: str) -> Iterator[ReleaseSession]:
     with kept_lock(ports, lease, progress) as keeper:
         stored = ports.releases.load(service)
         before = stored.record if stored else None
-        done = rolled_back_already(before)
-        if stored is None or (stored.record.terminal and not done):
-            record = going_back(
-                before,
-                service=service,
-                token=secrets.token_hex(16),
-                fence=keeper.lease.fence,
-                now_ns=time.time_ns(),
-            )
+        record = going_back(
+            before,
+            service=service,
+            token=secrets.token_hex(16),
+            fence=keeper.lease.fence,
+            now_ns=time.time_ns(),
+        )
+        if stored is None or record != before:
             version = stored.version if stored else None
             stored = saved(ports.releases, keeper, record, version)
         session = ReleaseSession(ports, stored, keeper, progress)
-        session.already_done = done
+        session.already_done = rolled_back_already(before)
         progress.say(f"{session.record.release_id}: {session.record.history[0].reason}")
         with cleared_orders(session):
             yield session

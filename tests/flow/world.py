@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from prefect import Task
 
+from flows.abort import abort
 from flows.release import release
+from flows.rollback import rollback
 from slipway.bench.validation import TableReport
 from slipway.bench.values import (
     CANDIDATE,
@@ -23,6 +25,7 @@ from slipway.bench.values import (
 )
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, InputError, TransientError
+from slipway.core.release.orders import Order, OrderKind, order_to_storage
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
@@ -30,7 +33,8 @@ from slipway.evaluation.endpoint import ChatAnswer
 from slipway.manifests.names import RELEASE_LABEL
 from slipway.ports import Lease, Releases
 from slipway.settings import from_environment
-from tasks import benchmark, image, model, rollback, traffic, workload
+from tasks import benchmark, former, image, model, traffic, workload
+from tasks import rollback as taking_back
 from tasks.lock import LockKeeper
 from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
@@ -46,6 +50,10 @@ from tests.fakes.workloads import FakeWorkloads
 SERVICE = "chat"
 MODEL = "demo"
 _HEAD_START_S = 60.0
+_CLOCKED = (
+    *("session", "traffic", "waiting", "reporting", "lock"),
+    *("orders", "turn", "abort", "former"),
+)
 
 
 @dataclass
@@ -117,7 +125,7 @@ class World:
         """Let every release of this test run in this world, without waiting."""
         patch.setattr("tasks.session.current_settings", self._settings)
         patch.setattr("tasks.session.connect", self._connect)
-        for module in ("session", "traffic", "waiting", "reporting", "lock", "orders", "turn"):
+        for module in _CLOCKED:
             patch.setattr(f"tasks.{module}.time", self.clock)
         patch.setattr("tasks.traffic.httpx.post", self.gateway.post)
         patch.setattr("tasks.model.HttpChatEndpoint", self._endpoint)
@@ -126,7 +134,7 @@ class World:
         patch.setattr("tasks.model.preload", _load_nothing)
         patch.setattr("tasks.benchmark.validate", self._validate)
         patch.setattr("tasks.reporting.create_markdown_artifact", _show_nothing)
-        for part in (benchmark, image, model, rollback, traffic, workload):
+        for part in (benchmark, former, image, model, taking_back, traffic, workload):
             for item in vars(part).values():
                 if isinstance(item, Task):
                     patch.setattr(item, "retry_delay_seconds", 0)
@@ -134,6 +142,16 @@ class World:
     def release(self, version: str) -> dict[str, Any]:
         """Run the runbook: the flow's own function and its tasks, without a flow run."""
         outcome: dict[str, Any] = release.fn(SERVICE, version)
+        return outcome
+
+    def rollback(self) -> dict[str, Any]:
+        """Run the runbook of a rollback, likewise."""
+        outcome: dict[str, Any] = rollback.fn(SERVICE)
+        return outcome
+
+    def abort(self, reason: str = "") -> dict[str, Any]:
+        """Run the runbook of an abort, likewise."""
+        outcome: dict[str, Any] = abort.fn(SERVICE, reason)
         return outcome
 
     def run_flow(self, version: str) -> dict[str, Any]:
@@ -146,9 +164,30 @@ class World:
         with pytest.raises(ProcessDied):
             self.release(version)
 
-    def set_policy(self, *, bake_s: float) -> None:
+    def set_policy(self, **changes: Any) -> None:
         """Change the service's policy."""
-        self.spec = replace(self.spec, policy=replace(self.spec.policy, bake_s=bake_s))
+        self.spec = replace(self.spec, policy=replace(self.spec.policy, **changes))
+
+    def order(self, kind: OrderKind, **changes: Any) -> Order:
+        """Have another process post an order; returns it."""
+        about = {} if kind is OrderKind.RELEASE else {"release_id": self.record.release_id}
+        made = Order(
+            **{
+                "order_id": f"{kind}-{self.cluster.number()}",
+                "kind": kind,
+                "version": self.record.version,
+                "by": "pat@desk",
+                "at_ns": self.clock.time_ns(),
+                **about,
+                **changes,
+            }
+        )
+        self.cluster.orders[SERVICE][made.order_id] = order_to_storage(made)
+        return made
+
+    def ordered(self) -> list[str]:
+        """Return the kinds of the orders that stand."""
+        return [order.partition("-")[0] for order in sorted(self.cluster.orders[SERVICE])]
 
     def at_write(self, beginning: str, happening: Callable[[], None]) -> None:
         """Let something happen at the next write whose words begin so, once."""

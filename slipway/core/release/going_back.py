@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slipway.core.errors import InputError
+from slipway.core.errors import ConflictError, InputError
 from slipway.core.release.promotion import image_mismatch
 from slipway.core.release.record import (
     Digests,
@@ -30,10 +30,10 @@ def rolled_back_already(record: ReleaseRecord | None) -> bool:
 def going_back(
     record: ReleaseRecord | None, *, service: str, token: str, fence: int, now_ns: int
 ) -> ReleaseRecord:
-    """Return the record of a rollback, just requested.
+    """Return the record of a rollback: a new one, or the one that is unfinished or done already.
 
     Args:
-        record: of the service's last release, which has ended; None when there was none.
+        record: of the service's last release, None when there was none.
         service: whose.
         token: a fresh random value for the preview header.
         fence: number of the lock that the caller holds.
@@ -44,13 +44,24 @@ def going_back(
     """
     if record is None:
         raise _nothing(service, "it was never released")
-    if record.phase is not Phase.DONE:
-        raise _nothing(service, f"release {record.release_id}, which was taken back, used its slot")
-    if record.stable is None or not record.slot(record.stable).image:
-        raise _nothing(service, "the live version is its first")
-    held = record.slot(record.stable)
+    if not record.terminal and not record.rollback:
+        raise ConflictError(
+            f"release {record.release_id} of service {service} began meanwhile "
+            f"(phase {record.phase})",
+            code="release-unfinished",
+            hint=f"take it back: slipway rollback {service}",
+        )
+    if not record.terminal or rolled_back_already(record):
+        return record
+    live = record.live_slot
+    if live is None or record.stable is None:
+        raise _nothing(service, "no other version ever served")
+    if record.phase is Phase.ROLLED_BACK and not record.rollback:
+        raise _nothing(service, f"release {record.release_id}, taken back, used its slot")
+    held = record.slot(live.other)
     sequence = record.sequence + 1
-    reason = f"rollback from version {record.version} to version {held.version}"
+    before = record.slot(live).version
+    reason = f"rollback from version {before} to version {held.version}"
     return ReleaseRecord(
         service=service,
         release_id=f"{service}-v{held.version}-{sequence}",
@@ -58,7 +69,7 @@ def going_back(
         version=held.version,
         phase=Phase.REQUESTED,
         candidate=held.slot,
-        stable=record.candidate,
+        stable=live,
         slots=record.slots,
         preview_token=token,
         started_at_ns=now_ns,

@@ -130,13 +130,7 @@ def overtaken_by(own: Order, orders: Iterable[Order]) -> Order | None:
 def stop_by(order: Order, means: Meaning, record: ReleaseRecord) -> PermanentError | None:
     """Return the error that ends a release by an order; None when the order ends none."""
     if means is Meaning.ABORT:
-        return PermanentError(
-            f"release {record.release_id} was aborted by {order.by}"
-            + (f": {order.reason}" if order.reason else ""),
-            code="aborted",
-            hint=f"release it again when you want to: slipway release {record.service}"
-            f" {record.version}",
-        )
+        return aborted(order, record)
     if means is Meaning.GIVE_WAY:
         return PermanentError(
             f"release {record.release_id} gave way to version {order.version},"
@@ -145,6 +139,16 @@ def stop_by(order: Order, means: Meaning, record: ReleaseRecord) -> PermanentErr
             hint=f"version {order.version} is released next: slipway status {record.service}",
         )
     return None
+
+
+def aborted(order: Order, record: ReleaseRecord) -> PermanentError:
+    """Return the error that ends a release by an order to abort it."""
+    return PermanentError(
+        f"release {record.release_id} was aborted by {order.by}"
+        + (f": {order.reason}" if order.reason else ""),
+        code="aborted",
+        hint=f"to release it after all: slipway release {record.service} {record.version}",
+    )
 
 
 class Leftover(StrEnum):
