@@ -10,6 +10,7 @@ from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.istio import GatewayAccess, IstioTraffic
 from slipway.adapters.kubernetes import KubernetesWorkloads
 from slipway.adapters.kubernetes_api import INSTALL_MANAGER, object_path
+from slipway.adapters.kubernetes_orders import KubernetesOrders
 from slipway.adapters.kubernetes_releases import KubernetesReleases
 from slipway.adapters.mlflow import MlflowRegistry
 from slipway.adapters.oci import OciImageStore
@@ -23,6 +24,7 @@ from slipway.ports import (
     Manifest,
     Metrics,
     ObjectStore,
+    Orders,
     Registry,
     Releases,
     Traffic,
@@ -38,6 +40,7 @@ class Ports:
     settings: Settings
     spec: ServiceSpec
     releases: Releases
+    orders: Orders
     workloads: Workloads
     traffic: Traffic
     metrics: Metrics
@@ -63,6 +66,7 @@ def connect(service: str, settings: Settings) -> Ports:
         settings=settings,
         spec=spec,
         releases=KubernetesReleases(api, namespace=spec.namespace),
+        orders=KubernetesOrders(api, namespace=spec.namespace),
         workloads=KubernetesWorkloads(api),
         traffic=IstioTraffic(api, spec, gateway),
         metrics=ServerMetrics(proxy=settings.cluster_proxy),
@@ -85,7 +89,7 @@ def cluster_http(settings: Settings) -> httpx.Client:
 def install_services(settings: Settings, service: str | None = None) -> list[str]:
     """Put in place what releases need, as an administrator; returns a line per object written.
 
-    Routes and locks that exist belong to the releases and are left alone.
+    Routes, locks and orders that exist belong to the releases and are left alone.
 
     Args:
         service: one service; None installs all service files.

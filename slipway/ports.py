@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from slipway.core.release.orders import Order
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Route, Slot
@@ -92,6 +93,44 @@ class Releases(Protocol):
         """Give the lock back, even if the answer to its last renewal was lost; may be repeated.
 
         A lock that is not ours any more is left alone.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredOrders:
+    """The orders of one service, as stored.
+
+    Args:
+        orders: by their ids, sorted.
+        unreadable: key of what cannot be read → why; it is left where it is.
+    """
+
+    orders: tuple[Order, ...]
+    unreadable: Mapping[str, str]
+
+
+class Orders(Protocol):
+    """What people and newer requests say to the process that holds a service's lock."""
+
+    def read(self, service: str) -> StoredOrders:
+        """Return every order.
+
+        Raises:
+            PermanentError: the service is not installed.
+        """
+
+    def post(self, service: str, order: Order) -> None:
+        """Store an order beside the others; may be repeated.
+
+        Raises:
+            PermanentError: the service is not installed.
+        """
+
+    def remove(self, service: str, order_id: str) -> None:
+        """Remove an order, whatever it says; may be repeated, a missing one is no error.
+
+        Raises:
+            PermanentError: the service is not installed.
         """
 
 

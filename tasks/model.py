@@ -134,6 +134,7 @@ def _await_pod(session: ReleaseSession, name: str) -> str:
     address: list[str] = []
 
     def look() -> str | None:
+        session.check_orders()
         pod = workloads.pod(spec.namespace, name)
         if pod is None:
             return f"pod {name} does not exist yet"

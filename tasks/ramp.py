@@ -42,6 +42,7 @@ def ramp(session: ReleaseSession) -> str:
     told = _Told(session)
     while True:
         session.check_lock()
+        session.check_orders()
         _ask_a_person(session)
         figures, results = _judged(session)
         decision = decide_ramp(

@@ -36,10 +36,28 @@ def rolled_back_on_failure(session: ReleaseSession) -> Iterator[None]:
     except SlipwayError as error:
         if lock_is_lost(error) or session.record.terminal:
             raise
-        session.progress.say(f"{error.message}: taking the release back")
-        session.fail(error)
-        roll_back(session)
+        _take_back(session, error)
         raise
+
+
+@contextmanager
+def taken_back_when_aborted(session: ReleaseSession) -> Iterator[None]:
+    """Run the end of a release, where nothing but a person's order takes it back.
+
+    Users have served as the proof by then: what cannot be tidied up is finished by a rerun.
+    """
+    try:
+        yield
+    except PermanentError as error:
+        if error.code == "aborted":
+            _take_back(session, error)
+        raise
+
+
+def _take_back(session: ReleaseSession, error: SlipwayError) -> None:
+    session.progress.say(f"{error.message}: taking the release back")
+    session.fail(error)
+    roll_back(session)
 
 
 @task(
@@ -62,13 +80,12 @@ def _roll_back(session: ReleaseSession) -> str:
     alias = _move_alias_back(session)
     session.remove_pod(test_pod_name(spec.name))
     observed = session.observe(record.candidate)
+    if moved:
+        await_no_streams(session, record.candidate)
+    _forget_candidate(session)
+    # A slot that another release deployed was warm before this one came to it.
     if observed is not None and observed.release_id == record.release_id:
-        if moved:
-            await_no_streams(session, record.candidate)
-        _forget_candidate(session)
         scale_to_zero(session, record.candidate)
-    else:
-        _forget_candidate(session)
     why = record.history[-1].reason
     session.advance(Phase.ROLLED_BACK, why)
     kept = f"users on slot {record.stable}" if record.stable else "no version is live"

@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from os import getpid
 from typing import Any
@@ -17,8 +17,10 @@ from slipway.bootstrap import Ports, connect
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
 from slipway.core.release.bake import BakeWatch
+from slipway.core.release.orders import Leftover, Meaning, Order, leftover, stop_by
 from slipway.core.release.ramp import RampWatch
 from slipway.core.release.record import (
+    Approval,
     Phase,
     ReleaseRecord,
     StageVerdict,
@@ -26,17 +28,20 @@ from slipway.core.release.record import (
     begin,
     go_on,
     hold,
+    with_approval,
     with_verdict,
 )
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Slot
-from slipway.ports import Releases, StoredRecord
+from slipway.ports import Lease, Releases, StoredRecord
 from slipway.settings import require_gateway_evidence
 from tasks.approval import ApprovalDesk
 from tasks.guard import GuardedRegistry, GuardedTraffic, GuardedWorkloads
-from tasks.lock import LockKeeper, take_lock
+from tasks.lock import LockKeeper
+from tasks.orders import OrderWatch
 from tasks.progress import Progress
 from tasks.takeover import put_alias_right, stamp_objects
+from tasks.turn import turn
 
 _SAVES = 3
 _STAMPS = 3
@@ -58,7 +63,13 @@ class ReleaseSession:
     """
 
     def __init__(
-        self, ports: Ports, stored: StoredRecord, keeper: LockKeeper, progress: Progress
+        self,
+        ports: Ports,
+        stored: StoredRecord,
+        keeper: LockKeeper,
+        progress: Progress,
+        *,
+        own: Order | None = None,
     ) -> None:
         self.ports = replace(
             ports,
@@ -76,11 +87,22 @@ class ReleaseSession:
         self.desk: ApprovalDesk | None = None
         self._stored = stored
         self._keeper = keeper
+        self._orders = OrderWatch(
+            ports.orders,
+            when_busy=ports.spec.policy.when_busy,
+            own=own,
+            report=progress.say,
+        )
 
     @property
     def record(self) -> ReleaseRecord:
         """The record as last written."""
         return self._stored.record
+
+    @property
+    def stored(self) -> StoredRecord:
+        """The record as last written, with the version that guards the next write."""
+        return self._stored
 
     def reached(self, phase: Phase) -> bool:
         """Return whether an earlier run has already proved `phase`."""
@@ -97,6 +119,36 @@ class ReleaseSession:
     def check_lock(self) -> None:
         """Raise unless the lock is surely ours; writes through `ports` do so by themselves."""
         self._keeper.check()
+
+    def check_orders(self, *, now: bool = False) -> None:
+        """Obey what was ordered since the last look; may be called in every poll of a wait.
+
+        A yes to a step of the canary goes into the record. Orders about a release that is being
+        taken back, or has ended, change nothing.
+
+        Args:
+            now: look even when the last look was less than a second ago.
+
+        Raises:
+            PermanentError: `aborted` by a person, or `superseded` by a newer request.
+        """
+        for order, means in self._orders.look(self.record, now=now):
+            if means is Meaning.APPROVE:
+                self._approve(order)
+            stop = stop_by(order, means, self.record)
+            if stop is not None:
+                raise stop
+
+    def clear_orders(self) -> None:
+        """Remove the orders whose effect is in the record; best effort, the next holder does it."""
+        with suppress(SlipwayError):
+            self._orders.clear(self.record)
+
+    def _approve(self, order: Order) -> None:
+        given = Approval(weight_percent=order.weight_percent, by=order.by, at_ns=order.at_ns)
+        self.save(with_approval(self.record, given))
+        self.progress.say(f"{order.by} allows the step to {order.weight_percent} %")
+        self.clear_orders()
 
     def regain_lock(self) -> None:
         """Wait until the API server answers and the lock is proved to be ours.
@@ -172,40 +224,114 @@ def evidence_prefix(record: ReleaseRecord) -> str:
     return f"releases/{record.service}/{record.release_id}/"
 
 
+Settle = Callable[[ReleaseSession, Leftover], None]
+"""Takes back or finishes what a process that died has left, before the next release begins."""
+
+
 @contextmanager
-def opened_release(service: str, version: str) -> Iterator[ReleaseSession]:
-    """Connect to the installation, take the service's lock and open its record.
+def opened_release(service: str, version: str, *, settle: Settle) -> Iterator[ReleaseSession]:
+    """Connect to the installation, take the service's lock in turn and open its record.
+
+    Args:
+        service: to release to.
+        version: to release.
+        settle: does away with another version's unfinished release, as the policy allows.
 
     Raises:
         InputError: unknown service or version.
-        ConflictError: another release of the service runs or is unfinished.
+        ConflictError: another release of the service runs, is unfinished, or came later.
         PermanentError: the service is not installed.
+    """
+    ports, progress = connected(service), Progress(f"{service} v{version}")
+    ports.registry.version(ports.spec.model, version)  # an unknown one is refused before any write
+    with (
+        turn(ports, version, holder=new_holder(), report=progress.say) as (lease, own),
+        taken_over(ports, lease, progress) as (keeper, found),
+    ):
+        before = found
+        if found is not None:
+            left = ReleaseSession(ports, found, keeper, progress, own=own)
+            _settle_leftover(left, version, settle)
+            before = left.stored
+        stored, already_done = _open_record(ports, keeper, before, version, progress)
+        session = ReleaseSession(ports, stored, keeper, progress, own=own)
+        session.already_done = already_done
+        with cleared_orders(session):
+            yield session
+
+
+def connected(service: str) -> Ports:
+    """Return the ports of a service of the installation that this process is for.
+
+    Raises:
+        InputError: unknown service, or the gateway's evidence is out of reach.
     """
     settings = current_settings()
     require_gateway_evidence(settings)
-    ports = connect(service, settings)
-    ports.registry.version(ports.spec.model, version)  # an unknown one is refused before any write
-    holder = f"{socket.gethostname()}/{getpid()}/{secrets.token_hex(4)}"
-    progress = Progress(f"{service} v{version}")
-    lease = take_lock(ports.releases, service, holder=holder, report=progress.say)
+    return connect(service, settings)
+
+
+def new_holder() -> str:
+    """Return a name for a holder of a lock, unique to this process."""
+    return f"{socket.gethostname()}/{getpid()}/{secrets.token_hex(4)}"
+
+
+@contextmanager
+def taken_over(
+    ports: Ports, lease: Lease, progress: Progress
+) -> Iterator[tuple[LockKeeper, StoredRecord | None]]:
+    """Renew a lock meanwhile, its number on all that it guards, and give it back.
+
+    Yields the service's record too, as it stands under our number; None before the first release.
+
+    Raises:
+        ConflictError: `lock-lost`, another process took over.
+        PermanentError: the service is not installed.
+    """
     keeper = LockKeeper(ports.releases, lease, report=progress.say)
     try:
-        stored, already_done = _open_record(ports, keeper, version, progress)
-        session = ReleaseSession(ports, stored, keeper, progress)
-        session.already_done = already_done
-        yield session
+        stored = _stamped_record(ports.releases, keeper, ports.spec.name)
+        stamp_objects(ports, keeper, stored.record if stored else None)
+        if stored is not None:
+            put_alias_right(ports, keeper, stored.record, report=progress.say)
+        yield keeper, stored
     finally:
         keeper.close()
 
 
+@contextmanager
+def cleared_orders(session: ReleaseSession) -> Iterator[None]:
+    """Clear away old orders before a release and those about it after it.
+
+    A process that dies between leaves them to the next one. When the lock is lost they are another
+    process's to obey.
+    """
+    session.clear_orders()
+    try:
+        yield
+    except SlipwayError as error:
+        if not lock_is_lost(error):
+            session.clear_orders()
+        raise
+    session.clear_orders()
+
+
+def _settle_leftover(session: ReleaseSession, version: str, settle: Settle) -> None:
+    when_busy = session.spec.policy.when_busy
+    left = leftover(session.record, version=version, when_busy=when_busy)
+    if left in {Leftover.TAKE_BACK, Leftover.FINISH}:
+        with cleared_orders(session):
+            settle(session, left)
+
+
 def _open_record(
-    ports: Ports, keeper: LockKeeper, version: str, progress: Progress
+    ports: Ports,
+    keeper: LockKeeper,
+    stored: StoredRecord | None,
+    version: str,
+    progress: Progress,
 ) -> tuple[StoredRecord, bool]:
     spec = ports.spec
-    stored = _stamped_record(ports.releases, keeper, spec.name)
-    stamp_objects(ports, keeper, stored.record if stored else None)
-    if stored is not None:
-        put_alias_right(ports, keeper, stored.record, report=progress.say)
     admission = admit(
         Request(
             service=spec.name,

@@ -1,4 +1,4 @@
-"""What every stage of a release has in common: skipped when proved, timed, repeatable."""
+"""What every stage has in common: skipped when proved, stopped by orders, timed, repeatable."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def release_stage(
             if not only(session):
                 return "not part of this release"
             try:
+                session.check_orders(now=True)
                 return timed(session, name, body)
             except SlipwayError as error:
                 session.progress.failed(name, error.message)

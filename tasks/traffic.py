@@ -141,6 +141,7 @@ def bake(session: ReleaseSession) -> str:
 def _bake_once(session: ReleaseSession, watch: BakeWatch) -> StageVerdict:
     record, spec = session.record, session.spec
     session.check_lock()
+    session.check_orders()
     observed = session.observe(record.candidate)
     ready = 0 if observed is None else len(observed.ready_pods)
     if ready < spec.replicas:

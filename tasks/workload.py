@@ -65,6 +65,7 @@ def _await_rollout(session: ReleaseSession, generation: int) -> RolloutObservati
     seen: list[RolloutObservation] = []
 
     def look() -> str | None:
+        session.check_orders()
         observed = session.observe(slot)
         if observed is None:
             return f"the Deployment of slot {slot} does not exist yet"
@@ -131,6 +132,7 @@ def await_no_streams(session: ReleaseSession, slot: Slot) -> float:
 
     def look() -> str | None:
         session.check_lock()
+        session.check_orders()
         at_gateway = traffic.open_streams(spec.name, slot)
         addresses = [pod.address for pod in session.ready_pods(slot) if pod.address]
         at_servers = metrics.running_requests(spec.server.kind, addresses)

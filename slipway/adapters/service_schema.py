@@ -260,6 +260,7 @@ class _Policy(_Strict):
     strategy: Strategy = _default(ReleasePolicy, "strategy")
     ramp: _Ramp = _Ramp()
     when_busy: WhenBusy = _default(ReleasePolicy, "when_busy")
+    queue_timeout_s: Positive = _default(ReleasePolicy, "queue_timeout_s")
     bake_s: Seconds = _default(ReleasePolicy, "bake_s")
     rollback_window_s: Seconds = _default(ReleasePolicy, "rollback_window_s")
     ready_timeout_s: Positive = _default(ReleasePolicy, "ready_timeout_s")

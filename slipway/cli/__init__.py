@@ -14,7 +14,7 @@ from pathlib import Path
 
 import typer
 
-from slipway.cli import exit_codes, release
+from slipway.cli import exit_codes, release, undo
 from slipway.cli.sandbox_name import spelled_out
 from slipway.core.errors import PermanentError, SlipwayError
 
@@ -36,6 +36,7 @@ def application() -> typer.Typer:
         app.add_typer(getattr(importlib.import_module(module), attribute), name=name)
 
     release.add_to(app)
+    undo.add_to(app)
     return app
 
 

@@ -38,8 +38,8 @@ def release(
 ) -> None:
     """Release a model version to a service; running it twice equals once."""
     settings()
-    _quiet_orchestrator()
-    _require_orchestrator()
+    quiet_orchestrator()
+    require_orchestrator()
     from flows.release import release as flow
 
     outcome = flow(service, version)
@@ -90,12 +90,12 @@ def register(
     typer.echo(f"{version.model} version {version.version}: {len(version.files)} files")
 
 
-def _quiet_orchestrator() -> None:
+def quiet_orchestrator() -> None:
     """Leave the terminal to `tasks.progress`; the run's log still gets every line."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
-def _require_orchestrator() -> None:
+def require_orchestrator() -> None:
     """Refuse clearly when a Prefect server is named but does not answer.
 
     Raises:
@@ -120,7 +120,7 @@ def _require_orchestrator() -> None:
 
 def demo() -> None:
     """Show it all: a sandbox, a real model, three releases, one refused, users meanwhile."""
-    _quiet_orchestrator()
+    quiet_orchestrator()
     from slipway.cli.demo import run_demo
 
     raise typer.Exit(run_demo())

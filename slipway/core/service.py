@@ -219,6 +219,7 @@ class ReleasePolicy:
         strategy: how traffic moves.
         ramp: the steps of a canary.
         when_busy: what becomes of a request that meets a release under way.
+        queue_timeout_s: longest wait of such a request for its turn.
         bake_s: shortest time at full traffic before the release is done.
         rollback_window_s: for how long the old slot stays warm after that; 0 retires it at once.
         ready_timeout_s: longest wait for all replicas of the candidate to be ready.
@@ -232,6 +233,7 @@ class ReleasePolicy:
     strategy: Strategy = Strategy.BLUE_GREEN
     ramp: RampPolicy = RampPolicy()
     when_busy: WhenBusy = WhenBusy.REFUSE
+    queue_timeout_s: float = 3600.0
     bake_s: float = 30.0
     rollback_window_s: float = 0.0
     ready_timeout_s: float = 600.0

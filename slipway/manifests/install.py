@@ -28,14 +28,20 @@ from slipway.manifests.names import (
     test_pod_name,
     workload_name,
 )
-from slipway.manifests.release_objects import free_lease, lease_name, record_name
+from slipway.manifests.release_objects import (
+    free_lease,
+    lease_name,
+    no_orders,
+    orders_name,
+    record_name,
+)
 from slipway.manifests.traffic import destination_rule, service_object, virtual_service
 
 POLICY_NAME = "slipway-model-pods"
 
 _RBAC = "rbac.authorization.k8s.io"
 _PLATFORM_LABELS = {MANAGED_BY_LABEL: "slipway"}
-_ONLY_WHEN_ABSENT = frozenset({"VirtualService", "DestinationRule", "Lease"})
+_ONLY_WHEN_ABSENT = frozenset({"VirtualService", "DestinationRule", "Lease", "ConfigMap"})
 
 
 def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
@@ -50,6 +56,7 @@ def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
         _role(spec),
         _role_binding(spec),
         free_lease(spec.name, spec.namespace),
+        no_orders(spec.name, spec.namespace),
         service_object(spec),
         destination_rule(spec, empty.subsets, revision=empty.revision),
         virtual_service(spec, empty),
@@ -59,8 +66,8 @@ def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
 def only_when_absent(manifest: Mapping[str, Any]) -> bool:
     """Return whether an installation must leave an object of this kind alone once it exists.
 
-    Routes and locks belong to the releases: writing them again would take a live service's users
-    away.
+    Routes, locks and orders belong to the releases: writing them again would take a live service's
+    users away.
     """
     return manifest["kind"] in _ONLY_WHEN_ABSENT
 
@@ -89,6 +96,7 @@ def release_rules(spec: ServiceSpec) -> tuple[Object, ...]:
         _rule("", "pods/log", ("get",)),
         _rule("", "events", ("create",)),
         _rule("", "configmaps", ("get", "patch"), [record_name(spec.name)]),
+        _rule("", "configmaps", ("get", "patch"), [orders_name(spec.name)]),
         _rule("", "configmaps", ("create",)),
         _rule("", "services", ("get",), [spec.name]),
         _rule("", "resourcequotas", ("get", "list")),

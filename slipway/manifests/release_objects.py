@@ -1,4 +1,4 @@
-"""Objects that belong to a release: its record, its lock, its events."""
+"""Objects that belong to a release: its record, its lock, its orders, its events."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from slipway.core.errors import PermanentError
+from slipway.core.release.orders import Order, order_from_storage, order_to_storage
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.release.storage import from_storage, to_storage
 from slipway.manifests.names import (
@@ -17,7 +18,7 @@ from slipway.manifests.names import (
     common_labels,
     metadata,
 )
-from slipway.ports import Lease
+from slipway.ports import Lease, StoredOrders
 
 RECORD_KEY = "record.json"
 """Key of the record in its ConfigMap."""
@@ -32,6 +33,11 @@ _NS_PER_US = 1_000
 def record_name(service: str) -> str:
     """Return the name of the ConfigMap with a service's record."""
     return f"slipway-{service}"
+
+
+def orders_name(service: str) -> str:
+    """Return the name of the ConfigMap with the orders to whoever releases a service."""
+    return f"slipway-{service}-orders"
 
 
 def lease_name(service: str) -> str:
@@ -83,6 +89,39 @@ def read_record(config_map: Mapping[str, Any]) -> ReleaseRecord:
             " ConfigMap when the service has never been released",
         )
     return from_storage(text)
+
+
+def no_orders(service: str, namespace: str) -> Object:
+    """Return the ConfigMap of a service's orders as it is installed: empty."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(orders_name(service), namespace, labels=common_labels(service)),
+    }
+
+
+def order_patch(order_id: str, order: Order | None) -> Object:
+    """Return the merge patch that writes one order, or removes it when `order` is None.
+
+    It names its own key alone: nothing is read first, so no other order can be lost.
+    """
+    return {"data": {order_id: None if order is None else order_to_storage(order)}}
+
+
+def read_orders(config_map: Mapping[str, Any]) -> StoredOrders:
+    """Return the orders that a ConfigMap stores; those that cannot be read by their key alone."""
+    orders, unreadable = [], {}
+    for key, text in sorted((config_map.get("data") or {}).items()):
+        try:
+            order = order_from_storage(text)
+        except PermanentError as error:
+            unreadable[key] = error.message
+            continue
+        if order.order_id == key:
+            orders.append(order)
+        else:
+            unreadable[key] = f"it says that its id is {order.order_id}"
+    return StoredOrders(orders=tuple(orders), unreadable=unreadable)
 
 
 def free_lease(service: str, namespace: str) -> Object:

@@ -24,7 +24,13 @@ LANES = {
     # Take GPUs or quota of the namespace `serving`.
     "releases": ("kubernetes_is_real", "prefect_deployment", "release_faults"),
     # Release under users, in services of their own without GPUs.
-    "crowds": ("release_canary", "release_circle", "release_under_load", "release_weights_pvc"),
+    "crowds": (
+        "orders",
+        "release_canary",
+        "release_circle",
+        "release_under_load",
+        "release_weights_pvc",
+    ),
     # Disturb the whole sandbox: they have one that is theirs.
     "alone": ("faults_ports", "kills", "sandbox_lifecycle"),
     # Too long for `make test`.

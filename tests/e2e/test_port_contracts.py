@@ -15,6 +15,7 @@ from slipway.bootstrap import Ports
 from slipway.core.routing import ROUTE_HEADER, SLOT_HEADER, Slot, empty
 from slipway.manifests.names import workload_name
 from slipway.manifests.workload import slot_deployment
+from tests.contract.port_suites.orders import OrdersSubject, OrdersSuite
 from tests.contract.port_suites.releases import ReleasesSubject, ReleasesSuite
 from tests.contract.port_suites.traffic import TrafficSubject, TrafficSuite, next_fence
 from tests.contract.port_suites.workloads import WorkloadsSubject, WorkloadsSuite
@@ -91,6 +92,29 @@ class TestKubernetesReleases(ReleasesSuite):
             service=real_ports.spec.name,
             missing_service=_MISSING,
             pass_time=time.sleep,
+        )
+
+
+class TestKubernetesOrders(OrdersSuite):
+    """Orders as keys of a ConfigMap."""
+
+    @pytest.fixture
+    def subject(self, module_world: World, real_ports: Ports) -> OrdersSubject:
+        service = real_ports.spec.name
+
+        def scribble(key: str, text: str) -> None:
+            patch = json.dumps({"data": {key: text}})
+            written = module_world.sandbox.kubectl(
+                *("-n", "serving", "patch", "configmap", f"slipway-{service}-orders"),
+                *("--type", "merge", "-p", patch),
+            )
+            assert written.returncode == 0, written.stderr
+
+        return OrdersSubject(
+            orders=real_ports.orders,
+            service=service,
+            missing_service=_MISSING,
+            scribble=scribble,
         )
 
 

@@ -23,6 +23,7 @@ from slipway.core.routing import Slot, all_to, empty
 from slipway.manifests.names import test_pod_name, with_fence
 from slipway.manifests.workload import slot_deployment, test_pod
 from slipway.ports import Manifest
+from tasks.leftover import settle_leftover
 from tasks.session import ReleaseSession, evidence_prefix, opened_release
 
 HOLDING = "holding"
@@ -31,7 +32,7 @@ WRITTEN = "written"
 
 def main(service: str, version: str) -> None:
     """Hold the release, be stopped, and write."""
-    with opened_release(service, version) as session:
+    with opened_release(service, version, settle=settle_leftover) as session:
         zombie = Zombie(connect(service, current_settings()), session)
         _say(HOLDING)
         sys.stdin.readline()

@@ -135,6 +135,7 @@ class FakeCluster:
         self.deployments: dict[Key, FakeDeployment] = {}
         self.pods: dict[Key, FakePod] = {}
         self.leases: dict[str, Lease] = {}
+        self.orders: dict[str, dict[str, str]] = {}
         self.records: dict[str, tuple[str, str]] = {}
         self.routes: dict[str, Route] = {}
         self.gateway_routes: dict[str, Route] = {}
@@ -166,10 +167,11 @@ class FakeCluster:
         return cluster
 
     def install(self, service: str) -> None:
-        """Put the lock and the empty route of a service in place, as an administrator does."""
+        """Put lock, orders and the empty route of a service in place, as an administrator does."""
         self.leases[service] = Lease(
             service=service, holder="", fence=0, duration_s=0, version="0", renewed_at_ns=0
         )
+        self.orders[service] = {}
         self.routes[service] = self.gateway_routes[service] = Route(service=service)
 
     def fence_off(self, kind: str, name: str, fence: int | None, *, service: str) -> None:

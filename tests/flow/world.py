@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from prefect import Task
 
+from flows.abort import abort
 from flows.release import release
+from flows.rollback import rollback
 from slipway.bench.validation import TableReport
 from slipway.bench.values import (
     CANDIDATE,
@@ -24,6 +26,7 @@ from slipway.bench.values import (
 )
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, InputError, TransientError
+from slipway.core.release.orders import Order, OrderKind, order_to_storage
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
@@ -32,12 +35,14 @@ from slipway.evaluation.endpoint import ChatAnswer
 from slipway.manifests.names import RELEASE_LABEL
 from slipway.ports import Lease, Releases
 from slipway.settings import from_environment
-from tasks import benchmark, image, model, ramp, rollback, traffic, workload
+from tasks import benchmark, former, image, model, ramp, traffic, workload
+from tasks import rollback as taking_back
 from tasks.lock import LockKeeper
 from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.journal import Journal, ProcessDied
+from tests.fakes.orders import FakeOrders
 from tests.fakes.releases import FakeReleases
 from tests.fakes.services import BASE_IMAGE, small_service
 from tests.fakes.stores import FakeImageStore, FakeMetrics, FakeObjectStore, FakeRegistry
@@ -47,6 +52,10 @@ from tests.fakes.workloads import FakeWorkloads
 SERVICE = "chat"
 MODEL = "demo"
 _HEAD_START_S = 60.0
+_CLOCKED = (
+    *("session", "traffic", "ramp", "workload", "waiting", "reporting", "lock"),
+    *("orders", "turn", "abort", "former"),
+)
 
 
 @dataclass
@@ -98,6 +107,7 @@ class World:
         self.model = FakeModel()
         self.workloads = FakeWorkloads(self.cluster)
         self.releases = FakeReleases(self.cluster)
+        self.orders = FakeOrders(self.cluster)
         self.traffic = FakeTraffic(self.cluster)
         self.metrics = FakeMetrics(self.cluster)
 
@@ -117,7 +127,7 @@ class World:
         """Let every release of this test run in this world, without waiting."""
         patch.setattr("tasks.session.current_settings", self._settings)
         patch.setattr("tasks.session.connect", self._connect)
-        for module in ("session", "traffic", "ramp", "waiting", "workload", "reporting", "lock"):
+        for module in _CLOCKED:
             patch.setattr(f"tasks.{module}.time", self.clock)
         patch.setattr("tasks.traffic.httpx.post", self.gateway.post)
         patch.setattr("tasks.model.HttpChatEndpoint", self._endpoint)
@@ -126,7 +136,7 @@ class World:
         patch.setattr("tasks.model.preload", _load_nothing)
         patch.setattr("tasks.benchmark.validate", self._validate)
         patch.setattr("tasks.reporting.create_markdown_artifact", _show_nothing)
-        for part in (benchmark, image, model, ramp, rollback, traffic, workload):
+        for part in (benchmark, former, image, model, ramp, taking_back, traffic, workload):
             for item in vars(part).values():
                 if isinstance(item, Task):
                     patch.setattr(item, "retry_delay_seconds", 0)
@@ -134,6 +144,16 @@ class World:
     def release(self, version: str) -> dict[str, Any]:
         """Run the runbook: the flow's own function and its tasks, without a flow run."""
         outcome: dict[str, Any] = release.fn(SERVICE, version)
+        return outcome
+
+    def rollback(self) -> dict[str, Any]:
+        """Run the runbook of a rollback, likewise."""
+        outcome: dict[str, Any] = rollback.fn(SERVICE)
+        return outcome
+
+    def abort(self, reason: str = "") -> dict[str, Any]:
+        """Run the runbook of an abort, likewise."""
+        outcome: dict[str, Any] = abort.fn(SERVICE, reason)
         return outcome
 
     def run_flow(self, version: str) -> dict[str, Any]:
@@ -168,7 +188,28 @@ class World:
 
         self.clock.while_waiting.append(ask)
 
-    def at_write(self, beginning: str, happening: Callable[[], None]) -> None:
+    def order(self, kind: OrderKind, **changes: Any) -> Order:
+        """Have another process post an order; returns it."""
+        about = {} if kind is OrderKind.RELEASE else {"release_id": self.record.release_id}
+        made = Order(
+            **{
+                "order_id": f"{kind}-{self.cluster.number()}",
+                "kind": kind,
+                "version": self.record.version,
+                "by": "pat@desk",
+                "at_ns": self.clock.time_ns(),
+                **about,
+                **changes,
+            }
+        )
+        self.cluster.orders[SERVICE][made.order_id] = order_to_storage(made)
+        return made
+
+    def ordered(self) -> list[str]:
+        """Return the kinds of the orders that stand."""
+        return [order.partition("-")[0] for order in sorted(self.cluster.orders[SERVICE])]
+
+    def at_write(self, beginning: str, happening: Callable[[], object]) -> None:
         """Let something happen at the next write whose words begin so, once."""
         self.journal.at_write(beginning, happening)
 
@@ -283,6 +324,7 @@ class World:
             settings=settings,
             spec=self.spec,
             releases=self.releases,
+            orders=self.orders,
             workloads=self.workloads,
             traffic=self.traffic,
             metrics=self.metrics,

@@ -32,8 +32,8 @@ def test_service_is_installed_with_everything_a_release_needs() -> None:
     kinds = [item["kind"] for item in install_objects(service())]
 
     assert kinds == [
-        *("ServiceAccount", "ServiceAccount", "Role", "RoleBinding", "Lease", "Service"),
-        *("DestinationRule", "VirtualService"),
+        *("ServiceAccount", "ServiceAccount", "Role", "RoleBinding", "Lease"),
+        *("ConfigMap", "Service", "DestinationRule", "VirtualService"),
     ]
     assert {item["metadata"]["namespace"] for item in install_objects(service())} == {"serving"}
 
@@ -44,10 +44,22 @@ def test_installed_routes_are_those_of_a_service_never_released() -> None:
     assert read_route(virtual_service, rule) == empty("chat")
 
 
-def test_installing_again_leaves_routes_and_lock_alone() -> None:
+def test_orders_are_installed_empty_and_the_release_account_only_reads_and_patches_them() -> None:
+    (orders,) = by_kind("ConfigMap")
+    assert orders["metadata"]["name"] == "slipway-chat-orders"
+    assert "data" not in orders
+    rules = [
+        rule
+        for rule in release_rules(service())
+        if "slipway-chat-orders" in rule.get("resourceNames", ())
+    ]
+    assert [rule["verbs"] for rule in rules] == [["get", "patch"]]
+
+
+def test_installing_again_leaves_routes_lock_and_orders_alone() -> None:
     kept = {item["kind"] for item in install_objects(service()) if only_when_absent(item)}
 
-    assert kept == {"VirtualService", "DestinationRule", "Lease"}
+    assert kept == {"VirtualService", "DestinationRule", "Lease", "ConfigMap"}
 
 
 def test_release_account_never_gets_secrets_wildcards_or_update() -> None:

@@ -5,14 +5,19 @@ from dataclasses import replace
 import pytest
 
 from slipway.core.errors import PermanentError
+from slipway.core.release.orders import Order, OrderKind
 from slipway.manifests.release_objects import (
     free_lease,
     involved_object,
     lease_name,
     lease_spec,
     micro_time,
+    no_orders,
+    order_patch,
+    orders_name,
     read_lease,
     read_micro_time,
+    read_orders,
     read_record,
     record_config_map,
     record_name,
@@ -52,6 +57,42 @@ def test_config_map_without_a_record_is_refused(data: dict[str, object]) -> None
         read_record({"metadata": {"name": "slipway-chat", "namespace": "serving"}, **data})
 
     assert caught.value.code == "record-damaged"
+
+
+def an_order(order_id: str) -> Order:
+    return Order(order_id=order_id, kind=OrderKind.ABORT, version="2", by="pat", at_ns=1)
+
+
+def test_orders_are_read_back_from_the_keys_that_their_patches_write() -> None:
+    data = order_patch("abort-2", an_order("abort-2"))["data"]
+    data |= order_patch("abort-1", an_order("abort-1"))["data"]
+
+    found = read_orders({"data": data})
+
+    assert found.orders == (an_order("abort-1"), an_order("abort-2"))
+    assert found.unreadable == {}
+
+
+def test_patch_that_removes_an_order_names_its_key_alone() -> None:
+    assert order_patch("abort-1", None) == {"data": {"abort-1": None}}
+
+
+def test_orders_are_installed_empty() -> None:
+    built = no_orders("chat", "serving")
+
+    assert built["metadata"]["name"] == orders_name("chat") == "slipway-chat-orders"
+    assert read_orders(built).orders == read_orders({"data": None}).orders == ()
+
+
+def test_order_that_cannot_be_read_is_named_beside_those_that_can() -> None:
+    data = order_patch("abort-1", an_order("abort-1"))["data"]
+    data |= order_patch("abort-2", an_order("abort-3"))["data"]
+
+    found = read_orders({"data": {**data, "abort-0": "{"}})
+
+    assert found.orders == (an_order("abort-1"),)
+    assert found.unreadable["abort-0"].startswith("the order cannot be read")
+    assert found.unreadable["abort-2"] == "it says that its id is abort-3"
 
 
 def test_lock_is_installed_free_and_keeps_its_fence_when_installed_again() -> None:

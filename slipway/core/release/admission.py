@@ -68,17 +68,25 @@ def admit(
     if record is None:
         return Start(record=_first(request, token=token, fence=fence, now_ns=now_ns))
     if not record.terminal:
-        if record.version == request.version:
+        # A rollback has proved other things than a release: only a rollback goes on with it.
+        if record.version == request.version and not record.rollback:
             return Resume(record=record)
         raise ConflictError(
             f"release {record.release_id} of service {record.service} is unfinished "
             f"(phase {record.phase})",
             code="release-unfinished",
-            hint=f"finish it first: slipway release {record.service} {record.version}",
+            hint=f"finish it first: {_finished_by(record)};"
+            f" or take it back: slipway abort {record.service}",
         )
     if _live_version(record) == request.version:
         return AlreadyDone(record=record)
     return Start(record=_next(request, record, token=token, fence=fence, now_ns=now_ns))
+
+
+def _finished_by(record: ReleaseRecord) -> str:
+    if record.rollback:
+        return f"slipway rollback {record.service}"
+    return f"slipway release {record.service} {record.version}"
 
 
 def _live_version(record: ReleaseRecord) -> str | None:

@@ -155,6 +155,7 @@ class ReleaseRecord:
         fence: number of the lock under which the record was written; it only grows.
         strategy: how traffic moves; what the service file says later changes nothing.
         steps: of the canary, likewise.
+        rollback: it goes back to a version that served before, by a person's order.
         weight_percent: of the users' requests that the gateway was last seen to give the candidate.
         hold: why the release waits, None unless it is held.
         approvals: of steps that ask for one.
@@ -179,6 +180,7 @@ class ReleaseRecord:
     fence: int = 0
     strategy: Strategy = Strategy.BLUE_GREEN
     steps: tuple[RampStep, ...] = ()
+    rollback: bool = False
     weight_percent: int = 0
     hold: Hold | None = None
     approvals: tuple[Approval, ...] = ()
