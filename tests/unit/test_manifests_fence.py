@@ -26,7 +26,11 @@ def policy(name: str) -> dict[str, Any]:
 
 
 def test_number_is_put_beside_other_annotations_and_the_given_object_stays_as_it_is() -> None:
-    given: dict[str, Any] = {"kind": "Pod", "metadata": {"name": "p", "annotations": {"a": "b"}}, "spec": {}}
+    given: dict[str, Any] = {
+        "kind": "Pod",
+        "metadata": {"name": "p", "annotations": {"a": "b"}},
+        "spec": {},
+    }
     bare = {"kind": "Pod", "metadata": {"name": "p"}}
 
     fenced = with_fence(given, 7)
