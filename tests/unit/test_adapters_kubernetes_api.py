@@ -68,6 +68,20 @@ def test_quota_refusal_is_told_from_a_missing_permission() -> None:
     assert "limited: requests.nvidia.com/gpu=2" in error.message
 
 
+def test_refusal_of_a_stale_fencing_number_means_that_the_lock_is_lost() -> None:
+    """As a Kubernetes 1.36 API server answered."""
+    body = _status(
+        'deployments.apps "chat-blue" is forbidden: ValidatingAdmissionPolicy'
+        " 'slipway-fence' with binding 'slipway-fence' denied request: stale fencing number 3:"
+        " chat-blue is at 4",
+        "Forbidden",
+    )
+    error = map_api_error(403, body, {}, _WHAT)
+    assert isinstance(error, ConflictError)
+    assert error.code == "lock-lost"
+    assert "chat-blue is at 4" in error.message
+
+
 def test_unknown_field_that_apply_answers_with_500_is_refused_for_good() -> None:
     """As a Kubernetes 1.36 API server answered; a repeat would be answered alike."""
     body = _status(

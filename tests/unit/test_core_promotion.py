@@ -6,6 +6,7 @@ import pytest
 
 from slipway.core.errors import InputError
 from slipway.core.release.promotion import (
+    alias_due,
     image_mismatch,
     promotion_refusal,
     rollback_refusal,
@@ -13,10 +14,17 @@ from slipway.core.release.promotion import (
     route_at,
     route_with_users_on_candidate,
 )
-from slipway.core.release.record import Digests, ReleaseRecord
+from slipway.core.release.record import (
+    FORWARD,
+    Digests,
+    Phase,
+    ReleaseRecord,
+    SlotRecord,
+    with_candidate,
+)
 from slipway.core.rollout import PodObservation
 from slipway.core.routing import Slot, all_to, empty
-from tests.examples import DIGEST, pod, record, rollout
+from tests.examples import DIGEST, IMAGE, advanced, pod, record, rollout
 
 BOTH = frozenset(Slot)
 
@@ -145,3 +153,46 @@ def test_weight_divides_the_users_between_the_slots() -> None:
 def test_first_release_has_nobody_to_share_the_users_with() -> None:
     with pytest.raises(InputError, match="no stable slot"):
         route_at(first(), 5)
+
+
+def over_version_1() -> ReleaseRecord:
+    """Return a release of version 2 to green; version 1 serves from blue."""
+    blue, green = candidate().slots
+    slots = (replace(blue, version="1"), SlotRecord(slot=green.slot, workload=green.workload))
+    return with_candidate(replace(candidate(), slots=slots), image=IMAGE)
+
+
+def until(phase: Phase) -> tuple[Phase, ...]:
+    return FORWARD[1 : FORWARD.index(phase) + 1]
+
+
+@pytest.mark.parametrize(
+    ("phases", "due"),
+    [
+        ((), "1"),
+        (until(Phase.RAMPING), "1"),
+        (until(Phase.PROMOTED), None),
+        (until(Phase.BAKING), None),
+        (until(Phase.DONE), "2"),
+        ((Phase.BUILT, Phase.ROLLING_BACK), "1"),
+        ((Phase.BUILT, Phase.ROLLING_BACK, Phase.ROLLED_BACK), "1"),
+        ((*until(Phase.BAKING), Phase.ROLLING_BACK), None),
+        ((*until(Phase.BAKING), Phase.ROLLING_BACK, Phase.ROLLED_BACK), "1"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) and value else "",
+)
+def test_alias_is_due_on_the_version_that_serves_but_while_users_move(
+    phases: tuple[Phase, ...], due: str | None
+) -> None:
+    assert alias_due(advanced(over_version_1(), *phases)) == due
+
+
+def test_alias_is_due_nowhere_before_anything_was_live() -> None:
+    assert alias_due(first()) is None
+    ended = advanced(first(), Phase.BUILT, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+    assert alias_due(ended) is None
+
+
+def test_alias_is_due_nowhere_when_the_record_does_not_say_what_serves() -> None:
+    unnamed = replace(over_version_1(), slots=candidate().slots)
+    assert alias_due(unnamed) is None

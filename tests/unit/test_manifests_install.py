@@ -7,6 +7,7 @@ import pytest
 
 from slipway.core.routing import empty
 from slipway.core.service import ServiceSpec, WeightsVolume
+from slipway.manifests.fence import FENCE_POLICY, LEASE_POLICY
 from slipway.manifests.install import (
     install_objects,
     only_when_absent,
@@ -24,8 +25,25 @@ def by_kind(kind: str) -> list[dict[str, Any]]:
 
 
 def platform(kind: str) -> dict[str, Any]:
-    (found,) = (item for item in platform_objects() if item["kind"] == kind)
+    (found,) = (
+        item
+        for item in platform_objects()
+        if item["kind"] == kind and item["metadata"]["name"] not in {FENCE_POLICY, LEASE_POLICY}
+    )
     return found
+
+
+def test_cluster_gets_the_policies_that_refuse_stale_writers() -> None:
+    installed = [(item["kind"], item["metadata"]["name"]) for item in platform_objects()]
+
+    for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
+        assert {(kind, FENCE_POLICY), (kind, LEASE_POLICY)} <= set(installed)
+
+
+def test_installed_routes_carry_no_number_so_that_the_first_release_may_write_any() -> None:
+    for kind in ("VirtualService", "DestinationRule"):
+        (item,) = by_kind(kind)
+        assert "slipway.dev/fence" not in item["metadata"]["annotations"]
 
 
 def test_service_is_installed_with_everything_a_release_needs() -> None:

@@ -40,6 +40,7 @@ def test_record_is_read_back_from_its_config_map() -> None:
     assert built["metadata"]["annotations"] == {
         "slipway.dev/release": "chat-v1-1",
         "slipway.dev/phase": "requested",
+        "slipway.dev/fence": "1",
     }
     assert "resourceVersion" not in built["metadata"]
     assert read_record(built) == record()

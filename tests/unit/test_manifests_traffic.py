@@ -134,6 +134,16 @@ def test_revision_is_annotated_where_it_is_known() -> None:
     assert "annotations" not in destination_rule(service(), BOTH)["metadata"]
 
 
+def test_number_of_the_lock_is_annotated_where_there_is_one() -> None:
+    written = (
+        virtual_service(service(), SPLIT, fence=4),
+        destination_rule(service(), BOTH, fence=4),
+    )
+
+    assert [item["metadata"]["annotations"]["slipway.dev/fence"] for item in written] == ["4", "4"]
+    assert "slipway.dev/fence" not in virtual_service(service(), SPLIT)["metadata"]["annotations"]
+
+
 @pytest.mark.parametrize(
     "route",
     [
