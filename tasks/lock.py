@@ -44,15 +44,7 @@ def take_lock(releases: Releases, service: str, *, holder: str, report: Report) 
         ConflictError: `release-running`, another process holds the lock and lives.
         PermanentError: the service is not installed.
     """
-    found = releases.lock(service)
-    if found.holder not in {"", holder}:
-        if found.duration_s > _LONGEST_WATCH_S:
-            raise _running(releases, found)
-        report(
-            f"service {service} is locked by {found.holder}: "
-            f"watching for {found.duration_s:.0f} s whether it lives"
-        )
-        found = _watched(releases, found)
+    found = watch_lock(releases, service, holder=holder, report=report)
     for _ in range(_TAKES - 1):
         try:
             return releases.take(found, holder=holder, duration_s=LEASE_DURATION_S)
@@ -62,6 +54,31 @@ def take_lock(releases: Releases, service: str, *, holder: str, report: Report) 
         now = releases.lock(service)
         found = now if now.holder == holder else found
     return releases.take(found, holder=holder, duration_s=LEASE_DURATION_S)
+
+
+def watch_lock(releases: Releases, service: str, *, holder: str, report: Report) -> Lease:
+    """Return a service's lock that nobody holds who lives; one that is held is watched first.
+
+    Args:
+        releases: where the lock is.
+        service: whose lock.
+        holder: our name; what we hold ourselves is not watched.
+        report: told what is waited for.
+
+    Raises:
+        ConflictError: `release-running`, another process holds the lock and lives.
+        PermanentError: the service is not installed.
+    """
+    found = releases.lock(service)
+    if found.holder in {"", holder}:
+        return found
+    if found.duration_s > _LONGEST_WATCH_S:
+        raise _running(releases, found)
+    report(
+        f"service {service} is locked by {found.holder}: "
+        f"watching for {found.duration_s:.0f} s whether it lives"
+    )
+    return _watched(releases, found)
 
 
 def _watched(releases: Releases, found: Lease) -> Lease:

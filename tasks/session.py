@@ -34,7 +34,7 @@ from slipway.core.release.record import (
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Slot
 from slipway.ports import Lease, Releases, StoredRecord
-from slipway.settings import require_gateway_evidence
+from slipway.settings import Settings, require_gateway_evidence
 from tasks.approval import ApprovalDesk
 from tasks.guard import GuardedRegistry, GuardedTraffic, GuardedWorkloads
 from tasks.lock import LockKeeper
@@ -266,9 +266,18 @@ def connected(service: str) -> Ports:
     Raises:
         InputError: unknown service, or the gateway's evidence is out of reach.
     """
-    settings = current_settings()
+    settings = installation()
     require_gateway_evidence(settings)
     return connect(service, settings)
+
+
+def installation() -> Settings:
+    """Return the settings of the installation that this process is for.
+
+    Raises:
+        InputError: neither a block nor the environment says where it is.
+    """
+    return current_settings()
 
 
 def new_holder() -> str:

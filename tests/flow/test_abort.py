@@ -15,10 +15,10 @@ from tests.fakes.journal import ProcessDied
 from tests.flow.world import SERVICE, World
 
 UNDER_WAY = [phase for phase in FORWARD if phase is not Phase.DONE]
-ABORTED_WRITES = 38
+ABORTED_WRITES = 42
 """Writes of a release that is aborted during its bake, up to the phase `rolled_back`."""
 
-ABORTING_WRITES = 8
+ABORTING_WRITES = 13
 """Writes of an abort that takes a release back itself, up to the phase `rolled_back`."""
 
 

@@ -16,7 +16,7 @@ from tests.flow.world import SERVICE, World
 
 BEFORE_PROMOTION = FORWARD[: FORWARD.index(Phase.RAMPING) + 1]
 FROM_PROMOTION_ON = (Phase.PROMOTED, Phase.BAKING)
-SETTLED_WRITES = 46
+SETTLED_WRITES = 51
 """Writes of a release that takes a dead one back first."""
 
 
@@ -215,7 +215,8 @@ def test_service_whose_orders_are_not_installed_is_refused_before_any_write(worl
 def test_version_that_is_live_by_its_turn_is_not_released_again(world: World) -> None:
     world.set_policy(when_busy=WhenBusy.QUEUE)
     assert world.release("1")["already_done"]
-    assert world.journal.writes == ["order release 1", "order removed: release"]
+    written = [what for what in world.journal.writes if not what.startswith("stamp")]
+    assert written == ["order release 1", "order removed: release"]
 
 
 # -- what a dead process left -------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from prefect import Task
 
 from flows.abort import abort
+from flows.reconcile import reconcile
 from flows.release import release
 from flows.rollback import rollback
 from slipway.bench.validation import TableReport
@@ -38,6 +39,7 @@ from slipway.settings import from_environment
 from tasks import benchmark, former, image, model, ramp, traffic, workload
 from tasks import rollback as taking_back
 from tasks.lock import LockKeeper
+from tasks.watch import Watcher
 from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.gateway import FakeGateway
@@ -54,7 +56,7 @@ MODEL = "demo"
 _HEAD_START_S = 60.0
 _CLOCKED = (
     *("session", "traffic", "ramp", "workload", "waiting", "reporting", "lock"),
-    *("orders", "turn", "abort", "former"),
+    *("orders", "turn", "abort", "former", "watch", "reconcile"),
 )
 
 
@@ -110,6 +112,8 @@ class World:
         self.orders = FakeOrders(self.cluster)
         self.traffic = FakeTraffic(self.cluster)
         self.metrics = FakeMetrics(self.cluster)
+        self.started: list[str] = []
+        self.told: list[str] = []
 
     def copy(self) -> World:
         """Return a world of its own in the same state, for another process and another model."""
@@ -127,6 +131,8 @@ class World:
         """Let every release of this test run in this world, without waiting."""
         patch.setattr("tasks.session.current_settings", self._settings)
         patch.setattr("tasks.session.connect", self._connect)
+        patch.setattr("flows.reconcile.release", release.fn)
+        patch.setattr("flows.reconcile.rollback", rollback.fn)
         for module in _CLOCKED:
             patch.setattr(f"tasks.{module}.time", self.clock)
         patch.setattr("tasks.traffic.httpx.post", self.gateway.post)
@@ -220,6 +226,29 @@ class World:
             self.journal.die_after = len(self.journal.writes)
 
         self.at_write(beginning, die)
+
+    def watcher(self) -> Watcher:
+        """Return a watcher that notes what it says and which reconciles it starts."""
+
+        def start(service: str, key: str) -> None:
+            self.started.append(service)
+
+        return Watcher(start=start, report=self.told.append)
+
+    def watch(self, watcher: Watcher, *, seconds: int, die_after: int | None = None) -> None:
+        """Let the watcher look once a second for so long, as a process of its own."""
+        self.journal.next_process()
+        self.journal.die_after = die_after
+        for _ in range(seconds):
+            watcher.look([self._connect(SERVICE, self._settings())])
+            self.clock.advance(1.0)
+
+    def reconcile(self) -> dict[str, str]:
+        """Run the runbook of reconcile as a new process, when a dead one's lock has run out."""
+        self.journal.next_process()
+        self.clock.advance(_HEAD_START_S)
+        found: dict[str, str] = reconcile.fn(SERVICE, here=True)
+        return found
 
     def release_until_it_ends(self, version: str) -> dict[str, Any]:
         """Run the flow, and once more when a lost answer looked like another's write."""

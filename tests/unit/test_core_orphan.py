@@ -71,6 +71,11 @@ def test_living_release_has_a_moment_to_give_them_back_itself() -> None:
     assert isinstance(decision, GiveUsersBack)
 
 
+def test_users_that_a_dead_rollback_left_there_are_given_back_too() -> None:
+    decision = decide(release(Phase.ROLLING_BACK), DEAD, ready=CANDIDATE_DEAD)
+    assert isinstance(decision, GiveUsersBack)
+
+
 @pytest.mark.parametrize("phase", [Phase.PROMOTED, Phase.BAKING])
 def test_users_of_a_promoted_candidate_that_dies_are_given_back_too(phase: Phase) -> None:
     everybody = all_to("chat", Slot.GREEN, subsets=frozenset(Slot))
@@ -84,7 +89,6 @@ def test_users_of_a_promoted_candidate_that_dies_are_given_back_too(phase: Phase
         (release(), all_to("chat", Slot.BLUE), CANDIDATE_DEAD),  # nobody is sent there
         (release(), FIVE, {Slot.BLUE: 0, Slot.GREEN: 0}),  # the stable slot serves nobody either
         (release(), None, CANDIDATE_DEAD),
-        (release(Phase.ROLLING_BACK), FIVE, CANDIDATE_DEAD),  # reconcile does it first of all
         (replace(release(), stable=None), FIVE, CANDIDATE_DEAD),
     ],
 )

@@ -99,7 +99,7 @@ def users_on_dead_candidate(
 ) -> bool:
     """Return whether users are sent to a candidate that cannot serve while the stable slot can."""
     stable = record.stable
-    if route is None or stable is None or record.phase is Phase.ROLLING_BACK:
+    if route is None or stable is None:
         return False
     dead = ready.get(record.candidate, 0) == 0 and ready.get(stable, 0) > 0
     return dead and route.percent(record.candidate) > 0

@@ -1,0 +1,113 @@
+"""What was left behind is finished: releases whose process is gone, slots past their window."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+
+from slipway.adapters.service_file import load_services
+from slipway.bootstrap import Ports
+from slipway.core.errors import ConflictError, PermanentError, SlipwayError
+from slipway.core.release.orphan import retirement_is_due
+from slipway.core.release.record import ReleaseRecord
+from tasks.lock import take_lock, watch_lock
+from tasks.progress import Progress
+from tasks.session import ReleaseSession, connected, installation, new_holder, taken_over
+from tasks.stage import is_transient
+from tasks.workload import empty_former_slot
+
+_RUNS = 5
+
+Finish = Callable[[ReleaseRecord], str]
+"""Brings the unfinished release of a record to its end, or has it brought there."""
+
+
+def services_to_reconcile(service: str) -> list[str]:
+    """Return the one service named, or all of the installation."""
+    return [service] if service else sorted(load_services(installation().services))
+
+
+@task(
+    name="reconcile service",
+    task_run_name="{service}",
+    retries=2,
+    retry_delay_seconds=[1, 4],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def reconcile_service(service: str, finish: Finish) -> str:
+    """Finish what was left of one service; may be repeated, and is harmless where all is well.
+
+    Returns:
+        what was found, and what was done about it.
+    """
+    ports, progress = connected(service), Progress(f"{service} reconcile")
+    stored = ports.releases.load(service)
+    if stored is None:
+        return "never released"
+    record = stored.record
+    if record.terminal and not retirement_is_due(record, now_ns=time.time_ns()):
+        return f"{record.release_id} {record.phase}: nothing was left"
+    try:
+        watch_lock(ports.releases, service, holder="", report=progress.say)
+        # An unfinished one is left to whoever finishes it: another process may be faster.
+        return _retire(ports, progress) if record.terminal else finish(record)
+    except ConflictError as error:
+        if error.code not in {"release-running", "conflict"}:
+            raise
+        return f"{record.release_id} {record.phase}: somebody works on it"
+
+
+def _retire(ports: Ports, progress: Progress) -> str:
+    service = ports.spec.name
+    lease = take_lock(ports.releases, service, holder=new_holder(), report=progress.say)
+    with taken_over(ports, lease, progress) as (keeper, found):
+        if found is None or not retirement_is_due(found.record, now_ns=time.time_ns()):
+            return "another release began meanwhile"
+        session = ReleaseSession(ports, found, keeper, progress)
+        said = empty_former_slot(session)
+        session.save(replace(session.record, retire_after_ns=0, intent="", reason=said))
+        return said
+
+
+def start_its_run(record: ReleaseRecord) -> str:
+    """Start a run of its own for an unfinished release, so that it stands in the list of runs."""
+    parameters: dict[str, Any] = {"service": record.service}
+    flow = "rollback" if record.rollback else "release"
+    if not record.rollback:
+        parameters["version"] = record.version
+    for attempt in range(_RUNS):
+        run = run_deployment(
+            f"{flow}/{flow}",
+            parameters=parameters,
+            timeout=0,
+            as_subflow=False,
+            # The same leftover, found twice, is one run; one that took the lock changed the fence.
+            idempotency_key=f"{record.release_id}-{record.phase}-{record.fence}-{attempt}",
+        )
+        if not isinstance(run, FlowRun):  # the synchronous call never returns a coroutine
+            raise TypeError(f"run_deployment returned {type(run).__name__}")
+        if run.state is None or not run.state.is_final():
+            return f"{record.release_id} {record.phase}: run {run.name} finishes it"
+    raise PermanentError(
+        f"{_RUNS} runs of {record.release_id} ended before they took its lock",
+        code="reconcile-gave-up",
+        hint=f"look at the runs in Prefect, then run: slipway reconcile {record.service}",
+    )
+
+
+def ended(finishing: Callable[[], dict[str, Any]], record: ReleaseRecord) -> str:
+    """Return how a release ended that was finished here; a refused version is an end, too."""
+    try:
+        outcome = finishing()
+    except SlipwayError as error:
+        return f"{record.release_id}: {error.message}"
+    return f"{record.release_id}: {outcome['outcome']} ({outcome['reason']})"
