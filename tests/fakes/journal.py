@@ -25,7 +25,7 @@ class Journal:
         self.lose_answer_of = lose_answer_of
         self.dead = False
         self.checks: list[Callable[[str], None]] = []
-        self._at: list[tuple[str, Callable[[], None]]] = []
+        self._at: list[tuple[str, Callable[[], object]]] = []
 
     def reach(self) -> None:
         """Mark a call to the outside: a dead process makes none."""
@@ -51,7 +51,7 @@ class Journal:
                 hint="repeat the call",
             )
 
-    def at_write(self, beginning: str, happening: Callable[[], None]) -> None:
+    def at_write(self, beginning: str, happening: Callable[[], object]) -> None:
         """Let something happen at the next write whose words begin so, once."""
         self._at.append((beginning, happening))
 

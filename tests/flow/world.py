@@ -189,7 +189,7 @@ class World:
         """Return the kinds of the orders that stand."""
         return [order.partition("-")[0] for order in sorted(self.cluster.orders[SERVICE])]
 
-    def at_write(self, beginning: str, happening: Callable[[], None]) -> None:
+    def at_write(self, beginning: str, happening: Callable[[], object]) -> None:
         """Let something happen at the next write whose words begin so, once."""
         self.journal.at_write(beginning, happening)
 
