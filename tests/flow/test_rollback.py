@@ -195,9 +195,7 @@ def test_unfinished_rollback_is_finished_by_a_rollback_and_not_by_a_release(cold
 
 def test_rollback_gives_way_to_no_newer_request(cold: World) -> None:
     cold.set_policy(when_busy=WhenBusy.SUPERSEDE)
-    cold.at_write(
-        "record tested", lambda: cold.order(OrderKind.RELEASE, version="3", number=9) and None
-    )
+    cold.at_write("record tested", lambda: cold.order(OrderKind.RELEASE, version="3", number=9))
     assert cold.rollback()["outcome"] == "done"
 
 
@@ -218,7 +216,7 @@ def test_aborted_rollback_to_a_warm_slot_waits_for_its_streams_and_leaves_it_war
 ) -> None:
     warm.set_policy(bake_s=5.0)
     warm.cluster.streams[Slot.BLUE] = [2, 1, 0]
-    warm.at_write("record baking", lambda: warm.order(OrderKind.ABORT) and None)
+    warm.at_write("record baking", lambda: warm.order(OrderKind.ABORT))
     with pytest.raises(PermanentError) as caught:
         warm.rollback()
     assert caught.value.code == "aborted"
