@@ -1,4 +1,4 @@
-"""`slipway abort | rollback`: stop a release, or go back to the version before."""
+"""`slipway abort | rollback | approve`: stop a release, undo it, or let it rise."""
 
 from __future__ import annotations
 
@@ -33,10 +33,22 @@ def rollback(service: Service) -> None:
     typer.echo(f"evidence: {outcome['evidence']}")
 
 
+def approve(
+    service: Service,
+    percent: Annotated[int, typer.Argument(help="the weight that the step goes to")],
+) -> None:
+    """Allow a step of a canary that waits for a person."""
+    settings()
+    from tasks.approve import approve_step
+
+    typer.echo(approve_step(service, percent))
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(abort)
     app.command()(rollback)
+    app.command()(approve)
 
 
 def _begin() -> None:

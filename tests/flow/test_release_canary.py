@@ -9,11 +9,12 @@ from itertools import groupby
 
 import pytest
 
-from slipway.core.errors import PermanentError, TransientError
+from slipway.core.errors import InputError, PermanentError, TransientError
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import RampStep
 from slipway.core.verdicts import Verdict
+from tasks.approve import approve_step
 from tests.flow.world import SERVICE, World
 
 STEPS = (
@@ -23,7 +24,7 @@ STEPS = (
 )
 
 
-FIRST_OF_RAMP, LAST_OF_RAMP = 25, 43
+FIRST_OF_RAMP, LAST_OF_RAMP = 29, 47
 """Numbers of the writes that a canary makes beside those of any release (test_release_crashes)."""
 
 
@@ -153,6 +154,32 @@ def test_step_that_needs_approval_is_not_taken_without_it(canary: World) -> None
         canary.release("2")
     assert caught.value.code == "hold-expired"
     assert weights(canary) == [10]
+
+
+def test_step_that_is_approved_from_elsewhere_is_taken(canary: World) -> None:
+    canary.set_canary(STEPS[0], replace(STEPS[2], approval=True), hold_timeout_s=60.0)
+    canary.at_write("record held", lambda: canary.clock.while_waiting.append(approve))
+    said: list[str] = []
+
+    def approve() -> None:
+        if not said:
+            said.append(approve_step(SERVICE, 50))
+
+    assert canary.release("2")["outcome"] == "done"
+    assert weights(canary) == [10, 50, 100]
+    (approval,) = canary.record.approvals
+    assert said == [f"chat-v2-2: 50 % allowed by {approval.by}"]
+    assert canary.cluster.orders[SERVICE] == {}
+
+
+def test_approval_of_what_nobody_asked_is_refused(canary: World) -> None:
+    with pytest.raises(InputError, match="no release of service chat is under way"):
+        approve_step(SERVICE, 50)
+    canary.die_at_write("record ramping: 25 % of the users")
+    canary.die_in_release("2")
+    canary.journal.next_process()
+    with pytest.raises(InputError, match="asks nobody about 25 %"):
+        approve_step(SERVICE, 25)
 
 
 def test_candidate_whose_pods_die_loses_its_users_at_once(canary: World) -> None:

@@ -12,10 +12,10 @@ from slipway.core.service import WhenBusy
 from tests.fakes.journal import ProcessDied
 from tests.flow.world import SERVICE, World
 
-COLD_WRITES = 25
+COLD_WRITES = 30
 """Writes of a rollback to a slot that was scaled to zero."""
 
-WARM_WRITES = 22
+WARM_WRITES = 27
 """Writes of a rollback to a slot whose pods are still ready."""
 
 
@@ -115,14 +115,14 @@ def test_rollback_twice_equals_once(cold: World) -> None:
     cold.journal.next_process()
     assert cold.rollback()["already_done"]
     assert cold.final_state() == before
-    assert cold.journal.writes == []
+    assert [what for what in cold.journal.writes if not what.startswith("stamp")] == []
 
 
 def test_first_version_has_none_before_it(world: World) -> None:
     with pytest.raises(InputError, match="no other version ever served") as caught:
         world.rollback()
     assert caught.value.code == "no-earlier-version"
-    assert world.journal.writes == []
+    assert [what for what in world.journal.writes if not what.startswith("stamp")] == []
     assert world.cluster.leases[SERVICE].holder == ""
 
 

@@ -56,7 +56,7 @@ MODEL = "demo"
 _HEAD_START_S = 60.0
 _CLOCKED = (
     *("session", "traffic", "ramp", "workload", "waiting", "reporting", "lock"),
-    *("orders", "turn", "abort", "former", "watch", "reconcile"),
+    *("orders", "turn", "abort", "former", "watch", "reconcile", "approve"),
 )
 
 

@@ -16,6 +16,7 @@ from slipway.core.release.decision import (
     Wait,
     decide_ramp,
     replicas_for,
+    step_to_approve,
 )
 from slipway.core.release.record import (
     Approval,
@@ -167,6 +168,16 @@ def test_step_that_needs_a_person_is_held_until_somebody_said_yes() -> None:
     assert decision == HoldRelease(reason="60 % needs a person's approval", timeout_s=600.0)
     approved = with_approval(ramping(50), Approval(weight_percent=60, by="ann", at_ns=1))
     assert decide(approved, view(50)) == SetWeight(weight_percent=60, reason="gate PASS")
+
+
+def test_step_to_approve_is_the_next_one_while_nobody_said_yes() -> None:
+    asked = step_to_approve(ramping(50))
+    assert asked is not None
+    assert asked.weight_percent == 60
+    assert step_to_approve(ramping(5)) is None
+    assert step_to_approve(ramping(60)) is None
+    yes = Approval(weight_percent=60, by="ann", at_ns=1)
+    assert step_to_approve(with_approval(ramping(50), yes)) is None
 
 
 def held(weight: int = 50) -> ReleaseRecord:
