@@ -10,7 +10,7 @@ from slipway.core.errors import ConflictError, PermanentError, TransientError
 from slipway.core.release.orders import OrderKind
 from slipway.core.release.record import FORWARD, Phase
 from slipway.core.routing import Slot
-from slipway.core.service import WhenBusy
+from slipway.core.service import RampPolicy, RampStep, Strategy, WhenBusy
 from tests.fakes.journal import ProcessDied
 from tests.flow.world import SERVICE, World
 
@@ -312,3 +312,19 @@ def test_superseding_release_killed_after_a_write_is_finished_by_a_rerun(
     assert world.cluster.pods == {}
     assert world.cluster.leases[SERVICE].holder == ""
     assert world.cluster.violations == []
+
+
+# -- a yes to a step of the canary --------------------------------------------------------------
+
+
+def test_yes_to_a_step_goes_into_the_record_and_then_its_order_is_removed(world: World) -> None:
+    step = RampStep(weight_percent=25, bake_s=1.0, approval=True)
+    world.set_policy(strategy=Strategy.CANARY, ramp=RampPolicy(steps=(step,)))
+    world.at_write("record tested", lambda: world.order(OrderKind.APPROVE, weight_percent=25))
+    world.die_at_write("record smoked")
+    world.die_in_release("2")
+    assert [(item.weight_percent, item.by) for item in world.record.approvals] == [(25, "pat@desk")]
+    assert world.record.is_approved(step)
+    assert world.ordered() == []
+    written = next(i for i, what in enumerate(world.journal.writes) if "order removed" in what)
+    assert world.journal.writes[written - 1].startswith("record tested")

@@ -129,3 +129,11 @@ def test_slot_deployed_anew_belongs_to_the_rollback_with_the_image_it_held() -> 
     found = redeployed(back(TWICE))
     assert found.slot(Slot.BLUE) == replace(TWICE.slot(Slot.BLUE), release_id="chat-v1-3")
     assert found.slot(Slot.GREEN) == TWICE.slot(Slot.GREEN)
+
+
+def test_unfinished_rollback_is_not_gone_on_with_by_a_release_of_its_version() -> None:
+    asked = Request(service="chat", model="chat-model", version="1")
+    with pytest.raises(ConflictError) as caught:
+        admit(asked, back(TWICE), token="t", fence=1, now_ns=1)
+    assert caught.value.code == "release-unfinished"
+    assert "slipway rollback chat" in caught.value.hint
