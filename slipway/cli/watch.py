@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +15,11 @@ from slipway.cli.release import quiet_orchestrator, require_orchestrator, settin
 _SERVICES_EVERY_LOOKS = 30
 
 
-def watch() -> None:
+def watch(
+    ready_file: Annotated[
+        Path | None, typer.Option(help="is written once the watcher looks at its services")
+    ] = None,
+) -> None:
     """Watch every service for ever: users on dead pods go back, what was left is finished."""
     found = settings()
     from slipway.adapters.service_file import load_services
@@ -43,6 +48,8 @@ def watch() -> None:
                 else connect(name, found)
                 for name, spec in specs.items()
             }
+            if looks == 0 and ready_file is not None:
+                ready_file.touch()
             if looks == 0:
                 say(f"watching {', '.join(ports) or 'no service'}")
         looks += 1

@@ -168,6 +168,7 @@ def all_parts(home: SandboxHome) -> tuple[Part, ...]:
         node,
         prefect,
         s3,
+        watcher,
     )
 
     binary = build.control_plane(_silent)
@@ -181,6 +182,7 @@ def all_parts(home: SandboxHome) -> tuple[Part, ...]:
         *s3.parts(home),
         *mlflow.parts(home),
         *prefect.parts(home, flow_environment=flow_environment(home)),
+        *watcher.parts(home, flow_environment=flow_environment(home)),
     )
 
 
