@@ -17,12 +17,14 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from slipway.cli import exit_codes
 from slipway.core.errors import PermanentError, SlipwayError
 from slipway.sandbox.home import SandboxHome
 
 _QUESTION = "What is the capital of France? Answer with one word."
 _SMOLLM_USERS_PER_S = 0.4
 _SIMULATED_USERS_PER_S = 20.0
+_CANARY_USERS_PER_S = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ def run_demo() -> int:
     _smollm(demo)
     _title(demo, f"3  simulated: version 2 under {_SIMULATED_USERS_PER_S:.0f} streams a second")
     _simulated(demo)
+    _title(demo, "4  canary: 1, 5, 25, 50, 100 %; a newer version takes over; a process is killed")
+    _canary(demo)
     _title(demo, f"What happened in {time.monotonic() - began:.0f} s")
     _closing(demo)
     return 0 if demo.went_as_said else 1
@@ -111,6 +115,40 @@ def _simulated(demo: Demo) -> None:
     _release(demo, "simulated", versions[0], expected="done")
     with _users(demo, "simulated", rate=_SIMULATED_USERS_PER_S):
         _release(demo, "simulated", versions[1], expected="done")
+
+
+def _canary(demo: Demo) -> None:
+    from slipway.cli.demo_canary import SERVICE, superseded_and_killed
+    from slipway.sandbox.weights import simulated_version
+
+    answers = {"ping": "pong", "marco": "polo", "knock knock": "who's there?"}
+    with tempfile.TemporaryDirectory(prefix="slipway-demo-") as name:
+        folders = tuple(
+            simulated_version(Path(name) / f"v{n}", ttft_ms=20 + n, gap_ms=8, answers=answers)
+            for n in range(4)
+        )
+        first, second, third, fourth = _registered(SERVICE, folders)
+    _release(demo, SERVICE, first, expected="done")
+    with _users(demo, SERVICE, rate=_CANARY_USERS_PER_S):
+        _release(demo, SERVICE, second, expected="done")
+        began = time.monotonic()
+        code, record = superseded_and_killed(third, fourth, say=demo.console.print)
+    gave_way = code == exit_codes.PERMANENT
+    outcomes = (
+        (third, "rolled_back" if gave_way else f"exit code {code}", f"gave way to {fourth}"),
+        (fourth, "done" if record.phase == "done" else str(record.phase), record.reason),
+    )
+    for (version, outcome, reason), expected in zip(outcomes, ("rolled_back", "done"), strict=True):
+        demo.releases.append(
+            ReleaseRow(
+                service=SERVICE,
+                version=version,
+                expected=expected,
+                outcome=outcome,
+                reason=reason,
+                seconds=time.monotonic() - began,
+            )
+        )
 
 
 def _registered(model: str, folders: tuple[Path, ...]) -> tuple[str, ...]:

@@ -24,13 +24,14 @@ from slipway.core.errors import (
 
 FAULT = 1
 USAGE = 2
+PERMANENT = 6
 INTERRUPTED = 130
 
 _BY_KIND: tuple[tuple[type[SlipwayError], int], ...] = (
     (InputError, 3),
     (TransientError, 4),
     (ConflictError, 5),
-    (PermanentError, 6),
+    (PermanentError, PERMANENT),
 )
 
 
