@@ -9,7 +9,7 @@ Two rules, because only one of them needs the Lease:
 
 - `slipway-fence`: the number on an object never falls and never goes. It is decided on the object
   alone, under the same resourceVersion as the write: there is no gap.
-- `slipway-fence-lease`: a number that is new on an object is not below that of the service's Lease.
+- `slipway-fence-lease`: the first number of an object is not below that of the service's Lease.
   Lease objects reach policies through the API server's watch cache, so this one may be some
   milliseconds late; it is for objects that did not exist when the heir stamped them.
 
@@ -93,10 +93,11 @@ def _not_below_the_lease(namespace: str) -> Object:
         "matchConstraints": {"resourceRules": _rules("CREATE", "UPDATE")},
         "matchConditions": [
             {
-                # Controllers and people leave it as it is; then the other policy suffices.
+                # For an object that had one the other policy decides, and never both: which one's
+                # words a refusal has would be chance.
                 "name": "number-is-new",
                 "expression": f"({_carries('object')} && (request.operation == 'CREATE' ||"
-                f" {_text('object')} != {_text('oldObject')})) || (request.operation == 'CREATE' &&"
+                f" !({_carries('oldObject')}))) || (request.operation == 'CREATE' &&"
                 f" request.userInfo.username == '{account}')",
             }
         ],

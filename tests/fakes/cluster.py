@@ -186,7 +186,8 @@ class FakeCluster:
         if fence is None or fence == now:
             return
         lock = self.leases.get(service)
-        if fence < max(now or 0, lock.fence if lock else 0):
+        least = now if now is not None else lock.fence if lock else 0
+        if fence < least:
             raise ConflictError(
                 f"{kind} {name}: stale fencing number {fence}",
                 code="lock-lost",
