@@ -15,8 +15,10 @@ from prefect.deployments import run_deployment
 from slipway.adapters.service_file import load_services
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError
+from slipway.core.release.orders import Order, OrderKind
 from slipway.core.release.orphan import retirement_is_due
-from slipway.core.release.record import ReleaseRecord
+from slipway.core.release.record import Phase, ReleaseRecord
+from tasks.former_runs import why_not_again
 from tasks.lock import take_lock, watch_lock
 from tasks.progress import Progress
 from tasks.session import ReleaseSession, connected, installation, new_holder, taken_over
@@ -58,12 +60,32 @@ def reconcile_service(service: str, finish: Finish) -> str:
         return f"{record.release_id} {record.phase}: nothing was left"
     try:
         watch_lock(ports.releases, service, holder="", report=progress.say)
-        # An unfinished one is left to whoever finishes it: another process may be faster.
-        return _retire(ports, progress) if record.terminal else finish(record)
+        if record.terminal:
+            return _retire(ports, progress)
+        _stop_for_good(ports, record)
+        # Left to whoever finishes it: another process may be faster.
+        return finish(record)
     except ConflictError as error:
         if error.code not in {"release-running", "conflict"}:
             raise
         return f"{record.release_id} {record.phase}: somebody works on it"
+
+
+def _stop_for_good(ports: Ports, record: ReleaseRecord) -> None:
+    """Order a release to be taken back when its runs say so; who finishes it obeys."""
+    reason = "" if record.phase is Phase.ROLLING_BACK else why_not_again(record)
+    if not reason:
+        return
+    order = Order(
+        order_id=f"abort-{record.sequence}-{record.phase.replace('_', '-')}",
+        kind=OrderKind.ABORT,
+        version=record.version,
+        by="reconcile",
+        at_ns=time.time_ns(),
+        release_id=record.release_id,
+        reason=reason,
+    )
+    ports.orders.post(ports.spec.name, order)
 
 
 def _retire(ports: Ports, progress: Progress) -> str:
