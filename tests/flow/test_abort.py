@@ -55,6 +55,17 @@ def test_abort_before_the_switch_never_moves_a_user(world: World) -> None:
     assert not any(what.startswith("route green 100") for what in world.journal.writes)
 
 
+def test_abort_during_a_long_bake_is_obeyed_within_seconds(world: World) -> None:
+    world.set_policy(bake_s=3600.0)
+    world.clock.while_waiting.append(_once(lambda: world.order(OrderKind.ABORT)))
+    began_ns = world.clock.now_ns
+    with pytest.raises(PermanentError) as caught:
+        world.release("2")
+    assert caught.value.code == "aborted"
+    assert (world.clock.now_ns - began_ns) / 1e9 < 5
+    world.assert_taken_back("2", code="aborted")
+
+
 def test_abort_while_pods_are_waited_for_does_not_wait_for_them(world: World) -> None:
     world.cluster.looks_until_ready = 10_000
     world.clock.while_waiting.append(_once(lambda: world.order(OrderKind.ABORT)))
