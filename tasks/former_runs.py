@@ -42,17 +42,15 @@ def why_not_again(record: ReleaseRecord) -> str:
 def _runs(record: ReleaseRecord) -> list[FlowRun]:
     """Return the runs of this release, the newest first."""
     kind = "rollback" if record.rollback else "release"
-    name = (
-        f"{record.service}-rollback" if record.rollback else f"{record.service}-v{record.version}"
-    )
+    what = "rollback" if record.rollback else f"v{record.version}"
     since = datetime.fromtimestamp(record.started_at_ns / 1e9 - 60, UTC)
     try:
         with get_client(sync_client=True) as client:
             found: list[FlowRun] = client.read_flow_runs(
                 flow_filter=FlowFilter(name=FlowFilterName(any_=[kind])),
                 flow_run_filter=FlowRunFilter(
-                    name=FlowRunFilterName(any_=[name]),
-                    start_time=FlowRunFilterStartTime(after_=since),
+                    name=FlowRunFilterName(any_=[f"{record.service}-{what}"]),
+                    start_time=FlowRunFilterStartTime.model_validate({"after_": since}),
                 ),
                 sort=FlowRunSort.START_TIME_DESC,
             )
