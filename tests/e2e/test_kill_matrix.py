@@ -63,7 +63,7 @@ class Killing:
     """One service under users whose releases are killed.
 
     Attributes:
-        good: two versions to go to and fro between.
+        good: two versions that take turns.
         bad: a version that only its users find too slow.
     """
 
