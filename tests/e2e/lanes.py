@@ -34,7 +34,13 @@ LANES = {
     # Disturb the whole sandbox: they have one that is theirs.
     "alone": ("faults_ports", "kills", "sandbox_lifecycle"),
     # Too long for `make test`.
-    "soak": ("release_outages", "release_port_faults", "side_by_side"),
+    "soak": (
+        "orders_to_stop",
+        "release_canary_refused",
+        "release_outages",
+        "release_port_faults",
+        "side_by_side",
+    ),
 }
 """Every other file of the folder is in the lane `rest`: it uses namespaces of its own."""
 

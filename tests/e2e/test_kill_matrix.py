@@ -43,6 +43,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "blue_green": {},
 }
 ROUNDS = (("canary", "promote"), ("canary", "roll back"), ("blue_green", "promote"))
+SAMPLE = (random.Random(SEED).choice(ROUNDS),)
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ class Killing:
         bad: a version that only its users find too slow.
     """
 
-    def __init__(self, world: World, strategy: str) -> None:
+    def __init__(self, world: World, strategy: str, direction: str) -> None:
         self.world = world
-        self.service = world.given_service(
-            f"killed-{strategy.replace('_', '-')}", **POLICIES[strategy]
-        )
+        # One of its own: whatever is live already would make the first release a canary, too.
+        name = f"killed-{strategy}-{direction}".replace("_", "-").replace(" ", "-")
+        self.service = world.given_service(name, **POLICIES[strategy])
         self.good = [world.given_version(self.service, ttft_ms=20 + n) for n in (0, 1)]
         self.bad = world.given_version(self.service, ttft_ms=400)
         assert world.release(self.service, self.good[0]).returncode == 0
@@ -125,12 +126,12 @@ def cells_of(killing: Killing, strategy: str, direction: str) -> Iterator[Cell]:
 
 
 @pytest.mark.timeout(6 * 3600 if SOAK else 900)
-@pytest.mark.parametrize(("strategy", "direction"), ROUNDS if SOAK else ROUNDS[:2])
+@pytest.mark.parametrize(("strategy", "direction"), ROUNDS if SOAK else SAMPLE)
 def test_release_killed_at_a_write_is_brought_to_an_end_and_users_notice_nothing(
     sandbox: Sandbox, tmp_path: Path, strategy: str, direction: str
 ) -> None:
     world = World(sandbox, tmp_path)
-    killing = Killing(world, strategy)
+    killing = Killing(world, strategy, direction)
     wrong = []
     with users(world, killing.service, rate=RATE_PER_S) as crowd:
         for cell in cells_of(killing, strategy, direction):

@@ -12,6 +12,7 @@ from slipway.core.release.orders import OrderKind
 from slipway.core.release.record import FORWARD, Phase
 from slipway.core.routing import Slot
 from tests.fakes.journal import ProcessDied
+from tests.flow.sweeps import swept
 from tests.flow.world import SERVICE, World
 
 UNDER_WAY = [phase for phase in FORWARD if phase is not Phase.DONE]
@@ -149,7 +150,7 @@ def _end_of(world: World) -> int:
     return 1 + max(at for at, what in enumerate(writes) if what.startswith("record rolled_back"))
 
 
-@pytest.mark.parametrize("write", range(1, ABORTED_WRITES))
+@pytest.mark.parametrize("write", swept(range(1, ABORTED_WRITES)))
 def test_aborted_release_killed_after_a_write_ends_taken_back(
     aborted_in_bake: World, write: int
 ) -> None:
@@ -185,7 +186,7 @@ def left_baking(world: World) -> World:
     return world
 
 
-@pytest.mark.parametrize("write", range(1, ABORTING_WRITES))
+@pytest.mark.parametrize("write", swept(range(1, ABORTING_WRITES)))
 def test_abort_killed_after_a_write_is_finished_by_the_next_one(
     left_baking: World, write: int
 ) -> None:

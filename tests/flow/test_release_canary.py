@@ -15,6 +15,7 @@ from slipway.core.routing import Slot, all_to
 from slipway.core.service import RampStep
 from slipway.core.verdicts import Verdict
 from tasks.approve import approve_step
+from tests.flow.sweeps import swept
 from tests.flow.world import SERVICE, World
 
 STEPS = (
@@ -202,7 +203,7 @@ def test_candidate_whose_pods_die_loses_its_users_at_once(canary: World) -> None
     canary.assert_taken_back("2", code="candidate-unhealthy")
 
 
-@pytest.mark.parametrize("write", range(FIRST_OF_RAMP, LAST_OF_RAMP + 1))
+@pytest.mark.parametrize("write", swept(range(FIRST_OF_RAMP, LAST_OF_RAMP + 1)))
 def test_canary_killed_after_a_write_ends_as_if_never_killed(canary: World, write: int) -> None:
     canary.journal.die_after = write
     canary.die_in_release("2")

@@ -7,6 +7,7 @@ import pytest
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot
+from tests.flow.sweeps import swept
 from tests.flow.world import SERVICE, World
 
 FIRST_WRITES = 35
@@ -72,14 +73,14 @@ def second_done(released_world: World) -> World:
     return world
 
 
-@pytest.mark.parametrize("write", range(1, FIRST_WRITES + 1))
+@pytest.mark.parametrize("write", swept(range(1, FIRST_WRITES + 1)))
 def test_first_release_killed_after_a_write_ends_as_if_never_killed(
     fresh: World, first_done: World, write: int
 ) -> None:
     _assert_killed_equals_unkilled(fresh, first_done, version="1", write=write)
 
 
-@pytest.mark.parametrize("write", range(1, SECOND_WRITES + 1))
+@pytest.mark.parametrize("write", swept(range(1, SECOND_WRITES + 1)))
 def test_second_release_killed_after_a_write_ends_as_if_never_killed(
     world: World, second_done: World, write: int
 ) -> None:
@@ -93,7 +94,7 @@ def _assert_killed_equals_unkilled(world: World, done: World, *, version: str, w
     assert world.final_state() == done.final_state()
 
 
-@pytest.mark.parametrize("write", range(1, SECOND_WRITES + 1))
+@pytest.mark.parametrize("write", swept(range(1, SECOND_WRITES + 1)))
 def test_write_whose_answer_is_lost_changes_no_outcome(
     world: World, second_done: World, write: int
 ) -> None:
@@ -103,7 +104,7 @@ def test_write_whose_answer_is_lost_changes_no_outcome(
     assert world.final_state() == second_done.final_state()
 
 
-@pytest.mark.parametrize("write", range(1, ROLLED_BACK_WRITES))
+@pytest.mark.parametrize("write", swept(range(1, ROLLED_BACK_WRITES)))
 def test_failing_release_killed_after_a_write_ends_rolled_back(
     fails_in_bake: World, write: int
 ) -> None:
@@ -115,7 +116,7 @@ def test_failing_release_killed_after_a_write_ends_rolled_back(
     fails_in_bake.assert_taken_back("2", code="candidate-unhealthy")
 
 
-@pytest.mark.parametrize("write", range(1, SECOND_WRITES + 1))
+@pytest.mark.parametrize("write", swept(range(1, SECOND_WRITES + 1)))
 def test_lock_lost_after_a_write_stops_every_further_write(
     world: World, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:

@@ -10,6 +10,7 @@ from slipway.core.release.record import FORWARD, Phase
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import WhenBusy
 from tests.fakes.journal import ProcessDied
+from tests.flow.sweeps import swept
 from tests.flow.world import SERVICE, World
 
 COLD_WRITES = 30
@@ -238,14 +239,14 @@ def test_sweeps_cover_every_write_of_a_warm_rollback(warm: World) -> None:
     assert len(warm.journal.writes) == WARM_WRITES
 
 
-@pytest.mark.parametrize("write", range(1, COLD_WRITES + 1))
+@pytest.mark.parametrize("write", swept(range(1, COLD_WRITES + 1)))
 def test_cold_rollback_killed_after_a_write_ends_as_if_never_killed(
     cold: World, write: int
 ) -> None:
     _assert_killed_ends_done(cold, write)
 
 
-@pytest.mark.parametrize("write", range(1, WARM_WRITES + 1))
+@pytest.mark.parametrize("write", swept(range(1, WARM_WRITES + 1)))
 def test_warm_rollback_killed_after_a_write_ends_as_if_never_killed(
     warm: World, write: int
 ) -> None:

@@ -12,6 +12,7 @@ from slipway.core.release.record import FORWARD, Phase
 from slipway.core.routing import Slot
 from slipway.core.service import RampPolicy, RampStep, Strategy, WhenBusy
 from tests.fakes.journal import ProcessDied
+from tests.flow.sweeps import swept
 from tests.flow.world import SERVICE, World
 
 BEFORE_PROMOTION = FORWARD[: FORWARD.index(Phase.RAMPING) + 1]
@@ -298,7 +299,7 @@ def test_sweep_of_superseding_covers_every_write(left_benchmarked: World) -> Non
     assert len(left_benchmarked.journal.writes) == SETTLED_WRITES
 
 
-@pytest.mark.parametrize("write", range(1, SETTLED_WRITES + 1))
+@pytest.mark.parametrize("write", swept(range(1, SETTLED_WRITES + 1)))
 def test_superseding_release_killed_after_a_write_is_finished_by_a_rerun(
     left_benchmarked: World, write: int
 ) -> None:
