@@ -1,1 +1,1 @@
-"""The real tasks and rules as processes that are interleaved, stopped and killed under virtual time."""
+"""The real tasks and rules as processes, interleaved and killed under virtual time."""

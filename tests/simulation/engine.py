@@ -50,7 +50,7 @@ class Process:
     @property
     def ended(self) -> bool:
         """Whether its main thread has ended."""
-        return self.strands[0].thread.dead
+        return bool(self.strands[0].thread.dead)
 
     def require_alive(self) -> None:
         """Raise when it was killed."""

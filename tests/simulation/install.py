@@ -115,8 +115,9 @@ def installed(stage: Stage) -> Iterator[None]:
         threads = Threads(lambda: stage.engine)
         patch.setattr("tasks.lock.threading", threads)
         patch.setattr("tasks.model.threading", threads)
-        patch.setitem(LockKeeper.__init__.__kwdefaults__, "monotonic", stage.monotonic)
-        patch.setitem(LockKeeper.__init__.__kwdefaults__, "sleep", stage.sleep)
+        clock = {"monotonic": stage.monotonic, "sleep": stage.sleep}
+        defaults = {**(LockKeeper.__init__.__kwdefaults__ or {}), **clock}
+        patch.setattr(LockKeeper.__init__, "__kwdefaults__", defaults)
         _stand_in(patch, stage)
         yield
 
@@ -158,12 +159,12 @@ def _stand_in(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     for module in ("tests.fakes.releases", "tasks.reporting"):
         patch.setattr(f"{module}.to_storage", stage.to_storage)
     patch.setattr("tasks.session.current_settings", settings)
-    patch.setattr("tasks.session.connect", lambda *args: stage.world.connect(*args))
+    patch.setattr("tasks.session.connect", _late(stage, "connect"))
     patch.setattr("tasks.traffic.httpx", _Gateway(stage))
-    patch.setattr("tasks.model.HttpChatEndpoint", lambda *a, **b: stage.world._endpoint(*a, **b))
+    patch.setattr("tasks.model.HttpChatEndpoint", _late(stage, "_endpoint"))
     patch.setattr("tasks.model.preload", lambda: None)
-    patch.setattr("tasks.benchmark.run", lambda *a, **b: stage.world._benchmark(*a, **b))
-    patch.setattr("tasks.benchmark.validate", lambda *args: stage.world._validate(*args))
+    patch.setattr("tasks.benchmark.run", _late(stage, "_benchmark"))
+    patch.setattr("tasks.benchmark.validate", _late(stage, "_validate"))
     patch.setattr("tasks.benchmark.to_parquet", lambda table: repr(len(table.rows)).encode())
     patch.setattr("tasks.benchmark.markdown", lambda *_, **__: "")
     patch.setattr("tasks.reporting.create_markdown_artifact", lambda **_: None)
@@ -174,6 +175,15 @@ def _stand_in(patch: pytest.MonkeyPatch, stage: Stage) -> None:
         stage.engine.say(f"{mark} {at}: {text}")
 
     patch.setattr(Progress, "_write", write)
+
+
+def _late(stage: Stage, name: str) -> Callable[..., Any]:
+    """Return a method of whatever world the stage holds when it is called."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        return getattr(stage.world, name)(*args, **named)
+
+    return call
 
 
 class _Gateway:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from slipway.core.release.decision import replicas_for
 from slipway.core.release.orphan import users_on_dead_candidate
 from slipway.core.release.record import Phase, ReleaseRecord
@@ -224,5 +223,3 @@ def _guarded(what: str) -> list[tuple[str, str]]:
     if words[0] == "scale":
         return [("Deployment", words[1])]
     return []
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -25,6 +25,7 @@ _LIMIT_S = 900.0
 _LOOK_EVERY_S = 1.0
 _RECONCILE_STARTS_S = 2.0
 _CALM_S = 46.0
+_REQUESTS_MIN = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ class Simulation:
 
     def run(self, seed: int, *, trace: bool = False) -> Result:
         """Run the schedule of a seed until all is at rest."""
-        rng = random.Random(seed)  # noqa: S311
+        rng = random.Random(seed)
         return _Run(self._stage, seed, scenario(rng), rng, trace=trace).result()
 
 
@@ -86,15 +87,8 @@ class _Run:
         world.set_policy(**asked.policy)
         if asked.steps and asked.strategy == "canary":
             world.set_canary(*asked.steps, data_timeout_s=20.0, hold_timeout_s=15.0)
-            ramp = world.spec.policy.ramp
-            world.set_policy(ramp=_with_few(ramp))
-        world.model.answer = "" if asked.bad == "silent" else world.model.answer
-        if asked.bad == "answers":
-            world.model.answer = "nonsense"
-        if asked.bad == "slow":
-            world.model.ttft_ms = 9000.0
-        if asked.bad == "users":
-            world.gateway.fails_every[Slot.GREEN] = 2
+            world.set_policy(ramp=replace(world.spec.policy.ramp, requests_min=_REQUESTS_MIN))
+        _spoil(world, asked.bad)
         if asked.streams:
             world.cluster.streams = {slot: list(asked.streams) for slot in Slot}
         engine.passing.append(self._invariants.pass_time)
@@ -182,10 +176,13 @@ class _Run:
         )
 
 
-def _with_few(ramp: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(ramp, requests_min=6)
+def _spoil(world: SharedWorld, bad: str) -> None:
+    if bad == "answers":
+        world.model.answer = "nonsense"
+    elif bad == "slow":
+        world.model.ttft_ms = 9000.0
+    elif bad == "users":
+        world.gateway.fails_every[Slot.GREEN] = 2
 
 
 def _set_up(
@@ -202,7 +199,7 @@ def _set_up(
 def _released(stage: Stage) -> bytes:
     """Return the world after a first release, version 1 in slot blue."""
     world = SharedWorld()
-    engine = Engine(random.Random(0), after_step=lambda: None)  # noqa: S311
+    engine = Engine(random.Random(0), after_step=lambda: None)
     clock = world.cluster.clock
     stage.set(engine, world)
     world.cluster.clock = engine.clock

@@ -15,19 +15,12 @@ class Threads:
     """Stands in for the module; `engine` says whose."""
 
     def __init__(self, engine: Callable[[], Engine]) -> None:
-        self._engine = engine
+        def thread(*, target: Callable[[], Any], name: str, daemon: bool) -> SimThread:
+            return SimThread(engine(), target)
 
-    def Thread(self, *, target: Callable[[], Any], name: str, daemon: bool) -> SimThread:
-        """Return a thread of the process that runs now."""
-        return SimThread(self._engine(), target)
-
-    def Event(self) -> SimEvent:
-        """Return an event."""
-        return SimEvent(self._engine())
-
-    def Lock(self) -> SimLock:
-        """Return a lock."""
-        return SimLock(self._engine())
+        self.Thread = thread
+        self.Event = lambda: SimEvent(engine())
+        self.Lock = lambda: SimLock(engine())
 
 
 class SimThread:

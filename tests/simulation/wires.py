@@ -66,6 +66,33 @@ class Trouble:
         self.excused_until_ns = max(self.excused_until_ns, until_ns)
 
 
+@dataclass(slots=True)
+class Call:
+    """One call of a process to a port."""
+
+    process: Process
+    name: str
+    verb: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change something."""
+        return self.verb in WRITES and not self.named.get("dry_run")
+
+    @property
+    def looks(self) -> bool:
+        """Whether its answer may be some seconds old."""
+        return (self.name, self.verb) in STALE
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The same for the same question."""
+        return self.name, self.verb, repr(self.args)
+
+
 class Wires:
     """The calls of all processes.
 
@@ -86,55 +113,48 @@ class Wires:
             return port
         return _Wire(self, process, name, port)
 
-    def call(
-        self,
-        process: Process,
-        name: str,
-        verb: str,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        named: dict[str, Any],
-    ) -> Any:
+    def call(self, made: Call) -> Any:
         """Make one call."""
+        process, name = made.process, made.name
         process.require_alive()
         self.engine.pause()
-        writes = verb in WRITES and not named.get("dry_run")
-        looks = (name, verb) in STALE
         if name in CLUSTER:
-            self._require_no_outage(name, verb)
-        fault = self._fault(writes=writes, looks=looks)
+            self._require_no_outage(name, made.verb)
+        fault = self._fault(made)
         if fault is not None:
-            self._before(fault, process, name, verb)
-        key = (name, verb, repr(args)) if looks else None
-        if fault is Fault.STALE and key is not None:
-            known = self._answers.get(key)
+            self._before(fault, made)
+        if fault is Fault.STALE:
+            known = self._answers.get(made.key)
             if known is not None and self._fresh_enough(process, name, known[0]):
-                self._note_look(process, key, known[0])
+                self._note_look(made, known[0])
                 return known[1]
-        answer = function(*args, **named)
-        now_ns = self.engine.clock.now_ns
-        if key is not None:
-            self._answers[key] = (now_ns, answer)
-            self._note_look(process, key, now_ns)
-        if writes:
-            process.written_ns[name] = now_ns
-            if verb == "take":
-                process.fence = answer.fence
+        answer = made.function(*made.args, **made.named)
+        self._note(made, answer)
         if fault is not None:
-            self._after(fault, process, name, verb)
+            self._after(fault, made)
         return answer
 
-    def _fault(self, *, writes: bool, looks: bool) -> Fault | None:
+    def _note(self, made: Call, answer: Any) -> None:
+        now_ns = self.engine.clock.now_ns
+        if made.looks:
+            self._answers[made.key] = (now_ns, answer)
+            self._note_look(made, now_ns)
+        if made.writes:
+            made.process.written_ns[made.name] = now_ns
+            if made.verb == "take":
+                made.process.fence = answer.fence
+
+    def _fault(self, made: Call) -> Fault | None:
         trouble, rng = self.trouble, self.engine.rng
         if not trouble.left or rng.random() >= trouble.rate:
             return None
         if self.engine.now_s > trouble.until_s:
             return None
         trouble.left -= 1
-        return rng.choice(_OF_WRITES if writes else _OF_LOOKS if looks else _OF_READS)
+        return rng.choice(_OF_WRITES if made.writes else _OF_LOOKS if made.looks else _OF_READS)
 
-    def _before(self, fault: Fault, process: Process, name: str, verb: str) -> None:
-        engine = self.engine
+    def _before(self, fault: Fault, made: Call) -> None:
+        engine, process, name, verb = self.engine, made.process, made.name, made.verb
         engine.say(f"!! {fault} {name}.{verb}")
         self.trouble.excuse(engine.clock.now_ns + _NS_PER_S)
         if fault is Fault.KILL_BEFORE:
@@ -147,12 +167,12 @@ class Wires:
             self.trouble.excuse(process.stopped_until_ns + _NS_PER_S)
             engine.pause()
 
-    def _after(self, fault: Fault, process: Process, name: str, verb: str) -> None:
+    def _after(self, fault: Fault, made: Call) -> None:
         if fault is Fault.KILL_AFTER:
-            process.dead = True
-            raise ProcessDied(f"{process} was killed")
+            made.process.dead = True
+            raise ProcessDied(f"{made.process} was killed")
         if fault is Fault.LOST:
-            raise _unanswered(name, verb)
+            raise _unanswered(made.name, made.verb)
 
     def _require_no_outage(self, name: str, verb: str) -> None:
         now_s = self.engine.now_s
@@ -169,9 +189,10 @@ class Wires:
         written_ns = process.written_ns.get(name, -1)
         return self.engine.clock.now_ns - taken_ns <= _STALE_NS and taken_ns > written_ns
 
-    def _note_look(self, process: Process, key: tuple[str, str, str], taken_ns: int) -> None:
-        if key[1] == "observe":
-            process.looked_ns["blue" if "-blue" in key[2] else "green"] = taken_ns
+    def _note_look(self, made: Call, taken_ns: int) -> None:
+        if made.verb == "observe":
+            slot = str(made.args[1]).rpartition("-")[2]
+            made.process.looked_ns[slot] = taken_ns
             self._looked()
 
 
@@ -185,11 +206,11 @@ class _Wire:
         function = getattr(self._port, verb)
         call, process, name = self._wires.call, self._process, self._name
 
-        def made(*args: Any, **named: Any) -> Any:
-            return call(process, name, verb, function, args, named)
+        def calling(*args: Any, **named: Any) -> Any:
+            return call(Call(process, name, verb, function, args, named))
 
-        setattr(self, verb, made)
-        return made
+        setattr(self, verb, calling)
+        return calling
 
 
 def _unanswered(name: str, verb: str) -> TransientError:

@@ -22,8 +22,8 @@ Judge = Callable[[Route, Route], None]
 class JudgedTraffic(FakeTraffic):
     """Routes that the invariants judge, instead of the fake's own rule.
 
-    The fake's rule knows what the pods do at the very moment; who writes knows what they did when it
-    looked.
+    The fake's rule knows what the pods do at the very moment; who writes knows what they did when
+    it looked.
     """
 
     def __init__(self, cluster: FakeCluster) -> None:
