@@ -11,7 +11,7 @@ import sys
 from tests.simulation.crowd import run_seeds
 from tests.simulation.schedule import simulation
 
-SCHEDULES = int(os.environ.get("SLIPWAY_SCHEDULES", "1000"))
+SCHEDULES = int(os.environ.get("SLIPWAY_SCHEDULES", "300"))
 """Which seeds: those below. Each machine runs the same ones."""
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 from tests.simulation.schedule import Result, Simulation, simulation
 
 _AT_ONCE = 25
 
-_own: list[Simulation] = []
+_own: list[tuple[AbstractContextManager[Simulation], Simulation]] = []
 
 
 def run_seeds(seeds: Iterable[int]) -> Iterator[Result]:
@@ -22,9 +23,10 @@ def run_seeds(seeds: Iterable[int]) -> Iterator[Result]:
 
 
 def _begin() -> None:
-    # Left open on purpose: this process does nothing else until its end.
-    _own.append(simulation().__enter__())
+    # Left open, and kept, on purpose: this process does nothing else until its end.
+    opened = simulation()
+    _own.append((opened, opened.__enter__()))
 
 
 def _run(seed: int) -> Result:
-    return _own[0].run(seed)
+    return _own[0][1].run(seed)
