@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -163,6 +164,8 @@ def _stand_in(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr("tasks.traffic.httpx", _Gateway(stage))
     patch.setattr("tasks.model.HttpChatEndpoint", _late(stage, "_endpoint"))
     patch.setattr("tasks.model.preload", lambda: None)
+    for module in ("tasks.model", "tasks.image"):
+        patch.setattr(f"{module}.tempfile", _Folders())
     patch.setattr("tasks.benchmark.run", _late(stage, "_benchmark"))
     patch.setattr("tasks.benchmark.validate", _late(stage, "_validate"))
     patch.setattr("tasks.benchmark.to_parquet", lambda table: repr(len(table.rows)).encode())
@@ -184,6 +187,17 @@ def _late(stage: Stage, name: str) -> Callable[..., Any]:
         return getattr(stage.world, name)(*args, **named)
 
     return call
+
+
+class _Folders:
+    """The module `tempfile`: one folder for all, as nobody else runs while its files are read."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="slipway-simulation-")
+
+    @contextmanager
+    def TemporaryDirectory(self, *, prefix: str) -> Iterator[str]:  # noqa: N802
+        yield self._folder.name
 
 
 class _Gateway:

@@ -16,6 +16,8 @@ from tests.simulation.world import SharedWorld
 
 _NS_PER_S = 1_000_000_000
 _SOON_NS = 5 * _NS_PER_S
+_WORKLOADS = tuple((slot, f"{SERVICE}-{slot}") for slot in Slot)
+_MOST_USERS_AT_ONCE = 24
 _ROUTE_KINDS = ("VirtualService", "DestinationRule")
 
 
@@ -26,6 +28,7 @@ class Invariants:
         self, engine: Engine, world: SharedWorld, asked: Scenario, trouble: Trouble
     ) -> None:
         self._engine, self._world, self._asked, self._trouble = engine, world, asked, trouble
+        self._ready = dict.fromkeys(Slot, 0)
         self._was_ready_ns: dict[Slot, dict[int, int]] = {slot: {} for slot in Slot}
         self._dead_since_ns: int | None = None
         self._changed = True
@@ -36,8 +39,10 @@ class Invariants:
     def note_pods(self) -> None:
         """Note how many pods of each slot are ready now."""
         now_ns, cluster = self._engine.clock.now_ns, self._world.cluster
-        for slot in Slot:
-            count = cluster.ready_count(SERVICE, slot)
+        for slot, workload in _WORKLOADS:
+            found = cluster.deployments.get((self._world.spec.namespace, workload))
+            count = sum(pod.ready for pod in found.pods) if found else 0
+            self._ready[slot] = count
             for number in range(1, count + 1):
                 self._was_ready_ns[slot][number] = now_ns
         self._changed = True
@@ -80,7 +85,7 @@ class Invariants:
         self.after_step()
         self._users += seconds * 8
         asking, self._users = int(self._users), self._users % 1
-        for _ in range(min(asking, 60)):
+        for _ in range(min(asking, _MOST_USERS_AT_ONCE)):
             status = self._world.gateway.stream()
             if status == 503 and not self._asked.pods:
                 raise SimulationError("R6: a user was refused though every pod was well")
@@ -155,8 +160,7 @@ class Invariants:
         raise SimulationError(f"R8: {what} before the users were there: {route.shares}")
 
     def _look_for_dead_candidate(self) -> None:
-        cluster, record = self._world.cluster, self._record()
-        ready = {slot: cluster.ready_count(SERVICE, slot) for slot in Slot}
+        cluster, record, ready = self._world.cluster, self._record(), self._ready
         if record is None or record.terminal:
             self._dead_since_ns = None
         elif users_on_dead_candidate(record, cluster.routes[SERVICE], ready):
