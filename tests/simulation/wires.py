@@ -14,6 +14,7 @@ from tests.simulation.engine import Engine, Process
 _NS_PER_S = 1_000_000_000
 _STALE_NS = 5 * _NS_PER_S
 _STOPS_S = (1.0, 4.0, 8.0, 13.0, 20.0, 40.0)
+_OUTAGES_S = (3.0, 10.0, 25.0)
 _OUTAGE_ANSWER_S = 1.0
 """How long an adapter's own retries last, before it gives up in an outage."""
 
@@ -36,10 +37,18 @@ class Fault(StrEnum):
     REFUSED = "not answered:"
     STALE = "stale answer of"
     STOP = "stopped before"
+    OUTAGE = "outage from"
 
 
-_OF_WRITES = (Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.LOST, Fault.REFUSED, Fault.STOP)
-_OF_READS = (Fault.KILL_BEFORE, Fault.REFUSED, Fault.STOP)
+_OF_WRITES = (
+    Fault.KILL_BEFORE,
+    Fault.KILL_AFTER,
+    Fault.LOST,
+    Fault.REFUSED,
+    Fault.STOP,
+    Fault.OUTAGE,
+)
+_OF_READS = (Fault.KILL_BEFORE, Fault.REFUSED, Fault.STOP, Fault.OUTAGE)
 _OF_LOOKS = (*_OF_READS, Fault.STALE, Fault.STALE)
 
 
@@ -162,6 +171,11 @@ class Wires:
             raise ProcessDied(f"{process} was killed")
         if fault is Fault.REFUSED:
             raise _unanswered(name, verb)
+        if fault is Fault.OUTAGE:
+            end_s = engine.now_s + engine.rng.choice(_OUTAGES_S)
+            self.trouble.outages += ((engine.now_s, end_s),)
+            if name in CLUSTER:
+                self._require_no_outage(name, verb)
         if fault is Fault.STOP:
             engine.stop(process, engine.rng.choice(_STOPS_S))
             self.trouble.excuse(process.stopped_until_ns + _NS_PER_S)
