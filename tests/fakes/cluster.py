@@ -249,7 +249,11 @@ class FakeCluster:
 
     def ready_count(self, service: str, slot: Slot) -> int:
         """Return how many pods of a slot can serve now, without counting as a look."""
-        return sum(pod.ready for pod in self.pods_of(service, slot))
+        return sum(
+            pod.ready
+            for deployment in self.slot_deployments(service, slot)
+            for pod in deployment.pods
+        )
 
     def look_at_gateway(self, service: str) -> Route:
         """Return the route the gateway serves by; it learns of a new one after some looks."""

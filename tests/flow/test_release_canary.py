@@ -114,6 +114,19 @@ def test_trouble_of_both_slots_is_not_the_canarys(canary: World) -> None:
     assert canary.release("2")["outcome"] == "done"
 
 
+def test_failing_canary_beside_a_failing_stable_slot_is_held_and_never_promoted(
+    canary: World,
+) -> None:
+    """Found by the simulation, seed 1546: twice 80 % is a limit that nobody can break."""
+    canary.set_canary(*STEPS, data_timeout_s=20.0, hold_timeout_s=20.0)
+    canary.gateway.fails_every = {Slot.BLUE: 1, Slot.GREEN: 2}
+    with pytest.raises(PermanentError) as caught:
+        canary.release("2")
+    assert caught.value.code == "hold-expired"
+    assert weights(canary) == [10]
+    canary.assert_taken_back("2", code="hold-expired")
+
+
 def test_canary_without_users_is_held_and_taken_back_when_none_come(world: World) -> None:
     world.set_canary(*STEPS, data_timeout_s=30.0, hold_timeout_s=60.0)
     with pytest.raises(PermanentError) as caught:

@@ -185,6 +185,19 @@ def test_error_rate_beyond_the_ratio_fails() -> None:
     assert "at most 20 % asked" in errors.reason
 
 
+def test_stable_slot_that_fails_itself_is_nothing_to_compare_a_failing_candidate_with() -> None:
+    errors, _ = judged(tally(45, failed=36), tally(32, failed=16))
+
+    assert errors.verdict is Verdict.ERROR
+    assert "the stable slot fails 80 % itself" in errors.reason
+
+
+def test_candidate_within_its_slo_passes_beside_a_stable_slot_that_fails() -> None:
+    errors, _ = judged(tally(100, failed=80), tally(100))
+
+    assert errors.verdict is Verdict.PASS
+
+
 def test_candidate_twice_as_slow_fails() -> None:
     _, slow = judged(tally(100), tally(20, ttft_ms=200))
 

@@ -23,6 +23,8 @@ _QUANTILE = 0.95
 _SLOW_PERCENT = 5.0
 _TTFT_FLOOR_MS = 10.0  # two slots below it are equally fast: nobody feels it
 _TOO_UNLIKELY = 0.001
+# More failures of the candidate than this are excused by no stable slot: it is no yardstick then.
+_NO_YARDSTICK_PERCENT = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,9 @@ def judge_ramp(
 
     A gate PASSes when both slots had `requests_min` requests and its limit holds; it FAILs, however
     few they were, when so many beyond the limit have a chance below 1 in 1000 (exact binomial
-    tail); otherwise it is INCONCLUSIVE. A figure that is missing is ERROR.
+    tail); otherwise it is INCONCLUSIVE. A figure that is missing is ERROR. So
+    is one beyond the SLO when the stable slot fails so often that half of the candidate's requests
+    could fail and more: it is no yardstick.
 
     Args:
         evidence: of `ramp_evidence`.
@@ -149,10 +153,13 @@ def judge_ramp(
     errors, slow = found["error_rate_percent"], found["slow_percent"]
     stable_errors, stable_ttft = found["stable_error_rate_percent"], found["stable_ttft_p95_ms"]
     stable_percent = 0.0 if math.isnan(stable_errors.value) else stable_errors.value
-    limit = max(slo.error_rate_percent, policy.error_ratio_max * stable_percent)
-    error_gate, slow_gate = _gates(policy, limit)
+    relative = policy.error_ratio_max * stable_percent
+    error_gate, slow_gate = _gates(policy, max(slo.error_rate_percent, relative))
+    broken = relative > _NO_YARDSTICK_PERCENT and errors.value > slo.error_rate_percent
     return (
-        _judged(error_gate, errors, stable=stable_errors),
+        _without_yardstick(error_gate, errors, stable=stable_errors)
+        if broken
+        else _judged(error_gate, errors, stable=stable_errors),
         _judged(slow_gate, slow, stable=stable_ttft),
     )
 
@@ -195,6 +202,15 @@ def _gates(policy: RampPolicy, error_limit_percent: float) -> tuple[Gate, Gate]:
             n_min=policy.requests_min,
         ),
     )
+
+
+def _without_yardstick(gate: Gate, figure: Evidence, *, stable: Evidence) -> GateResult:
+    reason = (
+        f"{gate.name} {figure.value:.3g} %: the stable slot fails {stable.value:.3g} % itself"
+        f" and is nothing to compare with (n = {figure.n}, stable {stable.n})"
+    )
+    fewest = min(figure.n, stable.n)
+    return GateResult(gate=gate, verdict=Verdict.ERROR, value=figure.value, n=fewest, reason=reason)
 
 
 def _unmeasured(gate: Gate) -> GateResult:

@@ -1,0 +1,1 @@
+"""The real tasks and rules as processes, interleaved and killed under virtual time."""

@@ -1,0 +1,229 @@
+"""R1 to R8 of DESIGN §3, looked at after every step of a schedule."""
+
+from __future__ import annotations
+
+from slipway.core.release.decision import replicas_for
+from slipway.core.release.orphan import users_on_dead_candidate
+from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.core.routing import Route, Slot
+from slipway.core.verdicts import Verdict
+from slipway.manifests.release_objects import record_name
+from tests.flow.world import MODEL, SERVICE
+from tests.simulation.engine import Engine, SimulationError
+from tests.simulation.scenario import Scenario
+from tests.simulation.wires import Trouble
+from tests.simulation.world import SharedWorld
+
+_NS_PER_S = 1_000_000_000
+_SOON_NS = 5 * _NS_PER_S
+_WORKLOADS = tuple((slot, f"{SERVICE}-{slot}") for slot in Slot)
+_MOST_USERS_AT_ONCE = 24
+_ROUTE_KINDS = ("VirtualService", "DestinationRule")
+
+
+class Invariants:
+    """Judges every write when it takes effect, and the world after every step and at its end."""
+
+    def __init__(
+        self, engine: Engine, world: SharedWorld, asked: Scenario, trouble: Trouble
+    ) -> None:
+        self._engine, self._world, self._asked, self._trouble = engine, world, asked, trouble
+        self._ready = dict.fromkeys(Slot, 0)
+        self._was_ready_ns: dict[Slot, dict[int, int]] = {slot: {} for slot in Slot}
+        self._dead_since_ns: int | None = None
+        self._changed = True
+        self._users = 0.0
+
+    # -- called while it runs ---------------------------------------------------------------------
+
+    def note_pods(self) -> None:
+        """Note how many pods of each slot are ready now."""
+        now_ns, cluster = self._engine.clock.now_ns, self._world.cluster
+        for slot, workload in _WORKLOADS:
+            found = cluster.deployments.get((self._world.spec.namespace, workload))
+            count = sum(pod.ready for pod in found.pods) if found else 0
+            self._ready[slot] = count
+            for number in range(1, count + 1):
+                self._was_ready_ns[slot][number] = now_ns
+        self._changed = True
+
+    def wrote(self, what: str) -> None:
+        """Judge a write that has just taken effect."""
+        self._engine.say(f"=> {what}")
+        self.note_pods()
+        self._require_own_number(what)
+        if what.startswith("alias "):
+            self._require_alias_behind_users(what)
+
+    def judge_route(self, before: Route, route: Route) -> None:
+        """Judge a route before it takes effect: R1, R2, R3."""
+        record = self._record()
+        for slot in Slot:
+            if route.percent(slot) > before.percent(slot) or (
+                route.names(slot) and not before.names(slot)
+            ):
+                self._require_pods(record, slot, route)
+        if record is None or record.terminal:
+            return
+        share = route.percent(record.candidate)
+        if share > before.percent(record.candidate):
+            self._require_evidence(record, share)
+
+    def after_step(self) -> None:
+        """Judge the world: users leave a candidate that died."""
+        if self._changed:
+            self._changed = False
+            self._look_for_dead_candidate()
+        if self._dead_since_ns is None:
+            return
+        since_ns = max(self._dead_since_ns, self._trouble.excused_until_ns)
+        if self._engine.clock.now_ns - since_ns > _SOON_NS:
+            raise SimulationError("R5: users were left on a dead candidate for more than 5 s")
+
+    def pass_time(self, seconds: float) -> None:
+        """Let users ask while time passes: R6."""
+        self.after_step()
+        self._users += seconds * 8
+        asking, self._users = int(self._users), self._users % 1
+        for _ in range(min(asking, _MOST_USERS_AT_ONCE)):
+            status = self._world.gateway.stream()
+            if status == 503 and not self._asked.pods:
+                raise SimulationError("R6: a user was refused though every pod was well")
+
+    # -- the rules --------------------------------------------------------------------------------
+
+    def _record(self) -> ReleaseRecord | None:
+        stored = self._world.releases.load(SERVICE)
+        return None if stored is None else stored.record
+
+    def _require_pods(self, record: ReleaseRecord | None, slot: Slot, route: Route) -> None:
+        process, clock = self._engine.process, self._engine.clock
+        needed = 1
+        if record is not None and slot is record.candidate and not record.terminal:
+            needed = max(1, replicas_for(route.percent(slot), self._world.spec.replicas))
+        elif self._world.cluster.ready_count(SERVICE, slot.other) == 0:
+            return  # neither serves: there is no better place for the users
+        if process is None or self._world.cluster.ready_count(SERVICE, slot) >= needed:
+            return
+        looked_ns = process.looked_ns.get(slot.value, 0)
+        if self._was_ready_ns[slot].get(needed, -1) < looked_ns:
+            raise SimulationError(f"R1, R2: slot {slot} gets users with fewer than {needed} pods")
+        stopped = process.stopped_until_ns > looked_ns
+        if clock.now_ns - looked_ns > _SOON_NS and not stopped:
+            old_s = (clock.now_ns - looked_ns) / _NS_PER_S
+            raise SimulationError(f"R2: slot {slot} gets users after a look {old_s:.1f} s ago")
+
+    def _require_evidence(self, record: ReleaseRecord, share: int) -> None:
+        told = {item.stage: item.verdict for item in record.verdicts}
+        if record.phase not in {Phase.RAMPING, Phase.PROMOTED, Phase.BAKING}:
+            raise SimulationError(f"R2: users rise to {share} % in phase {record.phase}")
+        if Verdict.FAIL in told.values() or Verdict.ERROR in told.values():
+            raise SimulationError(f"R3: users rise to {share} % on {told}")
+        proofs = [] if record.rollback else ["test", "benchmark"]
+        if share == 100 and record.steps:
+            proofs.append(f"ramp {record.steps[-1].weight_percent} %")
+        missing = [name for name in proofs if told.get(name) is not Verdict.PASS]
+        if missing or not record.tested_pod_uids:
+            raise SimulationError(f"R2: users rise to {share} % without {missing or 'pods'}")
+        for step in record.steps:
+            if step.weight_percent == share and not record.is_approved(step):
+                raise SimulationError(f"R2: nobody allowed {share} %")
+        self._require_good_version(record, share)
+
+    def _require_good_version(self, record: ReleaseRecord, share: int) -> None:
+        bad = self._asked.bad
+        refused_before_users = bad in {"answers", "slow"} and not record.rollback
+        seen_by_users = bad == "users" and share == 100 and bool(record.steps)
+        if refused_before_users or (seen_by_users and record.candidate is Slot.GREEN):
+            raise SimulationError(f"R3: a version with bad {bad} gets {share} % of the users")
+
+    def _require_own_number(self, what: str) -> None:
+        process, guarded = self._engine.process, _guarded(what)
+        if process is None or not guarded:
+            return
+        for kind, name in guarded:
+            held = self._world.cluster.fences.get((kind, name))
+            if held is None or process.fence is None or process.fence < held:
+                raise SimulationError(
+                    f"R4: {process} wrote {kind} {name} under {process.fence}, it is at {held}"
+                )
+
+    def _require_alias_behind_users(self, what: str) -> None:
+        process, lease = self._engine.process, self._world.cluster.leases[SERVICE]
+        record = self._record()
+        if process is None or record is None or process.fence != lease.fence:
+            return  # a registry knows no fence: the next release puts the alias right
+        version, route = what.rpartition(" ")[2], self._world.cluster.routes[SERVICE]
+        for slot in Slot:
+            if route.percent(slot) == 100 and record.slot(slot).version == version:
+                return
+        raise SimulationError(f"R8: {what} before the users were there: {route.shares}")
+
+    def _look_for_dead_candidate(self) -> None:
+        cluster, record, ready = self._world.cluster, self._record(), self._ready
+        if record is None or record.terminal:
+            self._dead_since_ns = None
+        elif users_on_dead_candidate(record, cluster.routes[SERVICE], ready):
+            self._dead_since_ns = self._dead_since_ns or self._engine.clock.now_ns
+        else:
+            self._dead_since_ns = None
+
+    # -- at the end -------------------------------------------------------------------------------
+
+    def at_rest(self) -> bool:
+        """Return whether nothing is left to do."""
+        record = self._record()
+        return (
+            record is not None
+            and record.terminal
+            and record.retire_after_ns == 0
+            and not self._lock_is_held()
+        )
+
+    def _lock_is_held(self) -> bool:
+        # What a killed process had no time to give back runs out: the next one takes it as it is.
+        lease = self._world.cluster.leases[SERVICE]
+        runs_out_ns = lease.renewed_at_ns + int(lease.duration_s * _NS_PER_S)
+        return lease.holder != "" and self._engine.clock.time_ns() <= runs_out_ns
+
+    def require_tidy(self) -> None:
+        """Judge the world at rest: R5, R7, R8."""
+        record, cluster, world = self._record(), self._world.cluster, self._world
+        if record is None or not record.reason:
+            raise SimulationError("R5: the end has no reason")
+        live, route = record.live_slot, cluster.routes[SERVICE]
+        if live is None:
+            raise SimulationError("R5: nobody serves any more")
+        _require(route.percent(live) == 100, f"R5: users are on {route.shares}, not on {live}")
+        _require(route.preview is None, "R7: a preview route is left")
+        _require(route.subsets == {live}, f"R7: subsets {sorted(route.subsets)} are left")
+        _require(cluster.gateway_routes[SERVICE] == route, "R7: the gateway serves another route")
+        _require(not cluster.pods, f"R7: pods {sorted(cluster.pods)} are left")
+        _require(record.intent == "", f"R7: intent {record.intent!r} is left")
+        if not self._asked.pods:
+            _require(cluster.ready_count(SERVICE, live) > 0, f"R5: slot {live} has no ready pod")
+        left = world.replicas(live.other)
+        _require(left == 0, f"R7: slot {live.other} keeps {left} pods")
+        due = record.slot(live).version
+        _require(world.alias == due, f"R8: alias {world.alias}, users on version {due}")
+        alias = world.registry.aliases.get((MODEL, "live"))
+        _require(alias == due, f"R8: alias {alias}")
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise SimulationError(what)
+
+
+def _guarded(what: str) -> list[tuple[str, str]]:
+    """Return the guarded objects that a write of the journal changed."""
+    words = what.split(" ")
+    if words[0] == "record" or what == f"stamp {record_name(SERVICE)}":
+        return [("ConfigMap", record_name(SERVICE))]
+    if words[0] == "route":
+        return [(kind, SERVICE) for kind in _ROUTE_KINDS]
+    if words[0] == "stamp" or what.startswith("apply Deployment"):
+        return [(words[1], words[2])]
+    if words[0] == "scale":
+        return [("Deployment", words[1])]
+    return []

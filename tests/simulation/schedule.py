@@ -1,0 +1,214 @@
+"""One schedule: everything that a seed decides, from the first request until all is at rest."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+from slipway.core.release.orders import OrderKind
+from slipway.core.routing import Slot
+from tasks.session import connected
+from tasks.watch import Watcher
+from tests.flow.world import SERVICE
+from tests.simulation.engine import Engine, Process
+from tests.simulation.install import FLOWS, Stage, installed
+from tests.simulation.invariants import Invariants
+from tests.simulation.scenario import Scenario, scenario
+from tests.simulation.wires import Trouble, Wires
+from tests.simulation.world import SharedWorld, thawed
+
+_LIMIT_S = 900.0
+_LOOK_EVERY_S = 1.0
+_RECONCILE_STARTS_S = 2.0
+_CALM_S = 46.0
+_REQUESTS_MIN = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a schedule went.
+
+    Args:
+        broken: the promise that was broken, empty when all were kept.
+        ended: phase of the record at the end.
+        trace: what happened, when it was asked for.
+    """
+
+    seed: int
+    broken: str
+    ended: str
+    virtual_s: float
+    steps: int
+    faults: int
+    trace: tuple[str, ...] = ()
+
+
+class Simulation:
+    """Runs schedules, one after another, in one world each."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def run(self, seed: int, *, trace: bool = False) -> Result:
+        """Run the schedule of a seed until all is at rest."""
+        rng = random.Random(seed)
+        return _Run(self._stage, seed, scenario(rng), rng, trace=trace).result()
+
+
+@contextmanager
+def simulation() -> Iterator[Simulation]:
+    """Take Prefect out of the way meanwhile."""
+    stage = Stage()
+    with installed(stage):
+        yield Simulation(stage)
+
+
+class _Run:
+    def __init__(
+        self, stage: Stage, seed: int, asked: Scenario, rng: random.Random, *, trace: bool
+    ) -> None:
+        self._seed, self._asked, self._trace = seed, asked, trace
+        self.world = thawed(_released(stage))
+        self._faults = asked.trouble.left
+        self.trouble = asked.trouble
+        self.engine = Engine(rng, after_step=self._after_step, trace=trace)
+        self._invariants = Invariants(self.engine, self.world, asked, self.trouble)
+        _set_up(stage, self.engine, self.world, self.trouble, self._invariants)
+        self._watcher: Process | None = None
+        self._running: list[Process] = []
+        self._prepare()
+
+    def _prepare(self) -> None:
+        world, asked, engine = self.world, self._asked, self.engine
+        world.set_policy(**asked.policy)
+        if asked.steps and asked.strategy == "canary":
+            world.set_canary(*asked.steps, data_timeout_s=20.0, hold_timeout_s=15.0)
+            world.set_policy(ramp=replace(world.spec.policy.ramp, requests_min=_REQUESTS_MIN))
+        _spoil(world, asked.bad)
+        if asked.streams:
+            world.cluster.streams = {slot: list(asked.streams) for slot in Slot}
+        engine.passing.append(self._invariants.pass_time)
+        for one in asked.asked:
+            arguments = (one.version,) if one.version else ()
+            body = partial(FLOWS[one.what], *arguments)
+            name = f"{one.what} {one.version}".strip()
+            engine.at(one.at_s, partial(self._start, name, body))
+        for at_s, slot, what in asked.pods:
+            engine.at(at_s, partial(self._pods, Slot(slot), what))
+        for at_s in asked.approvals_s:
+            engine.at(at_s, self._approve)
+        engine.at(_CALM_S, self._calm)
+        self._watch()
+
+    def _start(self, name: str, body: Callable[[], Any]) -> None:
+        self._running.append(self.engine.start(name, body))
+
+    def _pods(self, slot: Slot, what: str) -> None:
+        self.engine.say(f"** pods of slot {slot}: {what}")
+        self._invariants.note_pods()
+        self.world.pods(slot, what)
+        self._invariants.note_pods()
+
+    def _calm(self) -> None:
+        for slot in Slot:
+            self._pods(slot, "come back")
+
+    def _approve(self) -> None:
+        record = self.world.record
+        for step in record.steps:
+            if step.approval and not record.terminal:
+                self.world.order(OrderKind.APPROVE, weight_percent=step.weight_percent)
+
+    def _watch(self) -> None:
+        self._watcher = self.engine.start("watcher", self._watch_on)
+
+    def _watch_on(self) -> None:
+        watcher = Watcher(start=self._reconcile, report=self.engine.say)
+        ports = connected(SERVICE)
+        while True:
+            watcher.look([ports])
+            self.engine.wait(_LOOK_EVERY_S)
+
+    def _reconcile(self, service: str, key: str) -> None:
+        start = partial(self._start, "reconcile", FLOWS["reconcile"])
+        self.engine.at(self.engine.now_s + _RECONCILE_STARTS_S, start)
+
+    def _after_step(self) -> None:
+        self._invariants.after_step()
+        if self._watcher is not None and self._watcher.ended:
+            self._watch()  # a Deployment starts it again
+
+    def _at_rest(self) -> bool:
+        if any(not process.ended for process in self._running):
+            return False
+        return self._started_all() and self._invariants.at_rest()
+
+    def _started_all(self) -> bool:
+        last_s = max(item.at_s for item in self._asked.asked)
+        return self.engine.now_s > last_s
+
+    def result(self) -> Result:
+        broken = ""
+        try:
+            self.engine.run(until=self._at_rest, limit_s=_LIMIT_S)
+            self._invariants.require_tidy()
+        except AssertionError as error:
+            broken = str(error)
+        # A bug of the tasks may be any error at all: it belongs to its seed.
+        except Exception as error:  # noqa: BLE001
+            broken = f"{type(error).__name__}: {error}"
+        self.engine.say(broken or "all promises were kept")
+        lines = tuple(self.engine.lines)
+        self.engine.close()
+        stored = self.world.cluster.records.get(SERVICE)
+        return Result(
+            seed=self._seed,
+            broken=broken,
+            ended=str(self.world.record.phase) if stored else "",
+            virtual_s=self.engine.now_s,
+            steps=self.engine.steps,
+            faults=self._faults - self.trouble.left,
+            trace=lines,
+        )
+
+
+def _spoil(world: SharedWorld, bad: str) -> None:
+    if bad == "answers":
+        world.model.answer = "nonsense"
+    elif bad == "slow":
+        world.model.ttft_ms = 9000.0
+    elif bad == "users":
+        world.gateway.fails_every[Slot.GREEN] = 2
+
+
+def _set_up(
+    stage: Stage, engine: Engine, world: SharedWorld, trouble: Trouble, judge: Invariants
+) -> None:
+    world.cluster.clock = engine.clock
+    world.wires = Wires(engine, trouble, looked=judge.note_pods)
+    world.traffic.judge = judge.judge_route
+    world.journal.checks = [judge.wrote]
+    stage.set(engine, world)
+
+
+@cache
+def _released(stage: Stage) -> bytes:
+    """Return the world after a first release, version 1 in slot blue."""
+    world = SharedWorld()
+    engine = Engine(random.Random(0), after_step=lambda: None)
+    clock = world.cluster.clock
+    stage.set(engine, world)
+    world.cluster.clock = engine.clock
+    world.wires = Wires(engine, Trouble(rate=0, left=0, until_s=0), looked=lambda: None)
+    process = engine.start("release 1", partial(FLOWS["release"], "1"))
+    engine.run(until=lambda: process.ended, limit_s=_LIMIT_S)
+    if process.error is not None:
+        raise process.error
+    world.wires, world.cluster.clock = None, clock
+    stage.keep_records()
+    world.journal.next_process()
+    return world.frozen()
