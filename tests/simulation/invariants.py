@@ -52,6 +52,8 @@ class Invariants:
         self._engine.say(f"=> {what}")
         self.note_pods()
         self._require_own_number(what)
+        if what.startswith("record "):
+            self._require_all_stamped(what)
         if what.startswith("alias "):
             self._require_alias_behind_users(what)
 
@@ -147,6 +149,16 @@ class Invariants:
                 raise SimulationError(
                     f"R4: {process} wrote {kind} {name} under {process.fence}, it is at {held}"
                 )
+
+    def _require_all_stamped(self, what: str) -> None:
+        process, cluster = self._engine.process, self._world.cluster
+        if process is None:
+            return
+        guarded = [(kind, SERVICE) for kind in _ROUTE_KINDS]
+        guarded += [("Deployment", item.name) for item in cluster.deployments.values()]
+        behind = [item for item in guarded if cluster.fences.get(item) != process.fence]
+        if behind:
+            raise SimulationError(f"R4: {what!r} is decided before {behind} are stamped")
 
     def _require_alias_behind_users(self, what: str) -> None:
         process, lease = self._engine.process, self._world.cluster.leases[SERVICE]

@@ -192,6 +192,13 @@ def test_stable_slot_that_fails_itself_is_nothing_to_compare_a_failing_candidate
     assert "the stable slot fails 80 % itself" in errors.reason
 
 
+def test_failures_of_the_stable_slot_excuse_no_more_than_their_most() -> None:
+    errors, _ = judged(tally(133, failed=33), tally(131, failed=65))
+
+    assert errors.verdict is Verdict.FAIL
+    assert "at most 30 % asked" in errors.reason
+
+
 def test_candidate_within_its_slo_passes_beside_a_stable_slot_that_fails() -> None:
     errors, _ = judged(tally(100, failed=80), tally(100))
 

@@ -25,6 +25,7 @@ _TTFT_FLOOR_MS = 10.0  # two slots below it are equally fast: nobody feels it
 _TOO_UNLIKELY = 0.001
 # More failures of the candidate than this are excused by no stable slot: it is no yardstick then.
 _NO_YARDSTICK_PERCENT = 50.0
+_MOST_EXCUSED_PERCENT = 30.0  # of the candidate's requests, by failures of the stable slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +155,9 @@ def judge_ramp(
     stable_errors, stable_ttft = found["stable_error_rate_percent"], found["stable_ttft_p95_ms"]
     stable_percent = 0.0 if math.isnan(stable_errors.value) else stable_errors.value
     relative = policy.error_ratio_max * stable_percent
-    error_gate, slow_gate = _gates(policy, max(slo.error_rate_percent, relative))
+    error_gate, slow_gate = _gates(
+        policy, max(slo.error_rate_percent, min(relative, _MOST_EXCUSED_PERCENT))
+    )
     broken = relative > _NO_YARDSTICK_PERCENT and errors.value > slo.error_rate_percent
     return (
         _without_yardstick(error_gate, errors, stable=stable_errors)
