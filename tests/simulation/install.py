@@ -173,6 +173,7 @@ def _stand_in(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr("tasks.reporting.create_markdown_artifact", lambda **_: None)
     patch.setattr("tasks.reporting.release_markdown", lambda *_, **__: "")
     patch.setattr("flows.reconcile.mark_dead_runs", lambda: "none")
+    patch.setattr("tasks.reconcile.why_not_again", lambda _record: "")
 
     def write(progress: Progress, mark: str, at: str, text: str) -> None:
         stage.engine.say(f"{mark} {at}: {text}")
