@@ -107,7 +107,12 @@ class Stage:
 @contextmanager
 def installed(stage: Stage) -> Iterator[None]:
     """Let every task and flow of this process run on `stage`."""
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory(prefix="slipway-simulation-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name in ("model", "image"):
+            patch.setattr(f"tasks.{name}.tempfile", _Folders(folder))
         modules = [*_modules(tasks), *_modules(flows)]
         for module in modules:
             _strip(patch, module, stage)
@@ -164,8 +169,6 @@ def _stand_in(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr("tasks.traffic.httpx", _Gateway(stage))
     patch.setattr("tasks.model.HttpChatEndpoint", _late(stage, "_endpoint"))
     patch.setattr("tasks.model.preload", lambda: None)
-    for module in ("tasks.model", "tasks.image"):
-        patch.setattr(f"{module}.tempfile", _Folders())
     patch.setattr("tasks.benchmark.run", _late(stage, "_benchmark"))
     patch.setattr("tasks.benchmark.validate", _late(stage, "_validate"))
     patch.setattr("tasks.benchmark.to_parquet", lambda table: repr(len(table.rows)).encode())
@@ -193,12 +196,12 @@ def _late(stage: Stage, name: str) -> Callable[..., Any]:
 class _Folders:
     """The module `tempfile`: one folder for all, as nobody else runs while its files are read."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="slipway-simulation-")
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
 
     @contextmanager
     def TemporaryDirectory(self, *, prefix: str) -> Iterator[str]:  # noqa: N802
-        yield self._folder.name
+        yield self._folder
 
 
 class _Gateway:
