@@ -19,9 +19,10 @@ from slipway.core.release.decision import (
     TakeBack,
     Wait,
     decide_ramp,
+    replicas_for,
     step_to_approve,
 )
-from slipway.core.release.promotion import route_at
+from slipway.core.release.promotion import promotion_refusal, route_at
 from slipway.core.release.ramp import RampWatch, judge_ramp, ramp_evidence, unreadable
 from slipway.core.release.record import Phase, StageVerdict, with_approval, with_weight
 from slipway.core.verdicts import Evidence, GateResult, overall
@@ -179,10 +180,28 @@ def _set_weight(session: ReleaseSession, weight_percent: int) -> None:
     traffic, route = session.ports.traffic, route_at(session.record, weight_percent)
     session.intend(f"{weight_percent} % of the users to slot {session.record.candidate}")
     session.ramp_watch = None
+    _require_fit(session, weight_percent)
     traffic.apply(route)
     traffic.confirm(route, timeout_s=30)
     session.save(with_weight(session.record, weight_percent))
     session.ramp_watch = _watch(session, weight_percent)
+
+
+def _require_fit(session: ReleaseSession, weight_percent: int) -> None:
+    """Look once more: while the intent was written the API server may have been away for long.
+
+    Raises:
+        PermanentError: the candidate's pods do not carry the weight any more.
+    """
+    needed = replicas_for(weight_percent, session.spec.replicas)
+    observed = session.observe(session.record.candidate)
+    refusal = promotion_refusal(session.record, observed, replicas=needed)
+    if refusal is not None:
+        raise PermanentError(
+            f"not {weight_percent} %: {refusal}",
+            code="candidate-unhealthy",
+            hint="look at the log of the slot's pods",
+        )
 
 
 def _leave_weight(

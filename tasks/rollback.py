@@ -98,6 +98,7 @@ def _give_users_back(session: ReleaseSession) -> bool:
     current = traffic.read(record.service)
     had_users = current.percent(record.candidate) > 0
     _warm_former_slot(session)
+    session.intend("users back")  # before the look, which a slow write would age
 
     def look() -> str | None:
         ready = {slot: len(session.ready_pods(slot)) for slot in Slot}
@@ -110,7 +111,6 @@ def _give_users_back(session: ReleaseSession) -> bool:
         report=session.progress.say,
     )
     route = route_after_rollback(record, keep=had_users)
-    session.intend("users back")
     traffic.apply(route)
     traffic.confirm(route, timeout_s=30)
     return had_users

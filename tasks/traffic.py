@@ -85,6 +85,9 @@ def promote(session: ReleaseSession) -> str:
     traffic = session.ports.traffic
     if not session.reached(Phase.RAMPING):
         session.advance(Phase.RAMPING, "every gate passed")
+    route = route_with_users_on_candidate(session.record)
+    session.intend(f"all users to slot {session.record.candidate}")
+    # After the intent: an API server that was away while it was written has aged every look before.
     refusal = promotion_refusal(
         session.record, session.observe(session.record.candidate), replicas=session.spec.replicas
     )
@@ -92,8 +95,6 @@ def promote(session: ReleaseSession) -> str:
         raise PermanentError(
             refusal, code="promotion-refused", hint="run the release again; it tests the new pods"
         )
-    route = route_with_users_on_candidate(session.record)
-    session.intend(f"all users to slot {session.record.candidate}")
     traffic.apply(route)
     proof = traffic.confirm(route, timeout_s=30)
     session.advance(Phase.PROMOTED, f"route {proof.revision} in force")
