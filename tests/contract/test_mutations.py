@@ -95,5 +95,8 @@ def test_processes_that_a_mutation_leaves_end_with_the_copy() -> None:
         )
         assert left.stdout is not None
         assert left.stdout.readline() == b"up\n"
-    with left:
+    try:
         assert left.wait(timeout=20) == -signal.SIGKILL
+    finally:
+        left.kill()
+        left.communicate()

@@ -54,7 +54,7 @@ def copied_project() -> Iterator[Path]:
         try:
             yield folder
         finally:
-            pass
+            _end_processes_of(folder)
 
 
 def _end_processes_of(folder: Path) -> None:
