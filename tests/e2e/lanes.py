@@ -25,7 +25,6 @@ LANES = {
     "releases": ("kubernetes_is_real", "prefect_deployment", "release_faults"),
     # Release under users, in services of their own without GPUs.
     "crowds": (
-        "orders",
         "release_canary",
         "release_circle",
         "release_under_load",
@@ -35,7 +34,9 @@ LANES = {
     "alone": ("faults_ports", "kills", "sandbox_lifecycle"),
     # Too long for `make test`.
     "soak": (
+        "orders",
         "orders_to_stop",
+        "release_canary_asks",
         "release_canary_refused",
         "release_outages",
         "release_port_faults",

@@ -28,7 +28,7 @@ from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, users
 
 SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
 SEED = int(os.environ.get("SLIPWAY_KILL_SEED", "20261127"))
-RATE_PER_S = 50 if SOAK else 20
+RATE_PER_S = 50 if SOAK else 10
 RESULTS = PROJECT / "build" / "kill-matrix.jsonl"
 POLICIES: dict[str, dict[str, Any]] = {
     "canary": {

@@ -16,7 +16,7 @@ from tests.e2e.conftest import PROJECT
 from tests.e2e.support import Sandbox, World, users
 
 STEPS = [{"weight_percent": 25, "bake_s": 300}]
-RATE_PER_S = 20
+RATE_PER_S = 10
 
 
 @contextmanager
