@@ -41,6 +41,7 @@ _WEIGHTS_MODULES = (
     "adapters/s3.py",
     "adapters/weights_volume/*.py",
     "core/*.py",
+    "core/release/*.py",
     "ports.py",
 )
 _BOTO = ("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3")

@@ -14,6 +14,7 @@ import pytest
 from slipway.adapters.s3 import S3ObjectStore
 from slipway.core.errors import PermanentError
 from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.images import boto_files, weights_files
 from slipway.sandbox.parts import s3
 from tests.contract.running_parts import object_store
 from tests.contract.volume_toys import FILES, Shelf, shelf_below
@@ -123,3 +124,22 @@ def test_bytes_from_an_offset_on_are_the_rest_of_the_object(home: SandboxHome, i
     with pytest.raises(PermanentError) as caught:
         next(store.chunks("nothing"))
     assert caught.value.code == "object-missing"
+
+
+def test_files_of_the_image_are_all_that_the_program_imports(tmp_path: Path) -> None:
+    for inside, local in {**weights_files(), **boto_files()}.items():
+        copy = tmp_path / inside.removeprefix("/opt/server/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.symlink_to(local)
+    # -S: neither this checkout nor its packages are to be found, only the files of the image.
+    program = (sys.executable, "-S", "-m", "slipway.adapters.weights_volume", "--help")
+    done = subprocess.run(
+        program,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "place" in done.stdout
