@@ -45,7 +45,7 @@ LANES = {
 }
 """Every other file of the folder is in the lane `rest`: it uses namespaces of its own."""
 
-ROWS = (("releases",), ("crowds",), ("rest", "alone"))
+ROWS = (("releases",), ("crowds", "alone"), ("rest",))
 """Side by side; the lanes of a row one after the other. About equally long."""
 
 

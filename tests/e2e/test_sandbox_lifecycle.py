@@ -15,6 +15,7 @@ from slipway.sandbox.supervisor_plan import PartState
 from slipway.sandbox.supervisor_process import is_alive, processes_of, send
 from slipway.sandbox.supervisor_status import SandboxStatus
 from tests.e2e.conftest import Sandbox
+from tests.e2e.kills import patience
 
 
 @pytest.fixture
@@ -58,7 +59,8 @@ def test_second_up_returns_at_once(sandbox: Sandbox) -> None:
     again = sandbox.run_cli("sandbox", "up")
     assert again.returncode == 0
     assert "already running" in again.stdout
-    assert time.monotonic() - began_s < 3
+    # A start takes 11 s on a quiet machine, and all of that longer on a busy one.
+    assert time.monotonic() - began_s < 3 * patience()
 
 
 def test_status_shows_every_part_ready_with_memory_and_address(sandbox: Sandbox) -> None:
