@@ -50,7 +50,7 @@ _NODES = ("node-a", "node-b")
 _PAIRS = ("etcd+apiserver", "cri-node-a+kubelet-node-a", "prefect-server+prefect-worker")
 _WIDTH = 32
 _SETTLE_NS = 1_000_000_000
-# A row lasts from when the request was sent: before that it was connected, slowly on a busy machine.
+# A row lasts from when the request was sent; before that it was connected, slowly at times.
 _CONNECT_NS = 1_000_000_000
 _NS_PER_S = 1_000_000_000
 
@@ -383,11 +383,9 @@ def charge(kills: Sequence[Kill], rows: Sequence[Mapping[str, Any]]) -> list[str
         if not cost:
             continue
         began_ns = row["started_ns"]
-        ended_ns = began_ns + int((row["duration_ms"] or 0) * 1e6)
+        ended_ns = began_ns + int((row["duration_ms"] or 0) * 1e6) + _CONNECT_NS
         for kill in kills:
-            overlaps = (
-                began_ns <= kill.back_ns + _SETTLE_NS and ended_ns + _CONNECT_NS >= kill.began_ns
-            )
+            overlaps = began_ns <= kill.back_ns + _SETTLE_NS and ended_ns >= kill.began_ns
             if overlaps and cost in kill.allowed:
                 kill.cost[cost] += 1
                 break
