@@ -58,10 +58,9 @@ class ApprovalDesk:
         asked = contextvars.copy_context()
         key = f"{record.release_id}-{step.weight_percent}-{len(record.history)}"
         seconds = int(timeout_s) + _SLACK_S
-        self._thread = threading.Thread(
+        threading.Thread(
             target=lambda: asked.run(self._ask, form, key, seconds), name="approval", daemon=True
-        )
-        self._thread.start()
+        ).start()
 
     @property
     def aborted(self) -> str:
@@ -77,14 +76,19 @@ class ApprovalDesk:
         weight_percent, by = self.step.weight_percent, answer.approved_by
         return Approval(weight_percent=weight_percent, by=by, at_ns=time.time_ns())
 
-    def close(self, by: str) -> None:
-        """Let the run go on in Prefect's eyes, when the answer came another way."""
+    def close(self, approval: Approval | None) -> None:
+        """Let the run go on in Prefect's eyes, when the answer did not come from there.
+
+        Args:
+            approval: that came another way; None when the release is taken back.
+        """
         if self._run_id is None or self._answer is not None:
             return
+        decision, by = ("approve", approval.by) if approval else ("abort", "slipway")
         try:
             with get_client(sync_client=True) as client:
                 client.resume_flow_run(
-                    self._run_id, run_input={"decision": "approve", "approved_by": by}
+                    self._run_id, run_input={"decision": decision, "approved_by": by}
                 )
         except (PrefectException, httpx.HTTPError):
             return  # only how the run looks: the release goes by its record

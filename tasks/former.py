@@ -27,6 +27,7 @@ from tasks.session import (
     taken_over,
 )
 from tasks.stage import release_stage
+from tasks.takeover import put_alias_right
 
 
 @contextmanager
@@ -42,6 +43,8 @@ def opened_rollback(service: str) -> Iterator[ReleaseSession]:
     lease = take_lock(ports.releases, service, holder=new_holder(), report=progress.say)
     with taken_over(ports, lease, progress) as (keeper, found):
         before = found.record if found else None
+        if before is not None:
+            put_alias_right(ports, keeper, before, report=progress.say)
         record = going_back(
             before,
             service=service,

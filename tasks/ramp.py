@@ -130,10 +130,12 @@ def _ask_a_person(session: ReleaseSession) -> None:
 
 
 def _close_desk(session: ReleaseSession) -> None:
-    if session.desk is not None:
-        by = next((item.by for item in reversed(session.record.approvals)), "nobody")
-        session.desk.close(by)
-        session.desk = None
+    if session.desk is None:
+        return
+    weight = session.desk.step.weight_percent
+    given = (item for item in session.record.approvals if item.weight_percent == weight)
+    session.desk.close(next(given, None))
+    session.desk = None
 
 
 def _view(session: ReleaseSession, results: tuple[GateResult, ...]) -> RampView:

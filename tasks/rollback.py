@@ -80,12 +80,13 @@ def _roll_back(session: ReleaseSession) -> str:
     alias = _move_alias_back(session)
     session.remove_pod(test_pod_name(spec.name))
     observed = session.observe(record.candidate)
-    if moved:
+    # Still warm from the release before, whose users may have streams open there. Its rollback
+    # window ended when this release began: nobody else would ever retire it.
+    warm = observed is not None and observed.release_id != record.release_id
+    if moved or (warm and session.ready_pods(record.candidate)):
         await_no_streams(session, record.candidate)
     _forget_candidate(session)
-    # A slot that another release deployed was warm before this one came to it.
-    if observed is not None and observed.release_id == record.release_id:
-        scale_to_zero(session, record.candidate)
+    scale_to_zero(session, record.candidate)
     why = record.history[-1].reason
     session.advance(Phase.ROLLED_BACK, why)
     kept = f"users on slot {record.stable}" if record.stable else "no version is live"

@@ -250,6 +250,7 @@ def opened_release(service: str, version: str, *, settle: Settle) -> Iterator[Re
     ):
         before = found
         if found is not None:
+            put_alias_right(ports, keeper, found.record, report=progress.say)
             left = ReleaseSession(ports, found, keeper, progress, own=own)
             _settle_leftover(left, version, settle)
             before = left.stored
@@ -301,8 +302,6 @@ def taken_over(
     try:
         stored = _stamped_record(ports.releases, keeper, ports.spec.name)
         stamp_objects(ports, keeper, stored.record if stored else None)
-        if stored is not None:
-            put_alias_right(ports, keeper, stored.record, report=progress.say)
         yield keeper, stored
     finally:
         keeper.close()

@@ -176,9 +176,11 @@ def give_users_back(ports: Ports, reason: str) -> str:
                     hint="look at the log of the slot's pods; the watcher gave the users back",
                 )
             )
+        session.intend("users back")
+        if not users_on_dead_candidate(record, *_traffic(ports, record)):  # the writes took time
+            return f"slot {record.candidate} serves again, or no slot does: reconcile decides"
         # Known to the gateway still: streams may be open, and reconcile drains the slot.
         route = route_after_rollback(session.record, keep=True)
-        session.intend("users back")
         traffic.apply(route)
         proof = traffic.confirm(route, timeout_s=30)
         return f"users are back on slot {record.stable} after {proof.waited_ms:.0f} ms"

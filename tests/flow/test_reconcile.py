@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from slipway.core.errors import TransientError
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import RampStep
@@ -147,6 +148,19 @@ def test_watcher_killed_after_a_write_is_followed_by_another_one(canary: World, 
     assert canary.cluster.look_at_gateway(SERVICE).percent(Slot.BLUE) == 100
     canary.reconcile()
     canary.assert_taken_back("2", code="candidate-unhealthy")
+
+
+def test_watcher_needs_no_model_registry_to_give_users_back(
+    canary: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise TransientError("MLflow is away", code="registry-unreachable", hint="start it")
+
+    _left_at_10_percent(canary)
+    canary.cluster.break_pods(SERVICE, Slot.GREEN)
+    monkeypatch.setattr(canary.registry, "alias", away)
+    canary.watch(canary.watcher(), seconds=6)
+    assert canary.cluster.look_at_gateway(SERVICE).percent(Slot.BLUE) == 100
 
 
 def test_watcher_starts_reconcile_when_a_rollback_window_is_over(world: World) -> None:

@@ -196,6 +196,25 @@ def test_approval_of_what_nobody_asked_is_refused(canary: World) -> None:
         approve_step(SERVICE, 25)
 
 
+@pytest.mark.parametrize(
+    ("intent", "code"),
+    [
+        ("25 % of the users", "candidate-unhealthy"),
+        ("all users to slot green", "promotion-refused"),
+    ],
+)
+def test_candidate_that_dies_while_the_intent_is_written_gets_no_more_users(
+    canary: World, intent: str, code: str
+) -> None:
+    canary.at_write(
+        f"record ramping: {intent}", lambda: canary.cluster.break_pods(SERVICE, Slot.GREEN)
+    )
+    with pytest.raises(PermanentError) as caught:
+        canary.release("2")
+    assert caught.value.code == code
+    canary.assert_taken_back("2", code=code)
+
+
 def test_candidate_whose_pods_die_loses_its_users_at_once(canary: World) -> None:
     died_s: list[float] = []
 

@@ -317,3 +317,20 @@ def test_rollback_finds_the_former_slot_scaled_down_and_brings_it_back_first(wor
     assert world.cluster.ready_count(SERVICE, Slot.BLUE) == 2
     assert world.cluster.gateway_routes[SERVICE] == all_to(SERVICE, Slot.BLUE)
     world.assert_taken_back("2", code="candidate-unhealthy")
+
+
+def test_release_refused_before_its_slot_was_touched_leaves_no_warm_slot_behind(
+    world: World,
+) -> None:
+    world.set_policy(rollback_window_s=600.0)
+    world.release("2")
+    assert world.replicas(Slot.BLUE) == 2  # kept warm
+    world.model.answer = "nonsense"
+    world.cluster.streams[Slot.BLUE] = [2, 1, 0]
+    open_at_scaling: list[int] = []
+    world.at_write("scale", lambda: open_at_scaling.extend(world.cluster.streams[Slot.BLUE]))
+    with pytest.raises(PermanentError):
+        world.release("3")
+    assert open_at_scaling == [0], "users' streams on the warm slot ended first"
+    assert world.cluster.routes[SERVICE] == all_to(SERVICE, Slot.GREEN)
+    assert (world.replicas(Slot.BLUE), world.replicas(Slot.GREEN)) == (0, 2)
