@@ -42,21 +42,30 @@ def ramp(session: ReleaseSession) -> str:
         session.advance(Phase.RAMPING, "every gate passed")
     told = _Told(session)
     while True:
-        session.check_lock()
-        session.check_orders()
-        _ask_a_person(session)
-        figures, results = _judged(session)
-        decision = decide_ramp(
-            session.record,
-            _view(session, results),
-            session.spec.policy.ramp,
-            replicas=session.spec.replicas,
-        )
-        if isinstance(decision, Promote):
-            _leave_weight(session, figures, results)
-            return decision.reason
-        told.tell(decision)
-        _act(session, decision, figures, results)
+        with session.outlived():
+            risen = _look_and_act(session, told)
+            if risen is not None:
+                return risen.reason
+        time.sleep(_POLL_S)  # between two looks; no look waits for another's end
+
+
+def _look_and_act(session: ReleaseSession, told: _Told) -> Promote | None:
+    session.check_lock()
+    session.check_orders()
+    _ask_a_person(session)
+    figures, results = _judged(session)
+    decision = decide_ramp(
+        session.record,
+        _view(session, results),
+        session.spec.policy.ramp,
+        replicas=session.spec.replicas,
+    )
+    if isinstance(decision, Promote):
+        _leave_weight(session, figures, results)
+        return decision
+    told.tell(decision)
+    _act(session, decision, figures, results)
+    return None
 
 
 class _Told:
@@ -88,7 +97,7 @@ def _act(
             _leave_weight(session, figures, results)
             _set_weight(session, decision.weight_percent)
         case Wait():
-            time.sleep(_POLL_S)
+            pass  # the next look follows
         case HoldRelease():
             session.hold(decision.reason, timeout_s=decision.timeout_s)
             session.held_since_s = time.monotonic()

@@ -37,7 +37,7 @@ from slipway.ports import Lease, Releases, StoredRecord
 from slipway.settings import Settings, require_gateway_evidence
 from tasks.approval import ApprovalDesk
 from tasks.guard import GuardedRegistry, GuardedTraffic, GuardedWorkloads
-from tasks.lock import LockKeeper
+from tasks.lock import PATIENCE_S, LockKeeper
 from tasks.orders import OrderWatch
 from tasks.progress import Progress
 from tasks.takeover import put_alias_right, stamp_objects
@@ -87,6 +87,7 @@ class ReleaseSession:
         self.desk: ApprovalDesk | None = None
         self._stored = stored
         self._keeper = keeper
+        self._failing_since_s: float | None = None
         self._orders = OrderWatch(
             ports.orders,
             when_busy=ports.spec.policy.when_busy,
@@ -157,6 +158,30 @@ class ReleaseSession:
             ConflictError: it is another's now, or the API server stayed away for too long.
         """
         self._keeper.regain()
+
+    @contextmanager
+    def outlived(self) -> Iterator[None]:
+        """Let a look of a long watch fail for a while: the next one follows.
+
+        A task may be repeated twice, which is little for one that looks for hours. So looks may
+        fail in a row as long as the API server may be away; a single good one begins anew.
+
+        Raises:
+            TransientError: they have failed for longer than that.
+            ConflictError: the lock is lost meanwhile.
+        """
+        try:
+            yield
+        except TransientError as error:
+            now_s = time.monotonic()
+            if self._failing_since_s is None:
+                self._failing_since_s = now_s
+            if now_s - self._failing_since_s > PATIENCE_S:
+                raise
+            self.progress.say(f"{error.message}: looking again")
+            self.regain_lock()
+        else:
+            self._failing_since_s = None
 
     def intend(self, intent: str) -> None:
         """Write down what is about to be written to the outside."""

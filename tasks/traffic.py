@@ -131,12 +131,20 @@ def bake(session: ReleaseSession) -> str:
     # After the log's end was noted: who fails while the record is written belongs to the bake.
     if not session.reached(Phase.BAKING):
         session.advance(Phase.BAKING, f"{bake_s:.0f} s")
-    verdict = _bake_once(session, watch)
-    while watch.baked_s(now_s=time.monotonic()) < bake_s:
-        time.sleep(_BAKE_POLL_S)
-        verdict = _bake_once(session, session.bake_watch)
+    verdict = _watched(session, watch, bake_s)
     session.judge(verdict)
     return "; ".join(verdict.reasons)
+
+
+def _watched(session: ReleaseSession, watch: BakeWatch, bake_s: float) -> StageVerdict:
+    """Look until the bake is over, and at its end once more: an old look proves nothing."""
+    while True:
+        verdict: StageVerdict | None = None
+        with session.outlived():
+            verdict = _bake_once(session, session.bake_watch or watch)
+        if verdict is not None and watch.baked_s(now_s=time.monotonic()) >= bake_s:
+            return verdict
+        time.sleep(_BAKE_POLL_S)  # between two looks
 
 
 def _bake_once(session: ReleaseSession, watch: BakeWatch) -> StageVerdict:

@@ -246,3 +246,39 @@ def test_canary_killed_after_a_write_ends_as_if_never_killed(canary: World, writ
     assert (canary.alias, canary.record.weight_percent) == ("2", 100)
     assert all(row.status == 200 for row in canary.cluster.rows)
     assert canary.cluster.violations == []
+
+
+@pytest.mark.parametrize("verb", ["observe", "access_rows", "read"])
+def test_watch_of_hours_outlives_many_short_outages(
+    canary: World, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    canary.set_policy(bake_s=30.0)
+    port = canary.workloads if verb == "observe" else canary.traffic
+    real, calls = getattr(port, verb), 0
+
+    def unsteady(*args: object, **named: object) -> object:
+        nonlocal calls
+        calls += canary.journal.writes[-1].startswith(("record ramping", "record baking"))
+        if calls % 5 == 4:
+            raise TransientError("not now", code="api-busy", hint="again")
+        return real(*args, **named)
+
+    monkeypatch.setattr(port, verb, unsteady)
+    assert canary.release("2")["outcome"] == "done"
+    assert calls > 25, "more outages than a task may be repeated"
+
+
+def test_watch_whose_looks_all_fail_ends_within_minutes(
+    canary: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down() -> None:
+        def away(*_: object, **__: object) -> None:
+            raise TransientError("not now", code="api-busy", hint="again")
+
+        monkeypatch.setattr(canary.traffic, "read", away)
+
+    canary.at_write("route blue 75, green 25", break_down)
+    began_s = canary.clock.monotonic()
+    with pytest.raises(TransientError):
+        canary.release("2")
+    assert canary.clock.monotonic() - began_s < 1200

@@ -212,7 +212,7 @@ def test_release_that_begins_as_a_rollback_is_asked_for_stops_the_rollback(
     assert world.record.phase is Phase.TESTED
 
 
-def test_aborted_rollback_to_a_warm_slot_waits_for_its_streams_and_leaves_it_warm(
+def test_aborted_rollback_to_a_warm_slot_waits_for_its_streams_and_empties_it(
     warm: World,
 ) -> None:
     warm.set_policy(bake_s=5.0)
@@ -223,7 +223,7 @@ def test_aborted_rollback_to_a_warm_slot_waits_for_its_streams_and_leaves_it_war
     assert caught.value.code == "aborted"
     assert warm.cluster.streams[Slot.BLUE] == [0]
     assert warm.cluster.gateway_routes[SERVICE] == all_to(SERVICE, Slot.GREEN)
-    assert (warm.replicas(Slot.BLUE), warm.replicas(Slot.GREEN), warm.alias) == (2, 2, "2")
+    assert (warm.replicas(Slot.BLUE), warm.replicas(Slot.GREEN), warm.alias) == (0, 2, "2")
 
 
 # -- killed after any write ---------------------------------------------------------------------
