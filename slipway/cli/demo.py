@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,32 +103,19 @@ def _smollm(demo: Demo) -> None:
 
 
 def _simulated(demo: Demo) -> None:
-    from slipway.sandbox.weights import simulated_version
-
-    answers = {"ping": "pong", "marco": "polo", "knock knock": "who's there?"}
-    with tempfile.TemporaryDirectory(prefix="slipway-demo-") as name:
-        folders = tuple(
-            simulated_version(Path(name) / f"v{n}", ttft_ms=40 - 10 * n, gap_ms=8, answers=answers)
-            for n in (1, 2)
-        )
-        versions = _registered("simulated", folders)
+    versions = _simulated_versions("simulated", (30, 20))
     _release(demo, "simulated", versions[0], expected="done")
     with _users(demo, "simulated", rate=_SIMULATED_USERS_PER_S):
         _release(demo, "simulated", versions[1], expected="done")
 
 
 def _canary(demo: Demo) -> None:
-    from slipway.cli.demo_canary import SERVICE, superseded_and_killed
-    from slipway.sandbox.weights import simulated_version
+    from slipway.cli.demo_canary import SERVICE, is_live, superseded_and_killed
 
-    answers = {"ping": "pong", "marco": "polo", "knock knock": "who's there?"}
-    with tempfile.TemporaryDirectory(prefix="slipway-demo-") as name:
-        folders = tuple(
-            simulated_version(Path(name) / f"v{n}", ttft_ms=20 + n, gap_ms=8, answers=answers)
-            for n in range(4)
-        )
-        first, second, third, fourth = _registered(SERVICE, folders)
-    _release(demo, SERVICE, first, expected="done")
+    first, second, third, fourth = _simulated_versions(SERVICE, (20, 21, 22, 23))
+    # Where the demo has run before, the first version is a canary, too: it needs users to judge it.
+    with _users(demo, SERVICE, rate=_CANARY_USERS_PER_S) if is_live() else nullcontext():
+        _release(demo, SERVICE, first, expected="done")
     with _users(demo, SERVICE, rate=_CANARY_USERS_PER_S):
         _release(demo, SERVICE, second, expected="done")
         began = time.monotonic()
@@ -149,6 +136,19 @@ def _canary(demo: Demo) -> None:
                 seconds=time.monotonic() - began,
             )
         )
+
+
+def _simulated_versions(model: str, ttfts_ms: tuple[int, ...]) -> tuple[str, ...]:
+    """Register versions of a simulated model that differ by their time to first token."""
+    from slipway.sandbox.weights import simulated_version
+
+    answers = {"ping": "pong", "marco": "polo", "knock knock": "who's there?"}
+    with tempfile.TemporaryDirectory(prefix="slipway-demo-") as name:
+        folders = tuple(
+            simulated_version(Path(name) / f"v{n}", ttft_ms=ttft_ms, gap_ms=8, answers=answers)
+            for n, ttft_ms in enumerate(ttfts_ms)
+        )
+        return _registered(model, folders)
 
 
 def _registered(model: str, folders: tuple[Path, ...]) -> tuple[str, ...]:

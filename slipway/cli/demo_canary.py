@@ -18,7 +18,14 @@ from slipway.settings import from_environment
 SERVICE = "canary"
 
 _LONGEST_S = 300.0
+_LOOK_EVERY_S = 0.1
 _KILLED_AT_PERCENT = 25
+
+
+def is_live() -> bool:
+    """Return whether a version serves already, from an earlier run of the demo."""
+    stored = connect(SERVICE, from_environment()).releases.load(SERVICE)
+    return stored is not None and stored.record.live_slot is not None
 
 
 def superseded_and_killed(
@@ -68,7 +75,7 @@ def _await(reached: Callable[[ReleaseRecord], bool]) -> ReleaseRecord:
         record = stored.record if stored else None
         if record is not None and reached(record):
             return record
-        time.sleep(0.1)
+        time.sleep(_LOOK_EVERY_S)  # between two looks; the limit above decides
     raise PermanentError(
         f"the canary did not get on: {record and f'{record.phase}: {record.reason}'}",
         code="demo-stuck",
