@@ -8,7 +8,7 @@ from typing import Any
 
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
-from slipway.core.release.orders import Order, OrderKind, aborted
+from slipway.core.release.orders import Order, OrderKind, aborted, about
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.ports import Lease
 from tasks.lock import take_lock
@@ -47,13 +47,12 @@ def abort_release(service: str, *, reason: str = "") -> dict[str, Any]:
     record = _record(ports)
     if record is None or record.terminal:
         return _outcome(record)
-    order = Order(
+    order = about(
+        record,
+        OrderKind.ABORT,
         order_id=f"abort-{secrets.token_hex(6)}",
-        kind=OrderKind.ABORT,
-        version=record.version,
         by=caller(),
         at_ns=time.time_ns(),
-        release_id=record.release_id,
         reason=reason,
     )
     ports.orders.post(service, order)
@@ -93,7 +92,7 @@ def _await_end(ports: Ports, order: Order, progress: Progress) -> None:
         except (ConflictError, TransientError) as error:
             if isinstance(error, ConflictError) and error.code not in _LIVES:
                 raise
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_LOOK_EVERY_S)  # between two looks; the limit above decides
             continue
         _take_back(ports, lease, order, progress)
 

@@ -6,7 +6,7 @@ import secrets
 import time
 
 from slipway.core.errors import InputError
-from slipway.core.release.orders import Order, OrderKind
+from slipway.core.release.orders import OrderKind, about
 from tasks.session import connected
 from tasks.turn import caller
 
@@ -34,13 +34,12 @@ def approve_step(service: str, weight_percent: int) -> str:
             code="nothing-to-approve",
             hint=f"steps that ask: {', '.join(f'{one} %' for one in asking) or 'none'}",
         )
-    order = Order(
+    order = about(
+        record,
+        OrderKind.APPROVE,
         order_id=f"approve-{secrets.token_hex(6)}",
-        kind=OrderKind.APPROVE,
-        version=record.version,
         by=caller(),
         at_ns=time.time_ns(),
-        release_id=record.release_id,
         weight_percent=weight_percent,
     )
     ports.orders.post(service, order)

@@ -13,8 +13,8 @@ from slipway.core.release.going_back import (
     going_back,
     redeployed,
     rolled_back_already,
-    why_cold,
 )
+from slipway.core.release.promotion import why_unready
 from slipway.core.release.record import Phase
 from tasks.lock import take_lock
 from tasks.progress import Progress
@@ -78,7 +78,7 @@ def adopt_warm_slot(session: ReleaseSession) -> str:
     """Take the slot's pods as they run, when they are ready and of the recorded digest."""
     record = session.record
     observed = session.observe(record.candidate)
-    cold = why_cold(record, observed, replicas=session.spec.replicas)
+    cold = why_unready(record, observed, replicas=session.spec.replicas)
     if observed is None or cold is not None:
         images = session.ports.images
         images.verify(images.resolve(record.slot(record.candidate).image))

@@ -7,22 +7,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from slipway.adapters.service_file import load_services
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError
-from slipway.core.release.orders import Order, OrderKind
+from slipway.core.release.orders import OrderKind, about
 from slipway.core.release.orphan import retirement_is_due
 from slipway.core.release.record import Phase, ReleaseRecord
 from tasks.former_runs import why_not_again
 from tasks.lock import take_lock, watch_lock
 from tasks.progress import Progress
 from tasks.session import ReleaseSession, connected, installation, new_holder, taken_over
-from tasks.stage import is_transient
+from tasks.stage import repeatable
 from tasks.workload import empty_former_slot
 
 _RUNS = 5
@@ -36,15 +34,7 @@ def services_to_reconcile(service: str) -> list[str]:
     return [service] if service else sorted(load_services(installation().services))
 
 
-@task(
-    name="reconcile service",
-    task_run_name="{service}",
-    retries=2,
-    retry_delay_seconds=[1, 4],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@repeatable("reconcile service", run_name="{service}")
 def reconcile_service(service: str, finish: Finish) -> str:
     """Finish what was left of one service; may be repeated, and is harmless where all is well.
 
@@ -76,13 +66,12 @@ def _stop_for_good(ports: Ports, record: ReleaseRecord) -> None:
     reason = "" if record.phase is Phase.ROLLING_BACK else why_not_again(record)
     if not reason:
         return
-    order = Order(
-        order_id=f"abort-{record.sequence}-{record.phase.replace('_', '-')}",
-        kind=OrderKind.ABORT,
-        version=record.version,
+    order = about(
+        record,
+        OrderKind.ABORT,
+        order_id=f"abort-{record.sequence}",  # found twice it is one order
         by="reconcile",
         at_ns=time.time_ns(),
-        release_id=record.release_id,
         reason=reason,
     )
     ports.orders.post(ports.spec.name, order)

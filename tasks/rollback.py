@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from slipway.core.errors import PermanentError, SlipwayError
 from slipway.core.release.promotion import rollback_refusal, route_after_rollback
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot
 from slipway.manifests.names import test_pod_name
 from tasks.session import ReleaseSession, lock_is_lost, timed
-from tasks.stage import is_transient
+from tasks.stage import repeatable
 from tasks.waiting import wait_until
 from tasks.workload import await_no_streams, scale_as_observed, scale_to_zero
 
@@ -60,15 +57,7 @@ def _take_back(session: ReleaseSession, error: SlipwayError) -> None:
     roll_back(session)
 
 
-@task(
-    name="roll back",
-    task_run_name="roll back",
-    retries=2,
-    retry_delay_seconds=[1, 4],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@repeatable("roll back", run_name="roll back")
 def roll_back(session: ReleaseSession) -> str:
     """Give the users back, drain and empty the candidate's slot, move the alias back."""
     return timed(session, "roll back", _roll_back)

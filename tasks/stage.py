@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, ParamSpec
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
@@ -13,6 +13,7 @@ from slipway.core.errors import SlipwayError, TransientError
 from slipway.core.release.record import Phase
 from tasks.session import ReleaseSession, timed
 
+P = ParamSpec("P")
 Body = Callable[[ReleaseSession], str]
 
 
@@ -20,6 +21,24 @@ def is_transient(_task: Any, _run: Any, state: Any) -> bool:
     """Return whether a failed task run may be repeated: only after a TransientError."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, TransientError)
+
+
+def repeatable(name: str, *, run_name: str) -> Callable[[Callable[P, str]], Task[P, str]]:
+    """Turn an idempotent verb into a task that is repeated twice after a TransientError.
+
+    Args:
+        name: as people see it.
+        run_name: of one run; without it the run's page shows names like "deploy-20e".
+    """
+    return task(
+        name=name,
+        task_run_name=run_name,
+        retries=2,
+        retry_delay_seconds=[1, 4],
+        retry_condition_fn=is_transient,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
 
 
 def release_stage(
@@ -37,16 +56,7 @@ def release_stage(
     """
 
     def wrap(body: Body) -> Task[Any, str]:
-        @task(
-            name=name,
-            # Without it the run's page shows names like "deploy-20e".
-            task_run_name=name,
-            retries=2,
-            retry_delay_seconds=[1, 4],
-            retry_condition_fn=is_transient,
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )
+        @repeatable(name, run_name=name)
         @wraps(body)
         def run(session: ReleaseSession) -> str:
             if proves is not None and session.reached(proves):

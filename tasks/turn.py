@@ -78,7 +78,7 @@ def await_turn(ports: Ports, own: Order, *, holder: str, report: Report) -> Leas
             if time.monotonic() > until_s:
                 raise _waited_for_nothing(ports, own, error) from error
             say(f"version {own.version} waits for its turn: {error.message}")
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_LOOK_EVERY_S)  # between two looks; the limit above decides
     try:
         _require_newest(ports, own)
     except SlipwayError:

@@ -17,6 +17,8 @@ import pytest
 from slipway.sandbox.environment import client_environment
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import gateway
+from tests.e2e.orders import crowd_of, live_service
+from tests.e2e.support import Users, World
 
 PROJECT = Path(__file__).parents[2]
 # Set by `lanes`: the sandbox of the test run is up, and somebody else stops it.
@@ -109,3 +111,21 @@ def sandbox_folder() -> Path:
     """Return the folder of the sandbox of this test run."""
     default = Path(tempfile.gettempdir()) / f"slipway-test-{os.getuid()}"
     return Path(os.environ.get(HOME, default))
+
+
+@pytest.fixture(scope="module")
+def ordered(
+    request: pytest.FixtureRequest, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[World, str]:
+    """A service with a live version, whose requests supersede one another; one per test file."""
+    service = request.module.SERVICE
+    world = World(sandbox, tmp_path_factory.mktemp(service))
+    live_service(world, service)
+    return world, service
+
+
+@pytest.fixture
+def crowd(ordered: tuple[World, str]) -> Iterator[Users]:
+    """Users of that service, some with streams that outlast a switch."""
+    with crowd_of(*ordered) as some:
+        yield some

@@ -33,8 +33,15 @@ LONGEST_RELEASE_S = 480.0
 class Sandbox(Protocol):
     """What the fixture `sandbox` offers."""
 
-    home: SandboxHome
-    gateway_url: str
+    @property
+    def home(self) -> SandboxHome:
+        """Its folder."""
+        ...
+
+    @property
+    def gateway_url(self) -> str:
+        """Where users call."""
+        ...
 
     def kubectl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run kubectl as the administrator."""

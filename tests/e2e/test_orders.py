@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from slipway.core.release.record import Phase
-from tests.e2e.orders import bake_s, crowd_of, live_service, live_version, orders, unharmed
-from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, Users, World, said
+from tests.e2e.orders import bake_s, live_version, orders, unharmed
+from tests.e2e.support import LONGEST_RELEASE_S, Users, World, said
 
-
-@pytest.fixture(scope="module")
-def live(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, str]:
-    """A service with a live version."""
-    world, service = World(sandbox, tmp_path_factory.mktemp("orders")), "orders"
-    live_service(world, service)
-    return world, service
-
-
-@pytest.fixture
-def crowd(live: tuple[World, str]) -> Iterator[Users]:
-    """Users of the service."""
-    with crowd_of(*live) as some:
-        yield some
+SERVICE = "orders"
 
 
 def test_newer_request_supersedes_a_release_and_is_released(
-    live: tuple[World, str], crowd: Users
+    ordered: tuple[World, str], crowd: Users
 ) -> None:
-    world, service = live
+    world, service = ordered
     bake_s(world, service, 1)
     older = world.given_version(service, start_delay_s=6)
     newer = world.given_version(service)
@@ -50,9 +33,9 @@ def test_newer_request_supersedes_a_release_and_is_released(
 
 
 def test_rollback_brings_the_users_to_the_version_before_and_stays_there(
-    live: tuple[World, str], crowd: Users
+    ordered: tuple[World, str], crowd: Users
 ) -> None:
-    world, service = live
+    world, service = ordered
     bake_s(world, service, 1)
     ended = world.record(service)
     if ended.phase is not Phase.DONE or ended.stable is None:  # this test alone, or after an abort

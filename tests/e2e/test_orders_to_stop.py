@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from slipway.core.release.record import Phase
-from tests.e2e.orders import bake_s, crowd_of, live_service, live_version, orders, unharmed
-from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, Users, World, said
+from tests.e2e.orders import bake_s, live_version, orders, unharmed
+from tests.e2e.support import LONGEST_RELEASE_S, Users, World, said
 
-
-@pytest.fixture(scope="module")
-def live(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, str]:
-    """A service with a live version."""
-    world, service = World(sandbox, tmp_path_factory.mktemp("orders-stop")), "orders-stop"
-    live_service(world, service)
-    return world, service
-
-
-@pytest.fixture
-def crowd(live: tuple[World, str]) -> Iterator[Users]:
-    """Users of the service."""
-    with crowd_of(*live) as some:
-        yield some
+SERVICE = "orders-stop"
 
 
 def test_release_aborted_in_its_bake_is_taken_back_and_says_who_asked(
-    live: tuple[World, str], crowd: Users
+    ordered: tuple[World, str], crowd: Users
 ) -> None:
-    world, service = live
+    world, service = ordered
     before = live_version(world, service)
     bake_s(world, service, 120)
     version = world.given_version(service)
@@ -54,10 +38,10 @@ def test_release_aborted_in_its_bake_is_taken_back_and_says_who_asked(
 
 
 def test_cancelled_run_gives_its_lock_back_at_once_and_abort_takes_the_rest_back(
-    live: tuple[World, str], crowd: Users
+    ordered: tuple[World, str], crowd: Users
 ) -> None:
     """SIGTERM is what Prefect's runner sends to the process of a run that is cancelled."""
-    world, service = live
+    world, service = ordered
     bake_s(world, service, 120)
     before = live_version(world, service)
     version = world.given_version(service)

@@ -6,23 +6,14 @@ import time
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from slipway.adapters.access_log import read_rows
-from slipway.core.traffic import AccessRow, user_rows
+from slipway.core.traffic import AccessRow
+from tests.e2e.canaries import POLICY, STEPS, rows_of
 from tests.e2e.support import Sandbox, World, said, users
 
 RATE_PER_S = 20
-STEPS: list[dict[str, Any]] = [{"weight_percent": weight, "bake_s": 2} for weight in (5, 25, 50)]
-POLICY: dict[str, Any] = {
-    "policy__strategy": "canary",
-    "policy__ramp__steps": STEPS,
-    "policy__ramp__requests_min": 5,
-    # The pauses of a busy machine hit ten requests of one slot and none of the other.
-    "policy__ramp__ttft_ratio_max": 20,
-}
 
 
 @pytest.fixture
@@ -55,16 +46,6 @@ def test_canary_rises_under_users_who_notice_nothing(world: World) -> None:
     stages = [item.stage for item in record.verdicts if item.stage.startswith("ramp")]
     assert stages == ["ramp 5 %", "ramp 25 %", "ramp 50 %"]
     assert world.leftovers(service) == []
-
-
-def rows_of(world: World, service: str, since_ns: int) -> list[AccessRow]:
-    """Return the gateway's rows of users, in the order they began."""
-    time.sleep(1)  # rows are flushed within a second
-    log = world.settings.access_log
-    assert log is not None
-    rows = user_rows(read_rows(log, since_ns=since_ns))
-    mine = [row for row in rows if row.service.split(".")[0] == service]
-    return sorted(mine, key=lambda row: row.started_ns)
 
 
 def shares_by_revision(rows: list[AccessRow]) -> list[float]:

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.canaries import POLICY
 from tests.e2e.support import Sandbox, World, users
-from tests.e2e.test_release_canary import POLICY
 
 
 @pytest.fixture

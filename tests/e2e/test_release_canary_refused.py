@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.canaries import POLICY, rows_of
 from tests.e2e.support import Sandbox, World, said, users
-from tests.e2e.test_release_canary import POLICY, rows_of
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from slipway.core.release.going_back import (
     going_back,
     redeployed,
     rolled_back_already,
-    why_cold,
 )
+from slipway.core.release.promotion import why_unready
 from slipway.core.release.record import FORWARD, Digests, Phase, ReleaseRecord, with_candidate
 from slipway.core.rollout import RolloutObservation
 from slipway.core.routing import Slot
@@ -109,7 +109,7 @@ def running(*, count: int = 2, digest: str = DIGEST) -> RolloutObservation:
 
 
 def test_slot_is_warm_when_all_its_pods_are_ready_and_of_the_recorded_digest() -> None:
-    assert why_cold(back(TWICE), running(), replicas=2) is None
+    assert why_unready(back(TWICE), running(), replicas=2) is None
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_slot_is_warm_when_all_its_pods_are_ready_and_of_the_recorded_digest() -
     ids=["gone", "too few", "other image"],
 )
 def test_slot_is_cold_for_a_reason(observed: RolloutObservation | None, why: str) -> None:
-    assert why in str(why_cold(back(TWICE), observed, replicas=2))
+    assert why in str(why_unready(back(TWICE), observed, replicas=2))
 
 
 def test_slot_deployed_anew_belongs_to_the_rollback_with_the_image_it_held() -> None:

@@ -11,6 +11,7 @@ from slipway.core.release.orders import (
     Meaning,
     Order,
     OrderKind,
+    about,
     is_newer,
     leftover,
     meaning,
@@ -146,6 +147,13 @@ def test_request_is_overtaken_by_the_newest_and_by_no_other_order() -> None:
     assert overtaken_by(OWN, (ABORT, OWN)) is None
     assert overtaken_by(OWN, (newest, NEWER, OWN)) == newest
     assert overtaken_by(newest, (newest, NEWER, OWN)) is None
+
+
+def test_order_about_a_release_names_it_and_its_version() -> None:
+    found = at(Phase.RAMPING)
+    order = about(found, OrderKind.APPROVE, order_id="a", by="pat@desk", at_ns=7, weight_percent=25)
+    assert (order.release_id, order.version) == (found.release_id, found.version)
+    assert (order.kind, order.weight_percent, order.by) == (OrderKind.APPROVE, 25, "pat@desk")
 
 
 def test_stop_names_who_ordered_it_and_why() -> None:

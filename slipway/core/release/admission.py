@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from slipway.core.errors import ConflictError
-from slipway.core.release.record import HistoryEntry, Phase, ReleaseRecord, SlotRecord
-from slipway.core.routing import Slot
+from slipway.core.release.record import Phase, ReleaseRecord, begun
 from slipway.core.service import RampStep, Strategy
 
 
@@ -65,9 +64,7 @@ def admit(
     Raises:
         ConflictError: another version's release is unfinished.
     """
-    if record is None:
-        return Start(record=_first(request, token=token, fence=fence, now_ns=now_ns))
-    if not record.terminal:
+    if record is not None and not record.terminal:
         # A rollback has proved other things than a release: only a rollback goes on with it.
         if record.version == request.version and not record.rollback:
             return Resume(record=record)
@@ -78,9 +75,9 @@ def admit(
             hint=f"finish it first: {_finished_by(record)};"
             f" or take it back: slipway abort {record.service}",
         )
-    if _live_version(record) == request.version:
+    if record is not None and _live_version(record) == request.version:
         return AlreadyDone(record=record)
-    return Start(record=_next(request, record, token=token, fence=fence, now_ns=now_ns))
+    return Start(record=_begun(request, record, token=token, fence=fence, now_ns=now_ns))
 
 
 def _finished_by(record: ReleaseRecord) -> str:
@@ -96,52 +93,19 @@ def _live_version(record: ReleaseRecord) -> str | None:
     return None if record.stable is None else record.slot(record.stable).version
 
 
-def _first(request: Request, *, token: str, fence: int, now_ns: int) -> ReleaseRecord:
-    slots = tuple(SlotRecord(slot=slot, workload=f"{request.service}-{slot}") for slot in Slot)
-    return _requested(
-        ReleaseRecord(
-            service=request.service,
-            release_id=f"{request.service}-v{request.version}-1",
-            model=request.model,
-            version=request.version,
-            phase=Phase.REQUESTED,
-            candidate=Slot.BLUE,
-            stable=None,
-            slots=slots,
-            preview_token=token,
-            started_at_ns=now_ns,
-            fence=fence,
-            # Nobody serves: there is nothing to compare with and no user to protect.
-            strategy=Strategy.BLUE_GREEN,
-        )
-    )
-
-
-def _next(
-    request: Request, record: ReleaseRecord, *, token: str, fence: int, now_ns: int
+def _begun(
+    request: Request, record: ReleaseRecord | None, *, token: str, fence: int, now_ns: int
 ) -> ReleaseRecord:
-    live = record.live_slot
-    sequence = record.sequence + 1
-    return _requested(
-        ReleaseRecord(
-            service=request.service,
-            release_id=f"{request.service}-v{request.version}-{sequence}",
-            model=request.model,
-            version=request.version,
-            phase=Phase.REQUESTED,
-            candidate=live.other if live else record.candidate,
-            stable=live,
-            slots=record.slots,
-            preview_token=token,
-            started_at_ns=now_ns,
-            sequence=sequence,
-            fence=fence,
-            strategy=request.strategy if live else Strategy.BLUE_GREEN,
-            steps=request.steps if live and request.strategy is Strategy.CANARY else (),
-        )
+    made = begun(
+        service=request.service,
+        model=request.model,
+        version=request.version,
+        before=record,
+        token=token,
+        fence=fence,
+        now_ns=now_ns,
     )
-
-
-def _requested(record: ReleaseRecord) -> ReleaseRecord:
-    entry = HistoryEntry(phase=Phase.REQUESTED, at_ns=record.started_at_ns, reason="requested")
-    return replace(record, history=(entry,), reason="requested")
+    if made.stable is None:  # nobody serves: nothing to compare with, and no user to protect
+        return made
+    steps = request.steps if request.strategy is Strategy.CANARY else ()
+    return replace(made, strategy=request.strategy, steps=steps)

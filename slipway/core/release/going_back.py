@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from slipway.core.errors import ConflictError, InputError
-from slipway.core.release.promotion import image_mismatch
-from slipway.core.release.record import (
-    Digests,
-    HistoryEntry,
-    Phase,
-    ReleaseRecord,
-)
-from slipway.core.rollout import RolloutObservation
-from slipway.core.service import Strategy
+from slipway.core.release.record import Digests, Phase, ReleaseRecord, begun
 
 SERVED_BEFORE = "served before: not tested again"
 """Reason of the phases that a rollback does not prove anew."""
@@ -59,47 +51,20 @@ def going_back(
     if record.phase is Phase.ROLLED_BACK and not record.rollback:
         raise _nothing(service, f"release {record.release_id}, taken back, used its slot")
     held = record.slot(live.other)
-    sequence = record.sequence + 1
     before = record.slot(live).version
-    reason = f"rollback from version {before} to version {held.version}"
-    return ReleaseRecord(
+    made = begun(
         service=service,
-        release_id=f"{service}-v{held.version}-{sequence}",
         model=record.model,
         version=held.version,
-        phase=Phase.REQUESTED,
-        candidate=held.slot,
-        stable=live,
-        slots=record.slots,
-        preview_token=token,
-        started_at_ns=now_ns,
-        sequence=sequence,
+        before=record,
+        token=token,
         fence=fence,
-        # One step, at once: whoever goes back wants nobody left on the version that is live.
-        strategy=Strategy.BLUE_GREEN,
-        rollback=True,
-        digests=Digests(image=held.image.rpartition("@")[2], weights=held.weights),
-        reason=reason,
-        history=(HistoryEntry(phase=Phase.REQUESTED, at_ns=now_ns, reason=reason),),
+        now_ns=now_ns,
+        reason=f"rollback from version {before} to version {held.version}",
     )
-
-
-def why_cold(
-    record: ReleaseRecord, observed: RolloutObservation | None, *, replicas: int
-) -> str | None:
-    """Return why the former slot cannot take the users as it stands; None when it is warm.
-
-    Args:
-        record: of the rollback.
-        observed: the slot's Deployment, read just now.
-        replicas: how many ready pods the service needs for all its users.
-    """
-    if observed is None:
-        return f"slot {record.candidate} has no Deployment any more"
-    ready = observed.ready_pods
-    if len(ready) < replicas:
-        return f"slot {record.candidate} has {len(ready)} ready pods of {replicas} needed"
-    return image_mismatch(record, ready)
+    digests = Digests(image=held.image.rpartition("@")[2], weights=held.weights)
+    # Blue/green, at once: whoever goes back wants nobody left on the version that is live.
+    return replace(made, rollback=True, digests=digests)
 
 
 def redeployed(record: ReleaseRecord) -> ReleaseRecord:

@@ -6,15 +6,14 @@ takes over reads the same out of it. Its effect goes into the record first, then
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from slipway.core.errors import PermanentError
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.service import WhenBusy
+from slipway.core.strict_json import UnfitJsonError, read_as, read_object, to_json
 
 
 class OrderKind(StrEnum):
@@ -49,6 +48,29 @@ class Order:
     release_id: str = ""
     weight_percent: int = 0
     reason: str = ""
+
+
+def about(
+    record: ReleaseRecord,
+    kind: OrderKind,
+    *,
+    order_id: str,
+    by: str,
+    at_ns: int,
+    weight_percent: int = 0,
+    reason: str = "",
+) -> Order:
+    """Return an order about the release of `record`; the arguments are those of `Order`."""
+    return Order(
+        order_id=order_id,
+        kind=kind,
+        version=record.version,
+        by=by,
+        at_ns=at_ns,
+        release_id=record.release_id,
+        weight_percent=weight_percent,
+        reason=reason,
+    )
 
 
 class Meaning(StrEnum):
@@ -180,7 +202,7 @@ def leftover(record: ReleaseRecord, *, version: str, when_busy: WhenBusy) -> Lef
 
 def order_to_storage(order: Order) -> str:
     """Return the order as canonical JSON (sorted keys, no spaces), equal for equal orders."""
-    return json.dumps(asdict(order), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return to_json(order)
 
 
 def order_from_storage(text: str) -> Order:
@@ -188,28 +210,13 @@ def order_from_storage(text: str) -> Order:
 
     Raises:
         PermanentError: `order-damaged`: no JSON, or a field is missing, unknown or of the wrong
-            type. What cannot be read is never guessed.
+            type.
     """
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(f"it is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise _damaged("it is no JSON object")
-    known = {item.name: item for item in fields(Order)}
-    required = {name for name, item in known.items() if item.default is MISSING}
-    wrong = sorted((found.keys() - known.keys()) | (required - found.keys()))
-    wrong = wrong or sorted(name for name, value in found.items() if not _fits(name, value))
-    if wrong:
-        raise _damaged(f"missing, unknown or wrong: {', '.join(wrong)}")
-    return Order(**{**found, "kind": OrderKind(found["kind"])})
-
-
-def _fits(name: str, value: Any) -> bool:
-    if name == "kind":
-        return value in list(OrderKind)
-    # `type(…) is`, not isinstance: true is no integer here.
-    return type(value) is (int if name in {"at_ns", "number", "weight_percent"} else str)
+        order: Order = read_as(Order, read_object(text), "order")
+    except UnfitJsonError as error:
+        raise _damaged(str(error)) from error
+    return order
 
 
 def _damaged(what: str) -> PermanentError:

@@ -21,14 +21,28 @@ def promotion_refusal(
         observed: the candidate's Deployment, read just now.
         replicas: how many ready pods the service needs for all its users.
     """
+    ready = () if observed is None else observed.ready_pods
+    strangers = [pod.name for pod in ready if pod.uid not in record.tested_pod_uids]
+    if len(ready) >= replicas and strangers:
+        return f"pods replaced since they were tested: {', '.join(strangers)}"
+    return why_unready(record, observed, replicas=replicas)
+
+
+def why_unready(
+    record: ReleaseRecord, observed: RolloutObservation | None, *, replicas: int
+) -> str | None:
+    """Return why the candidate's pods cannot serve what the record says; None when they can.
+
+    Args:
+        record: of the release.
+        observed: the candidate's Deployment, read just now.
+        replicas: how many ready pods are needed.
+    """
     if observed is None:
         return f"slot {record.candidate} has no Deployment any more"
     ready = observed.ready_pods
     if len(ready) < replicas:
         return f"slot {record.candidate} has {len(ready)} ready pods of {replicas} needed"
-    strangers = [pod.name for pod in ready if pod.uid not in record.tested_pod_uids]
-    if strangers:
-        return f"pods replaced since they were tested: {', '.join(strangers)}"
     return image_mismatch(record, ready)
 
 

@@ -249,6 +249,48 @@ class ReleaseRecord:
         )
 
 
+def begun(
+    *,
+    service: str,
+    model: str,
+    version: str,
+    before: ReleaseRecord | None,
+    token: str,
+    fence: int,
+    now_ns: int,
+    reason: str = "requested",
+) -> ReleaseRecord:
+    """Return the record of a release that begins: into the slot that does not serve.
+
+    Args:
+        before: of the service's last release, None before the first one.
+        token: a fresh random value for the preview header.
+        fence: number of the lock that the caller holds.
+        now_ns: Unix time.
+        reason: why it begins.
+    """
+    live = None if before is None else before.live_slot
+    idle = Slot.BLUE if before is None else before.candidate
+    sequence = 1 if before is None else before.sequence + 1
+    blank = tuple(SlotRecord(slot=slot, workload=f"{service}-{slot}") for slot in Slot)
+    return ReleaseRecord(
+        service=service,
+        release_id=f"{service}-v{version}-{sequence}",
+        model=model,
+        version=version,
+        phase=Phase.REQUESTED,
+        candidate=idle if live is None else live.other,
+        stable=live,
+        slots=blank if before is None else before.slots,
+        preview_token=token,
+        started_at_ns=now_ns,
+        sequence=sequence,
+        fence=fence,
+        reason=reason,
+        history=(HistoryEntry(phase=Phase.REQUESTED, at_ns=now_ns, reason=reason),),
+    )
+
+
 def begin(record: ReleaseRecord, intent: str) -> ReleaseRecord:
     """Return the record with the intent of the next outside write."""
     return replace(record, intent=intent)
