@@ -257,4 +257,4 @@ def _wait(look: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not look():
         assert time.monotonic() < deadline, f"not true within {_PATIENCE_S:.0f} s"
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks; the deadline decides

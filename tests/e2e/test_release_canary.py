@@ -28,7 +28,7 @@ def test_canary_rises_under_users_who_notice_nothing(world: World) -> None:
     began_ns = time.time_ns()
 
     with users(world, service, rate=RATE_PER_S, long_streams=5, long_tokens=1000) as crowd:
-        time.sleep(1)
+        time.sleep(1)  # some users were there before
         released = world.release(service, second)
         ledger = crowd.stop()
 

@@ -59,7 +59,7 @@ def paused_run(world: World, name: str) -> str:
     wanted = {"flow_runs": {"name": {"any_": [name]}, "state": {"type": {"any_": ["PAUSED"]}}}}
     while not (found := prefect(world, "/flow_runs/filter", wanted)):
         assert time.monotonic() < deadline, "the flow run did not pause"
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks; the deadline decides
     return str(found[0]["id"])
 
 

@@ -43,7 +43,7 @@ def wait(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
     began_s = time.monotonic()
     while not condition():
         assert time.monotonic() - began_s < timeout_s, f"waited for {what}"
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks; the deadline decides
     return time.monotonic() - began_s
 
 

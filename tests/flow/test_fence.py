@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -71,13 +72,13 @@ def test_every_write_of_a_release_carries_its_locks_number(
         seen[f"{manifest['kind']} {dry_run}"] = int(notes[FENCE_ANNOTATION])
         return apply(manifest, dry_run=dry_run)
 
-    def scaled(*args: object, **named: object) -> None:
+    def scaled(*args: Any, **named: Any) -> None:
         seen["scale"] = named["fence"]
-        scale(*args, **named)  # type: ignore[arg-type]
+        scale(*args, **named)
 
-    def routed(*args: object, **named: object) -> None:
+    def routed(*args: Any, **named: Any) -> None:
         seen["route"] = named["fence"]
-        route(*args, **named)  # type: ignore[arg-type]
+        route(*args, **named)
 
     monkeypatch.setattr(world.workloads, "apply", applied)
     monkeypatch.setattr(world.workloads, "scale", scaled)
@@ -183,7 +184,7 @@ def test_record_stored_as_evidence_before_the_end_is_stored_again_at_the_next_ru
 
 
 def test_slot_that_changed_since_it_was_looked_at_is_scaled_after_another_look(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The Deployment's controller writes its status between the look and the write."""
     blue = next(world.cluster.slot_deployments(SERVICE, Slot.BLUE))
@@ -197,12 +198,14 @@ def test_slot_that_changed_since_it_was_looked_at_is_scaled_after_another_look(
             blue.resource_version = world.cluster.number()
         return seen
 
-    world.workloads.observe = then_changed  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(world.workloads, "observe", then_changed)
     assert world.release("2")["outcome"] == "done"
     assert (changes, world.replicas(Slot.BLUE)) == ([0], 0)
 
 
-def test_slot_that_gets_users_while_it_is_to_be_scaled_down_keeps_its_pods(world: World) -> None:
+def test_slot_that_gets_users_while_it_is_to_be_scaled_down_keeps_its_pods(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blue = next(world.cluster.slot_deployments(SERVICE, Slot.BLUE))
     observe = world.workloads.observe
 
@@ -213,7 +216,7 @@ def test_slot_that_gets_users_while_it_is_to_be_scaled_down_keeps_its_pods(world
             world.cluster.routes[SERVICE] = all_to(SERVICE, Slot.BLUE)
         return seen
 
-    world.workloads.observe = then_routed_to  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(world.workloads, "observe", then_routed_to)
     with pytest.raises(PermanentError) as caught:
         world.release("2")
     assert caught.value.code == "slot-not-idle"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import Flow, flow
@@ -96,8 +96,8 @@ def test_run_without_any_heartbeat_is_not_marked_as_dead() -> None:
         assert _state(client, run.id) == "Running"
 
 
-def _state(client: SyncPrefectClient, run_id: object) -> str:
-    found = client.read_flow_run(run_id)  # type: ignore[arg-type]
+def _state(client: SyncPrefectClient, run_id: UUID) -> str:
+    found = client.read_flow_run(run_id)
     assert found.state is not None
     return str(found.state.name)
 

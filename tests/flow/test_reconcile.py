@@ -8,6 +8,7 @@ from slipway.core.errors import TransientError
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import RampStep
+from tests.fakes.cluster import Fault
 from tests.fakes.journal import ProcessDied
 from tests.flow.world import SERVICE, World
 
@@ -146,6 +147,24 @@ def test_watcher_killed_after_a_write_is_followed_by_another_one(canary: World, 
         canary.watch(canary.watcher(), seconds=10, die_after=write)
     canary.watch(canary.watcher(), seconds=25)
     assert canary.cluster.look_at_gateway(SERVICE).percent(Slot.BLUE) == 100
+    canary.reconcile()
+    canary.assert_taken_back("2", code="candidate-unhealthy")
+
+
+def test_watcher_leaves_users_where_they_are_when_the_candidate_serves_again_meanwhile(
+    canary: World,
+) -> None:
+    def heal() -> None:
+        for pod in canary.cluster.pods_of(SERVICE, Slot.GREEN):
+            pod.fault = Fault.NONE
+
+    _left_at_10_percent(canary)
+    canary.watch(canary.watcher(), seconds=30)
+    canary.cluster.break_pods(SERVICE, Slot.GREEN)
+    canary.at_write("record rolling_back: users back", heal)
+    canary.watch(canary.watcher(), seconds=6)
+    assert canary.cluster.routes[SERVICE].percent(Slot.GREEN) == 10
+    assert any("serves again" in said for said in canary.told)
     canary.reconcile()
     canary.assert_taken_back("2", code="candidate-unhealthy")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -153,9 +154,9 @@ def test_newcomer_overtaken_as_it_takes_the_lock_gives_it_back(
     world.set_policy(when_busy=WhenBusy.QUEUE)
     take = world.releases.take
 
-    def take_late(*args: object, **more: object) -> object:
+    def take_late(*args: Any, **more: Any) -> object:
         _newer_waits(world)
-        return take(*args, **more)  # type: ignore[arg-type]
+        return take(*args, **more)
 
     monkeypatch.setattr(world.releases, "take", take_late)
     with pytest.raises(ConflictError) as caught:

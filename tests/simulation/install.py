@@ -116,8 +116,8 @@ def installed(stage: Stage) -> Iterator[None]:
         modules = [*_modules(tasks), *_modules(flows)]
         for module in modules:
             _strip(patch, module, stage)
-        for name in ("release", "rollback"):
-            patch.setattr(f"flows.reconcile.{name}", partial(FLOWS[name].func))  # type: ignore[attr-defined]
+        patch.setattr("flows.reconcile.release", release.fn)
+        patch.setattr("flows.reconcile.rollback", rollback.fn)
         threads = Threads(lambda: stage.engine)
         patch.setattr("tasks.lock.threading", threads)
         patch.setattr("tasks.model.threading", threads)
@@ -200,7 +200,7 @@ class _Folders:
         self._folder = folder
 
     @contextmanager
-    def TemporaryDirectory(self, *, prefix: str) -> Iterator[str]:  # noqa: N802
+    def TemporaryDirectory(self, *, prefix: str) -> Iterator[str]:  # noqa: N802 (tempfile's name)
         yield self._folder
 
 
