@@ -17,7 +17,7 @@ from slipway.core.release.orders import OrderKind, about
 from slipway.core.release.orphan import retirement_is_due
 from slipway.core.release.record import Phase, ReleaseRecord
 from tasks.former_runs import why_not_again
-from tasks.lock import take_lock, watch_lock
+from tasks.lock import LEASE_DURATION_S, take_lock, watch_lock
 from tasks.progress import Progress
 from tasks.session import ReleaseSession, connected, installation, new_holder, taken_over
 from tasks.stage import repeatable
@@ -49,9 +49,14 @@ def reconcile_service(service: str, finish: Finish) -> str:
     if record.terminal and not retirement_is_due(record, now_ns=time.time_ns()):
         return f"{record.release_id} {record.phase}: nothing was left"
     try:
-        watch_lock(ports.releases, service, holder="", report=progress.say)
+        dead = watch_lock(ports.releases, service, holder="", report=progress.say)
         if record.terminal:
             return _retire(ports, progress)
+        if dead.holder:
+            # Given back in its holder's name: whoever finishes it need not watch it all over again.
+            holder = new_holder()
+            taken = ports.releases.take(dead, holder=holder, duration_s=LEASE_DURATION_S)
+            ports.releases.release(taken)
         _stop_for_good(ports, record)
         # Left to whoever finishes it: another process may be faster.
         return finish(record)

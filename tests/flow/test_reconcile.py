@@ -47,6 +47,16 @@ def test_release_whose_process_died_is_finished(canary: World) -> None:
     assert canary.cluster.violations == []
 
 
+def test_lock_of_a_dead_process_is_watched_once_and_not_again(canary: World) -> None:
+    _left_at_10_percent(canary)
+    canary.clock.waits_s.clear()
+    began_s = canary.clock.monotonic()
+    locked: list[float] = []
+    canary.at_write("stamp", lambda: locked.append(canary.clock.monotonic() - began_s))
+    canary.reconcile()
+    assert locked[0] - 60.0 <= 17.0  # 60 s of them passed before reconcile began
+
+
 def test_release_that_cannot_be_finished_is_taken_back(canary: World) -> None:
     _left_at_10_percent(canary)
     canary.cluster.break_pods(SERVICE, Slot.GREEN)
