@@ -7,10 +7,11 @@ from typing import Any
 from prefect import flow
 
 from tasks.abort import abort_unfinished
-from tasks.former import adopt_warm_slot, opened_rollback, spare_benchmark, trust_former_version
+from tasks.former import adopt_warm_slot, opened_rollback, trust_former_version
 from tasks.reporting import outcome_of, reported
 from tasks.rollback import rolled_back_on_failure, taken_back_when_aborted
 from tasks.traffic import bake, move_alias, promote, smoke_test
+from tasks.warm_up import warm_up
 from tasks.workload import deploy_slot, retire_slot
 
 
@@ -33,7 +34,7 @@ def rollback(service: str) -> dict[str, Any]:
                 adopt_warm_slot(session)
                 deploy_slot(session)
                 smoke_test(session)
-                spare_benchmark(session)
+                warm_up(session)
                 promote(session)
                 move_alias(session)
                 bake(session)

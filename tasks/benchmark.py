@@ -27,6 +27,7 @@ from slipway.bench.values import (
 )
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.release.record import Phase, StageVerdict
+from slipway.core.release.stages import BENCHMARK
 from slipway.core.routing import PURPOSE_HEADER
 from slipway.core.verdicts import Evidence, GateResult, Verdict, judge, overall
 from tasks.reporting import publish_markdown
@@ -37,7 +38,7 @@ from tasks.traffic import preview_headers
 PARQUET = "application/vnd.apache.parquet"
 
 
-@release_stage("benchmark", proves=Phase.BENCHMARKED)
+@release_stage(BENCHMARK)
 def run_benchmark(session: ReleaseSession) -> str:
     """Load the candidate through the gateway, store a row per request, judge it by the SLOs.
 

@@ -16,6 +16,7 @@ from slipway.core.release.going_back import (
 )
 from slipway.core.release.promotion import why_unready
 from slipway.core.release.record import Phase
+from slipway.core.release.stages import FORMER, WARM_SLOT
 from tasks.lock import take_lock
 from tasks.progress import Progress
 from tasks.session import (
@@ -63,7 +64,7 @@ def opened_rollback(service: str) -> Iterator[ReleaseSession]:
             yield session
 
 
-@release_stage("former", proves=Phase.TESTED)
+@release_stage(FORMER)
 def trust_former_version(session: ReleaseSession) -> str:
     """Take over what an earlier release proved of the version: its image and its tests."""
     held = session.record.slot(session.record.candidate)
@@ -73,7 +74,7 @@ def trust_former_version(session: ReleaseSession) -> str:
     return f"version {held.version}: {SERVED_BEFORE}"
 
 
-@release_stage("warm slot", proves=Phase.DEPLOYED)
+@release_stage(WARM_SLOT)
 def adopt_warm_slot(session: ReleaseSession) -> str:
     """Take the slot's pods as they run, when they are ready and of the recorded digest."""
     record = session.record
@@ -88,10 +89,3 @@ def adopt_warm_slot(session: ReleaseSession) -> str:
     session.save(replace(record, tested_pod_uids=uids))
     session.advance(Phase.DEPLOYED, f"{len(uids)} pods of slot {record.candidate} were still ready")
     return f"slot {record.candidate}: {len(uids)} pods were still ready"
-
-
-@release_stage("no benchmark", proves=Phase.BENCHMARKED)
-def spare_benchmark(session: ReleaseSession) -> str:
-    """Say in the record that a version which served before is not measured again."""
-    session.advance(Phase.BENCHMARKED, SERVED_BEFORE)
-    return SERVED_BEFORE

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from slipway.core.release.record import Phase, with_candidate
+from slipway.core.release.stages import IMAGE
 from slipway.manifests.servers import MODEL_FOLDER
 from slipway.ports import Image
 from tasks.model import registered_version
@@ -17,7 +18,7 @@ from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 
 
-@release_stage("image", proves=Phase.BUILT)
+@release_stage(IMAGE)
 def build_image(session: ReleaseSession) -> str:
     """Append the model layer to the base image, push what is missing, and read every blob back."""
     images, volume = session.ports.images, session.spec.volume

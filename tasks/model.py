@@ -11,6 +11,7 @@ from slipway.bench.validation import preload
 from slipway.core.errors import PermanentError
 from slipway.core.release.promotion import image_mismatch
 from slipway.core.release.record import Digests, Phase, StageVerdict
+from slipway.core.release.stages import INTEGRITY, TEST
 from slipway.core.rollout import PodObservation, RolloutPatience, image_failure
 from slipway.core.verdicts import Verdict
 from slipway.evaluation.endpoint import HttpChatEndpoint
@@ -27,7 +28,7 @@ from tasks.weights import require_place, require_placed, weights_fetch
 _LOG_LINES = 5
 
 
-@release_stage("integrity")
+@release_stage(INTEGRITY)
 def verify_artifacts(session: ReleaseSession) -> str:
     """Check every file of the version against its checksum, and that the set is safe to load."""
     version = registered_version(session)
@@ -49,7 +50,7 @@ def verify_artifacts(session: ReleaseSession) -> str:
     return f"{count}, {amount}, checksums right"
 
 
-@release_stage("test", proves=Phase.TESTED)
+@release_stage(TEST)
 def test_model(session: ReleaseSession) -> str:
     """Load the version in its server, from the image to be released, and ask the golden prompts."""
     spec, record, workloads = session.spec, session.record, session.ports.workloads

@@ -25,6 +25,7 @@ from slipway.core.release.decision import (
 from slipway.core.release.promotion import promotion_refusal, route_at
 from slipway.core.release.ramp import RampWatch, judge_ramp, ramp_evidence, unreadable
 from slipway.core.release.record import Phase, StageVerdict, with_approval, with_weight
+from slipway.core.release.stages import RAMP
 from slipway.core.verdicts import Evidence, GateResult, overall
 from tasks.approval import ApprovalDesk
 from tasks.session import ReleaseSession, evidence_prefix
@@ -35,7 +36,7 @@ _SAY_EVERY_S = 15.0
 _RAMP_FILE = "ramp.json"
 
 
-@release_stage("ramp", proves=Phase.PROMOTED, only=lambda session: bool(session.record.steps))
+@release_stage(RAMP)
 def ramp(session: ReleaseSession) -> str:
     """Give the candidate more and more of the users, as long as they fare as well as the others."""
     if not session.reached(Phase.RAMPING):

@@ -15,7 +15,7 @@ from typing import Any
 from blocks.installation import current_settings
 from slipway.bootstrap import Ports, connect
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
-from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
+from slipway.core.release.admission import AlreadyDone, Resume, admit, requested
 from slipway.core.release.bake import BakeWatch
 from slipway.core.release.orders import Leftover, Meaning, Order, leftover, stop_by
 from slipway.core.release.ramp import RampWatch
@@ -364,15 +364,8 @@ def _open_record(
     version: str,
     progress: Progress,
 ) -> tuple[StoredRecord, bool]:
-    spec = ports.spec
     admission = admit(
-        Request(
-            service=spec.name,
-            model=spec.model,
-            version=version,
-            strategy=spec.policy.strategy,
-            steps=spec.policy.ramp.steps,
-        ),
+        requested(ports.spec, version),
         stored.record if stored else None,
         token=secrets.token_hex(16),
         fence=keeper.lease.fence,

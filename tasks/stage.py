@@ -10,7 +10,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
 from slipway.core.errors import SlipwayError, TransientError
-from slipway.core.release.record import Phase
+from slipway.core.release.stages import Stage, why_skipped
 from tasks.session import ReleaseSession, timed
 
 P = ParamSpec("P")
@@ -41,33 +41,21 @@ def repeatable(name: str, *, run_name: str) -> Callable[[Callable[P, str]], Task
     )
 
 
-def release_stage(
-    name: str,
-    *,
-    proves: Phase | None = None,
-    only: Callable[[ReleaseSession], bool] = lambda _session: True,
-) -> Callable[[Body], Task[Any, str]]:
-    """Turn a body into a stage task of a release.
-
-    Args:
-        name: as people see it.
-        proves: the phase the stage ends in; a release that has reached it skips the stage.
-        only: whether a release has this stage at all.
-    """
+def release_stage(stage: Stage) -> Callable[[Body], Task[Any, str]]:
+    """Turn a body into a stage task of a release, which its record may do without."""
 
     def wrap(body: Body) -> Task[Any, str]:
-        @repeatable(name, run_name=name)
+        @repeatable(stage.name, run_name=stage.name)
         @wraps(body)
         def run(session: ReleaseSession) -> str:
-            if proves is not None and session.reached(proves):
-                return f"{proves} was proved by an earlier run"
-            if not only(session):
-                return "not part of this release"
+            skipped = why_skipped(stage, session.record)
+            if skipped is not None:
+                return skipped
             try:
                 session.check_orders(now=True)
-                return timed(session, name, body)
+                return timed(session, stage.name, body)
             except SlipwayError as error:
-                session.progress.failed(name, error.message)
+                session.progress.failed(stage.name, error.message)
                 raise
 
         return run

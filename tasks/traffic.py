@@ -11,6 +11,7 @@ from slipway.core.errors import PermanentError, TransientError
 from slipway.core.release.bake import BakeWatch, bake_evidence, judge_bake
 from slipway.core.release.promotion import promotion_refusal, route_with_users_on_candidate
 from slipway.core.release.record import Phase, StageVerdict
+from slipway.core.release.stages import ALIAS, BAKE, PROMOTE, SMOKE
 from slipway.core.routing import PREVIEW_HEADER, PURPOSE_HEADER, SLOT_HEADER, with_preview
 from slipway.core.verdicts import Verdict
 from tasks.session import ReleaseSession
@@ -20,7 +21,7 @@ _SMOKE_REQUESTS = 3
 _BAKE_POLL_S = 0.5
 
 
-@release_stage("smoke", proves=Phase.SMOKED)
+@release_stage(SMOKE)
 def smoke_test(session: ReleaseSession) -> str:
     """Reach the candidate through the gateway by its secret header and have it answer."""
     record, traffic = session.record, session.ports.traffic
@@ -79,7 +80,7 @@ def _ask(session: ReleaseSession) -> None:
         )
 
 
-@release_stage("promote", proves=Phase.PROMOTED)
+@release_stage(PROMOTE)
 def promote(session: ReleaseSession) -> str:
     """Give all users to the candidate: the very pods that were tested."""
     traffic = session.ports.traffic
@@ -104,7 +105,7 @@ def promote(session: ReleaseSession) -> str:
     )
 
 
-@release_stage("alias")
+@release_stage(ALIAS)
 def move_alias(session: ReleaseSession) -> str:
     """Let the registry's alias follow the traffic (R8)."""
     spec, registry, version = session.spec, session.ports.registry, session.record.version
@@ -116,7 +117,7 @@ def move_alias(session: ReleaseSession) -> str:
     return f"{spec.alias} → version {version} (was {before or 'nowhere'})"
 
 
-@release_stage("bake", proves=Phase.DONE)
+@release_stage(BAKE)
 def bake(session: ReleaseSession) -> str:
     """Watch the new slot for the bake time while the old one stays warm."""
     bake_s = session.spec.policy.bake_s

@@ -8,6 +8,7 @@ from dataclasses import replace
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.promotion import image_mismatch
 from slipway.core.release.record import Phase, advance
+from slipway.core.release.stages import DEPLOY, RETIRE
 from slipway.core.rollout import (
     RolloutObservation,
     RolloutPatience,
@@ -25,7 +26,7 @@ _NS_PER_S = 1e9
 _SCALE_TIMEOUT_S = 30.0
 
 
-@release_stage("deploy", proves=Phase.DEPLOYED)
+@release_stage(DEPLOY)
 def deploy_slot(session: ReleaseSession) -> str:
     """Deploy the version into the idle slot and wait until every replica serves the right image."""
     spec, record = session.spec, session.record
@@ -88,7 +89,7 @@ def _await_rollout(session: ReleaseSession, generation: int) -> RolloutObservati
     return seen[0]
 
 
-@release_stage("retire", proves=Phase.DONE)
+@release_stage(RETIRE)
 def retire_slot(session: ReleaseSession) -> str:
     """Keep the old slot warm for the rollback window; without one, scale it to zero now."""
     record, window_s = session.record, session.spec.policy.rollback_window_s

@@ -35,10 +35,19 @@ def settings() -> Settings:
 def release(
     service: Service,
     version: Annotated[str, typer.Argument(help="version of the service's model")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print what it would do, and why; write nothing")
+    ] = False,
 ) -> None:
     """Release a model version to a service; running it twice equals once."""
     settings()
     quiet_orchestrator()
+    if dry_run:
+        from slipway.cli.plan_view import print_plan
+        from tasks.plan import planned_release
+
+        print_plan(planned_release(service, version))
+        return
     require_orchestrator()
     from flows.release import release as flow
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import pytest
 from slipway.sandbox.environment import client_environment
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import gateway
+from tests.e2e.draw import drawn, seed_in_force
 from tests.e2e.orders import crowd_of, live_service
 from tests.e2e.support import Users, World
 
@@ -24,6 +26,21 @@ PROJECT = Path(__file__).parents[2]
 # Set by `lanes`: the sandbox of the test run is up, and somebody else stops it.
 ATTACHED = "SLIPWAY_TEST_SANDBOX_IS_UP"
 HOME = "SLIPWAY_TEST_HOME"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out those of the tests marked `drawn` that the seed does not draw."""
+    seed = seed_in_force()
+    if seed is None:
+        return
+    pools: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        for marker in item.iter_markers("drawn"):
+            pools[marker.args[0]].append(item.nodeid)
+    out = {name for pool in pools.values() for name in set(pool) - drawn(pool, seed)}
+    left_out = [item for item in items if item.nodeid in out]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Run the end-to-end tests in lanes side by side: those that disturb it on a sandbox of their own.
 
-The tests wait more than they compute. In each lane the order is that of the files, so that a
-failure can be repeated: `python -m pytest -p no:randomly FILES`.
+Those marked `drawn` are drawn by seed (`tests/e2e/draw.py`). The tests wait more than they compute.
+In each lane the order is that of the files, so that a failure can be repeated:
+`python -m pytest -p no:randomly FILES`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import ATTACHED, HOME, PROJECT, fresh_sandbox, sandbox_folder
+from tests.e2e.draw import SEED, seed_of_commit
 
 LOGS = PROJECT / "build"
 FOLDER = Path("tests/e2e")
@@ -93,6 +95,9 @@ def run_row(lanes: tuple[str, ...]) -> int:
 def main() -> int:
     """Run every lane; the worst exit code of any."""
     LOGS.mkdir(exist_ok=True)
+    if not os.environ.get("SLIPWAY_SOAK"):
+        seed = os.environ.setdefault(SEED, seed_of_commit(PROJECT))
+        print(f"tests/e2e: scenarios drawn by {SEED}={seed}; all of them: make soak", flush=True)
     with fresh_sandbox(), ThreadPoolExecutor(len(ROWS)) as rows:
         codes = list(rows.map(run_row, ROWS))
         if os.environ.get("SLIPWAY_SOAK"):

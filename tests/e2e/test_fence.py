@@ -62,6 +62,7 @@ def live(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[Wo
     return world, service, world.given_version(service, ttft_ms=6)
 
 
+@pytest.mark.drawn("crash")
 def test_stopped_release_that_wakes_after_another_took_over_changes_nothing(
     live: tuple[World, str, str],
 ) -> None:

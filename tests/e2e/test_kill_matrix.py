@@ -125,6 +125,7 @@ def cells_of(killing: Killing, strategy: str, direction: str) -> Iterator[Cell]:
     yield from (cell for cell in every if cell.name not in done)
 
 
+@pytest.mark.drawn("crash")
 @pytest.mark.timeout(6 * 3600 if SOAK else 900)
 @pytest.mark.parametrize(("strategy", "direction"), ROUNDS if SOAK else SAMPLE)
 def test_release_killed_at_a_write_is_brought_to_an_end_and_users_notice_nothing(

@@ -43,6 +43,7 @@ def live_version(world: World, service: str) -> str:
     return record.slot(record.live_slot).version
 
 
+@pytest.mark.drawn("release")
 def test_version_with_good_answers_but_five_times_slower_is_refused(
     live: tuple[World, str],
 ) -> None:
@@ -82,6 +83,7 @@ def _kill_server(world: World, pod: dict[str, Any]) -> None:
     os.kill(servers.pop(), signal.SIGKILL)
 
 
+@pytest.mark.drawn("release")
 @pytest.mark.parametrize("kill", [_delete_pod, _kill_server], ids=["deleted", "kill -9"])
 def test_pod_of_the_stable_slot_killed_costs_its_own_requests_and_not_the_release(
     live: tuple[World, str], kill: Callable[[World, dict[str, Any]], None]
@@ -130,6 +132,7 @@ def _answered_by(world: World, since_ns: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.drawn("release")
 def test_release_whose_clock_steps_by_an_hour_again_and_again_bakes_as_long_as_it_should(
     live: tuple[World, str],
 ) -> None:

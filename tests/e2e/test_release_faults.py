@@ -80,6 +80,7 @@ def test_the_same_release_twice_equals_once(live: tuple[World, str, str]) -> Non
     assert replace(world.record(service), fence=before.fence) == before
 
 
+@pytest.mark.drawn("fault")
 @pytest.mark.parametrize(
     ("behaviour", "code"),
     [
@@ -127,6 +128,7 @@ def test_a_typo_in_a_service_file_is_named_with_file_and_field(world: World) -> 
     assert "bake_seconds" in said(result)
 
 
+@pytest.mark.drawn("fault")
 def test_a_second_release_while_one_runs_is_refused_naming_the_first(
     live: tuple[World, str, str],
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_second_release_while_one_runs_is_refused_naming_the_first(
     assert first.returncode == 0, output
 
 
+@pytest.mark.drawn("fault")
 def test_a_quota_too_small_for_a_second_slot_refuses_with_the_clusters_words(
     world: World,
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_quota_too_small_for_a_second_slot_refuses_with_the_clusters_words(
     assert world.ask(service).status_code == 200
 
 
+@pytest.mark.drawn("fault")
 def test_a_base_image_that_is_not_in_the_registry_is_named_and_nothing_is_left(
     world: World,
 ) -> None:
@@ -179,6 +183,7 @@ def test_a_base_image_that_is_not_in_the_registry_is_named_and_nothing_is_left(
     assert world.leftovers(service) == []
 
 
+@pytest.mark.drawn("fault")
 def test_one_changed_byte_of_a_layer_in_the_registry_is_refused(world: World) -> None:
     service = world.given_service("tampered", replicas=1)
     assert world.release(service, world.given_version(service)).returncode == 0
@@ -203,6 +208,7 @@ def test_one_changed_byte_of_a_layer_in_the_registry_is_refused(world: World) ->
     assert world.ask(service).status_code == 200
 
 
+@pytest.mark.drawn("fault")
 def test_a_killed_release_is_finished_by_a_rerun_after_its_lock_ran_out(world: World) -> None:
     service = world.given_service("killed", replicas=1, policy__bake_s=3)
     assert world.release(service, world.given_version(service)).returncode == 0

@@ -30,6 +30,7 @@ def world(sandbox: Sandbox, tmp_path: Path) -> World:
     return World(sandbox, tmp_path)
 
 
+@pytest.mark.drawn("release")
 def test_versions_on_a_volume_are_released_under_load_and_a_tampered_one_harms_nobody(
     world: World,
 ) -> None:
@@ -73,6 +74,7 @@ def test_versions_on_a_volume_are_released_under_load_and_a_tampered_one_harms_n
     assert world.leftovers(service) == []
 
 
+@pytest.mark.drawn("release")
 def test_file_changed_on_the_volume_is_mended_or_the_pod_does_not_start(world: World) -> None:
     service = world.given_service("torn", weights="pvc", volume=VOLUME)
     version = world.given_version(service)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from slipway.core.release.record import Phase
 from slipway.manifests.names import workload_name
 from tests.e2e.conftest import PROJECT
@@ -47,6 +49,7 @@ def wait(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
     return time.monotonic() - began_s
 
 
+@pytest.mark.drawn("crash")
 def test_users_of_a_dead_candidate_whose_release_died_go_back_before_anything_else(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

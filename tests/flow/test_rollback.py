@@ -95,8 +95,28 @@ def test_rollback_neither_tests_nor_measures_and_its_record_says_so(cold: World)
     reasons = {entry.phase: entry.reason for entry in cold.record.history}
     assert tuple(reasons) == FORWARD
     assert reasons[Phase.REQUESTED] == "rollback from version 2 to version 1"
-    assert reasons[Phase.TESTED] == reasons[Phase.BENCHMARKED] == "served before: not tested again"
+    assert reasons[Phase.TESTED] == "served before: not tested again"
+    assert reasons[Phase.BENCHMARKED].startswith("served before: not measured again")
     assert [item.stage for item in cold.record.verdicts] == ["bake"]
+
+
+def test_former_version_is_asked_until_it_is_fast_before_users_come(cold: World) -> None:
+    cold.model.warm_after = 3
+    left: list[int] = []
+    cold.at_write("record benchmarked", lambda: left.append(cold.model.warm_after))
+    assert cold.rollback()["outcome"] == "done"
+    assert left == [3 - 6], "both pods three times: the second of the second round was warm"
+    reasons = {entry.phase: entry.reason for entry in cold.record.history}
+    assert "slowest first token 50 ms, at most 500 ms asked" in reasons[Phase.BENCHMARKED]
+
+
+def test_former_version_that_stays_slow_gets_the_users_after_a_minute(cold: World) -> None:
+    cold.model.ttft_ms = 9000.0
+    began_s = cold.clock.monotonic()
+    assert cold.rollback()["outcome"] == "done"
+    assert 60 < cold.clock.monotonic() - began_s < 180
+    reasons = {entry.phase: entry.reason for entry in cold.record.history}
+    assert "slowest first token 9000 ms" in reasons[Phase.BENCHMARKED]
 
 
 def test_warm_pods_of_another_image_are_not_trusted(warm: World) -> None:

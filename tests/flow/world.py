@@ -33,10 +33,10 @@ from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import RampPolicy, RampStep, Strategy
 from slipway.evaluation.endpoint import ChatAnswer
-from slipway.manifests.names import RELEASE_LABEL
+from slipway.manifests.names import HTTP_PORT, RELEASE_LABEL
 from slipway.ports import Lease, Releases
 from slipway.settings import from_environment
-from tasks import benchmark, former, image, model, ramp, traffic, workload
+from tasks import benchmark, former, image, model, ramp, traffic, warm_up, workload
 from tasks import rollback as taking_back
 from tasks.lock import LockKeeper
 from tasks.watch import Watcher
@@ -57,7 +57,9 @@ _HEAD_START_S = 60.0
 _CLOCKED = (
     *("session", "traffic", "ramp", "workload", "waiting", "reporting", "lock"),
     *("orders", "turn", "abort", "former", "watch", "reconcile", "approve"),
+    *("warm_up", "plan"),
 )
+_STAGES = (benchmark, former, image, model, ramp, traffic, warm_up, workload)
 
 
 @dataclass
@@ -70,6 +72,7 @@ class FakeModel:
         error_percent: of its requests under load.
         stable_ttft_ms: the live version's time to first token when the two are compared.
         stable_fails: the live version answers no request then.
+        warm_after: how many times its pods fail to answer when it serves again.
         invalid_tables: how many of the next tables break the rules of a table.
         benchmarks: how often it was loaded.
         while_benchmarked: called when the load begins.
@@ -80,6 +83,7 @@ class FakeModel:
     error_percent: int = 0
     stable_ttft_ms: float = 50.0
     stable_fails: bool = False
+    warm_after: int = 0
     invalid_tables: int = 0
     benchmarks: int = 0
     while_benchmarked: list[Callable[[], None]] = field(default_factory=list)
@@ -138,11 +142,12 @@ class World:
         patch.setattr("tasks.traffic.httpx.post", self.gateway.post)
         patch.setattr("tasks.model.HttpChatEndpoint", self._endpoint)
         patch.setattr("tasks.benchmark.run", self._benchmark)
+        patch.setattr("tasks.warm_up.run", self._ask_a_pod)
         # The validation library takes seconds to import: its rules have their own tests.
         patch.setattr("tasks.model.preload", _load_nothing)
         patch.setattr("tasks.benchmark.validate", self._validate)
         patch.setattr("tasks.reporting.create_markdown_artifact", _show_nothing)
-        for part in (benchmark, former, image, model, ramp, taking_back, traffic, workload):
+        for part in (*_STAGES, taking_back):
             for item in vars(part).values():
                 if isinstance(item, Task):
                     patch.setattr(item, "retry_delay_seconds", 0)
@@ -387,6 +392,25 @@ class World:
             rows=tuple(rows),
             started_ns=1,
             window_s=10.0,
+            ended_at_ns=self.clock.time_ns(),
+            client_cpu_percent=1.0,
+        )
+
+    def _ask_a_pod(self, target: Target, plan: BenchmarkPlan, *, run_id: str) -> RequestTable:
+        """Answer as a pod that is asked at its own address."""
+        ready = {
+            f"http://{pod.address}:{HTTP_PORT}"
+            for slot in Slot
+            for pod in self.cluster.pods_of(SERVICE, slot)
+            if pod.ready
+        }
+        self.model.warm_after -= 1
+        status = 200 if target.url in ready and self.model.warm_after < 0 else 503
+        rows = [self._row(f"{run_id}-{n}", plan, status, n) for n in range(4)]
+        return RequestTable(
+            rows=tuple(rows),
+            started_ns=1,
+            window_s=1.0,
             ended_at_ns=self.clock.time_ns(),
             client_cpu_percent=1.0,
         )

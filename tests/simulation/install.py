@@ -170,6 +170,7 @@ def _stand_in(patch: pytest.MonkeyPatch, stage: Stage) -> None:
     patch.setattr("tasks.model.HttpChatEndpoint", _late(stage, "_endpoint"))
     patch.setattr("tasks.model.preload", lambda: None)
     patch.setattr("tasks.benchmark.run", _late(stage, "_benchmark"))
+    patch.setattr("tasks.warm_up.run", _late(stage, "_ask_a_pod"))
     patch.setattr("tasks.benchmark.validate", _late(stage, "_validate"))
     patch.setattr("tasks.benchmark.to_parquet", lambda table: repr(len(table.rows)).encode())
     patch.setattr("tasks.benchmark.markdown", lambda *_, **__: "")

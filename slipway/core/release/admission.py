@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from slipway.core.errors import ConflictError
 from slipway.core.release.record import Phase, ReleaseRecord, begun
-from slipway.core.service import RampStep, Strategy
+from slipway.core.service import RampStep, ServiceSpec, Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,17 @@ class Request:
     version: str
     strategy: Strategy = Strategy.BLUE_GREEN
     steps: tuple[RampStep, ...] = ()
+
+
+def requested(spec: ServiceSpec, version: str) -> Request:
+    """Return the request to release `version` to a service as its file states it now."""
+    return Request(
+        service=spec.name,
+        model=spec.model,
+        version=version,
+        strategy=spec.policy.strategy,
+        steps=spec.policy.ramp.steps,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,318 @@
+"""What a release would do, step by step and with its reasons: `slipway release --dry-run`.
+
+The plan is decided by what a run decides by: `admit`, `leftover`, and `why_skipped`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
+from slipway.core.release.decision import replicas_for
+from slipway.core.release.orders import Leftover, leftover
+from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.core.release.stages import (
+    ALIAS,
+    BAKE,
+    BENCHMARK,
+    DEPLOY,
+    IMAGE,
+    INTEGRITY,
+    OF_RELEASE,
+    PROMOTE,
+    RAMP,
+    RETIRE,
+    SMOKE,
+    TEST,
+    Stage,
+    why_skipped,
+)
+from slipway.core.routing import Slot
+from slipway.core.service import RampStep, ServiceSpec, Weights, WhenBusy
+
+_NO_TOKEN = "drawn when the release begins"  # noqa: S105  # says that there is none yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was seen of a service just now.
+
+    Args:
+        record: of its last release, None before the first one.
+        holder: of its lock, empty when it is free.
+        ready: pods of each slot that can serve.
+        alias: version that the registry's alias names, None when it names none.
+        files: of the version asked for.
+        size_bytes: of these files together.
+    """
+
+    record: ReleaseRecord | None
+    holder: str
+    ready: Mapping[Slot, int]
+    alias: str | None
+    files: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStep:
+    """One step.
+
+    Args:
+        stage: its name.
+        does: what it changes or asks.
+        why: the reason of it, or why it is left out.
+        skipped: it is left out.
+    """
+
+    stage: str
+    does: str
+    why: str
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasePlan:
+    """What a release would do, from the state that was seen.
+
+    Args:
+        release_id: of the release that would begin or go on.
+        begins: how it begins.
+        steps: in order; none when nothing is to do.
+        on_failure: what becomes of the users when a step fails.
+        users_moved_s: shortest time from the first user on the candidate to the release's end.
+    """
+
+    release_id: str
+    begins: str
+    steps: tuple[PlannedStep, ...]
+    on_failure: str
+    users_moved_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    record: ReleaseRecord
+    seen: Seen
+    spec: ServiceSpec
+
+    @property
+    def workload(self) -> str:
+        return self.record.slot(self.record.candidate).workload
+
+
+def plan_release(request: Request, seen: Seen, spec: ServiceSpec, *, now_ns: int) -> ReleasePlan:
+    """Return what a release would do.
+
+    Args:
+        request: what is asked for.
+        seen: of the service.
+        spec: the service.
+        now_ns: Unix time.
+
+    Raises:
+        ConflictError: it would be refused: another version's release is unfinished.
+    """
+    waits, before = _first(request, seen, spec)
+    fence = 0 if seen.record is None else seen.record.fence
+    admission = admit(request, before, token=_NO_TOKEN, fence=fence, now_ns=now_ns)
+    record = admission.record
+    if isinstance(admission, AlreadyDone):
+        said = f"version {request.version} is live already: nothing to do"
+        return _plan(record, said, waits, spec)
+    begins = f"goes on from {record.phase}" if isinstance(admission, Resume) else _begins(record)
+    case = _Case(record=record, seen=seen, spec=spec)
+    planned = tuple(step for stage in OF_RELEASE for step in _planned(stage, case))
+    return _plan(record, begins, (*waits, *planned), spec)
+
+
+def _plan(
+    record: ReleaseRecord, begins: str, steps: tuple[PlannedStep, ...], spec: ServiceSpec
+) -> ReleasePlan:
+    baked_s = sum(step.bake_s for step in record.steps) + spec.policy.bake_s
+    return ReleasePlan(
+        release_id=record.release_id,
+        begins=begins,
+        steps=steps,
+        on_failure=_on_failure(record),
+        users_moved_s=0.0 if record.terminal else baked_s,
+    )
+
+
+def _first(
+    request: Request, seen: Seen, spec: ServiceSpec
+) -> tuple[tuple[PlannedStep, ...], ReleaseRecord | None]:
+    """Return what has to end before, and the record as it stands when it has."""
+    when_busy, record = spec.policy.when_busy, seen.record
+    waits = () if not seen.holder else (_turn(seen.holder, when_busy),)
+    if record is None:
+        return waits, None
+    match leftover(record, version=request.version, when_busy=when_busy):
+        case Leftover.TAKE_BACK:
+            return (*waits, _settled(record, "is taken back")), _ended(record, Phase.ROLLED_BACK)
+        case Leftover.FINISH:
+            return (*waits, _settled(record, "goes to its end")), _ended(record, Phase.DONE)
+        case _:  # there is none, or `admit` refuses it
+            return waits, record
+
+
+def _ended(record: ReleaseRecord, phase: Phase) -> ReleaseRecord:
+    return replace(record, phase=phase, hold=None)
+
+
+def _turn(holder: str, when_busy: WhenBusy) -> PlannedStep:
+    means = {
+        WhenBusy.REFUSE: "while that process lives, this request is refused",
+        WhenBusy.QUEUE: "this request waits until that process has ended",
+        WhenBusy.SUPERSEDE: "that release gives way, unless its users were promoted already",
+    }
+    return PlannedStep(
+        stage="turn",
+        does=f"the service's lock is held by {holder}",
+        why=f"policy.when_busy is {when_busy}: {means[when_busy]}",
+    )
+
+
+def _settled(record: ReleaseRecord, how: str) -> PlannedStep:
+    promoted = record.has_reached(Phase.PROMOTED)
+    return PlannedStep(
+        stage="leftover",
+        does=f"release {record.release_id} (phase {record.phase}) {how} first",
+        why="its users were promoted" if promoted else "its users were never promoted",
+    )
+
+
+def _begins(record: ReleaseRecord) -> str:
+    where = f"version {record.version} of {record.model} into slot {record.candidate}"
+    if record.stable is None:
+        return f"{where}; nobody serves yet"
+    return f"{where}; slot {record.stable} serves version {record.slot(record.stable).version}"
+
+
+def _on_failure(record: ReleaseRecord) -> str:
+    if record.stable is None:
+        return f"no route is left, slot {record.candidate} is emptied"
+    return (
+        f"all users stay on slot {record.stable} or go back to it, the alias follows,"
+        f" slot {record.candidate} is drained and emptied"
+    )
+
+
+def _planned(stage: Stage, case: _Case) -> tuple[PlannedStep, ...]:
+    skipped = why_skipped(stage, case.record)
+    if skipped is not None:
+        return (PlannedStep(stage=stage.name, does="nothing", why=skipped, skipped=True),)
+    if stage is RAMP:
+        return tuple(_ramp_step(step, case) for step in _steps_ahead(case.record))
+    does, why = _TEXTS[stage](case)
+    return (PlannedStep(stage=stage.name, does=does, why=why),)
+
+
+def _steps_ahead(record: ReleaseRecord) -> tuple[RampStep, ...]:
+    return tuple(step for step in record.steps if step.weight_percent > record.weight_percent)
+
+
+def _ramp_step(step: RampStep, case: _Case) -> PlannedStep:
+    policy, spec = case.spec.policy.ramp, case.spec
+    pods = replicas_for(step.weight_percent, spec.replicas)
+    asked = "" if case.record.is_approved(step) else ", after a person's approval"
+    return PlannedStep(
+        stage=RAMP.name,
+        does=f"{step.weight_percent} % of the users for {step.bake_s:g} s and longer{asked}",
+        why=f"needs {pods} of the tested pods ready; rises on {policy.requests_min} requests to"
+        " each slot and no gate that says FAIL or ERROR",
+    )
+
+
+def _integrity(case: _Case) -> tuple[str, str]:
+    size_mb = case.seen.size_bytes / 1e6
+    count = "1 file" if case.seen.files == 1 else f"{case.seen.files} files"
+    return f"check {count}, {size_mb:.1f} MB, by their checksums", "the registry is not trusted"
+
+
+def _image(case: _Case) -> tuple[str, str]:
+    base = case.spec.server.image
+    if case.spec.weights is Weights.PVC:
+        return f"pin {base} by its digest", "the weights lie on a volume, not in the image"
+    return f"append the files to {base} and push it", "what is tested is what is deployed"
+
+
+def _test(case: _Case) -> tuple[str, str]:
+    quality = case.spec.policy.quality
+    return (
+        f"load it in a pod of its own and ask {len(quality.golden)} golden prompts",
+        f"accuracy of at least {quality.accuracy_min:g} is asked, before it takes a slot",
+    )
+
+
+def _deploy(case: _Case) -> tuple[str, str]:
+    record, replicas = case.record, case.spec.replicas
+    warm = case.seen.ready.get(record.candidate, 0)
+    held = record.slot(record.candidate).version
+    first = f"drain {warm} pods of version {held}, then " if warm else ""
+    served = "nobody is routed to it" if record.stable else "it is the first"
+    return f"{first}deploy {replicas} pods as {case.workload}", served
+
+
+def _smoke(case: _Case) -> tuple[str, str]:
+    return (
+        f"reach slot {case.record.candidate} through the gateway by a secret header",
+        "the way of the users is tried before they take it",
+    )
+
+
+def _benchmark(case: _Case) -> tuple[str, str]:
+    policy, slo = case.spec.policy.benchmark, case.spec.slo
+    compared = (
+        "" if case.record.stable is None else f", and {policy.slowdown_max:g} × the stable slot's"
+    )
+    return (
+        f"{policy.requests} requests, {policy.concurrency} at a time",
+        f"p95 TTFT of at most {slo.ttft_p95_ms:g} ms{compared}, is asked",
+    )
+
+
+def _promote(case: _Case) -> tuple[str, str]:
+    return (
+        f"all users to slot {case.record.candidate}",
+        f"every gate passed; {case.spec.replicas} of the tested pods must be ready",
+    )
+
+
+def _alias(case: _Case) -> tuple[str, str]:
+    now = case.seen.alias
+    return (
+        f"{case.spec.alias} → version {case.record.version} (now {now or 'nowhere'})",
+        "the alias follows the users",
+    )
+
+
+def _bake(case: _Case) -> tuple[str, str]:
+    return (
+        f"watch the users for {case.spec.policy.bake_s:g} s",
+        f"an error rate of at most {case.spec.slo.error_rate_percent:g} % is asked",
+    )
+
+
+def _retire(case: _Case) -> tuple[str, str]:
+    stable, window_s = case.record.stable, case.spec.policy.rollback_window_s
+    if stable is None:
+        return "nothing", "there is no old slot"
+    if window_s > 0:
+        return f"keep slot {stable} warm for {window_s:g} s", "to go back in one step"
+    return f"drain slot {stable} and scale it to zero", "policy.rollback_window_s is 0"
+
+
+_TEXTS: dict[Stage, Callable[[_Case], tuple[str, str]]] = {
+    INTEGRITY: _integrity,
+    IMAGE: _image,
+    TEST: _test,
+    DEPLOY: _deploy,
+    SMOKE: _smoke,
+    BENCHMARK: _benchmark,
+    PROMOTE: _promote,
+    ALIAS: _alias,
+    BAKE: _bake,
+    RETIRE: _retire,
+}
