@@ -258,6 +258,13 @@ class Traffic(Protocol):
             PermanentError: they are missing (the service is not installed).
         """
 
+    def refuses(self, service: str, *, fence: int) -> bool:
+        """Return whether this number would be refused as too small; nothing is written.
+
+        Raises:
+            PermanentError: the route objects are missing (the service is not installed).
+        """
+
     def read(self, service: str) -> Route:
         """Return the route as the cluster's objects state it."""
 

@@ -116,6 +116,10 @@ class GuardedTraffic:
         self._check()
         self._port.stamp(service, fence=fence)
 
+    def refuses(self, service: str, *, fence: int) -> bool:
+        """See `slipway.ports.Traffic`."""
+        return self._port.refuses(service, fence=fence)
+
     def read(self, service: str) -> Route:
         """See `slipway.ports.Traffic`."""
         return self._port.read(service)

@@ -10,6 +10,7 @@ from slipway.core.release.plan import ReleasePlan, Seen, plan_release
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.routing import Slot
 from tasks.session import connected
+from tasks.takeover import require_fence
 
 
 def planned_release(service: str, version: str) -> ReleasePlan:
@@ -29,11 +30,14 @@ def planned_release(service: str, version: str) -> ReleasePlan:
     found = ports.registry.version(spec.model, version)
     ports.images.resolve(spec.server.image)
     ports.orders.read(service)
+    lock = ports.releases.lock(service)
+    if lock.fence > 0:  # else nothing was ever stamped
+        require_fence(ports, lock.fence)
     stored = ports.releases.load(service)
     record = None if stored is None else stored.record
     seen = Seen(
         record=record,
-        holder=ports.releases.lock(service).holder,
+        holder=lock.holder,
         ready={} if record is None else {slot: _ready(ports, record, slot) for slot in Slot},
         alias=ports.registry.alias(spec.model, spec.alias),
         files=len(found.files),

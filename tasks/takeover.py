@@ -8,10 +8,11 @@ has a higher number and stamps all again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from slipway.bootstrap import Ports
-from slipway.core.errors import TransientError
+from slipway.core.errors import PermanentError, TransientError
 from slipway.core.release.promotion import alias_due
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.routing import Slot
@@ -19,6 +20,8 @@ from slipway.manifests.names import workload_name
 from tasks.lock import LockKeeper
 
 _TRIES = 3
+_POLICIES_S = 5
+"""How long the API server may take to enforce policies that were installed a moment ago."""
 
 Report = Callable[[str], None]
 
@@ -35,9 +38,32 @@ def stamp_objects(ports: Ports, keeper: LockKeeper, record: ReleaseRecord | None
     """
     spec, fence = ports.spec, keeper.lease.fence
     _insist(keeper, lambda: ports.traffic.stamp(spec.name, fence=fence))
+    _insist(keeper, lambda: require_fence(ports, fence))
     for slot in Slot:
         workload = record.slot(slot).workload if record else workload_name(spec.name, slot)
         _stamp_deployment(ports, keeper, workload)
+
+
+def require_fence(ports: Ports, fence: int) -> None:
+    """Refuse to go on where the API server would let a stale writer through.
+
+    Args:
+        fence: that stands on the route objects.
+
+    Raises:
+        PermanentError: `fence-not-in-force`.
+    """
+    service = ports.spec.name
+    for _ in range(_POLICIES_S):
+        if ports.traffic.refuses(service, fence=fence - 1):
+            return
+        time.sleep(1.0)  # until the policies are in force
+    raise PermanentError(
+        f"the API server accepts a stale fencing number for service {service}: a release that lost"
+        " its lock could change it",
+        code="fence-not-in-force",
+        hint=f"install the admission policies, as an administrator: slipway install {service}",
+    )
 
 
 def _stamp_deployment(ports: Ports, keeper: LockKeeper, workload: str) -> None:

@@ -14,7 +14,7 @@ import httpx
 from slipway.adapters.access_log import log_end, read_tail
 from slipway.adapters.kubernetes import require_object
 from slipway.adapters.kubernetes_api import KubernetesApi
-from slipway.core.errors import TransientError
+from slipway.core.errors import ConflictError, TransientError
 from slipway.core.routing import PURPOSE_HEADER, ROUTE_HEADER, SLOT_HEADER, Route, Slot
 from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessTail, LogPosition
@@ -77,6 +77,17 @@ class IstioTraffic:
         for kind in ("VirtualService", "DestinationRule"):
             require_object(self._api, kind, self._spec.namespace, service)
             self._api.stamp(kind, self._spec.namespace, service, fence=fence)
+
+    def refuses(self, service: str, *, fence: int) -> bool:
+        """Ask the API server by a dry run; see `slipway.ports.Traffic`."""
+        namespace = self._spec.namespace
+        try:
+            self._api.stamp("VirtualService", namespace, service, fence=fence, dry_run=True)
+        except ConflictError as error:
+            if error.code != "lock-lost":
+                raise
+            return True
+        return False
 
     def read(self, service: str) -> Route:
         """Return the route as the two objects state it."""

@@ -176,7 +176,9 @@ class KubernetesApi:
             raise map_api_error(answer.status, raw, dict(answer.headers or {}), what)
         return raw
 
-    def stamp(self, kind: str, namespace: str, name: str, *, fence: int) -> None:
+    def stamp(
+        self, kind: str, namespace: str, name: str, *, fence: int, dry_run: bool = False
+    ) -> None:
         """Put a fencing number on an object, and change nothing else of it.
 
         Raises:
@@ -187,7 +189,7 @@ class KubernetesApi:
             "PATCH",
             object_path(kind, namespace, name),
             body={"metadata": {"annotations": {FENCE_ANNOTATION: str(fence)}}},
-            query={"fieldManager": FIELD_MANAGER},
+            query={"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})},
             content_type=MERGE_PATCH,
         )
 

@@ -24,7 +24,7 @@ import pytest
 from slipway.core.release.record import Phase
 from tests.e2e.conftest import PROJECT
 from tests.e2e.killed import LOG, WHERE
-from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, users
+from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
 
 SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
 SEED = int(os.environ.get("SLIPWAY_KILL_SEED", "20261127"))
@@ -40,9 +40,15 @@ POLICIES: dict[str, dict[str, Any]] = {
         "policy__ramp__requests_min": 5,
         "policy__ramp__ttft_ratio_max": 4,
     },
-    "blue_green": {},
+    "blue_green": {"slo__ttft_p95_ms": 300},
 }
-ROUNDS = (("canary", "promote"), ("canary", "roll back"), ("blue_green", "promote"))
+ROUNDS = (
+    ("canary", "promote"),
+    ("canary", "take back"),  # users were there
+    ("blue_green", "promote"),
+    ("blue_green", "take back"),  # no user was
+    ("blue_green", "roll back"),  # `slipway rollback` after a release that went well
+)
 SAMPLE = (random.Random(SEED).choice(ROUNDS),)
 
 
@@ -65,7 +71,7 @@ class Killing:
 
     Attributes:
         good: two versions that take turns.
-        bad: a version that only its users find too slow.
+        bad: a version that is too slow: for the users of a canary, or for the benchmark.
     """
 
     def __init__(self, world: World, strategy: str, direction: str) -> None:
@@ -77,29 +83,35 @@ class Killing:
         self.bad = world.given_version(self.service, ttft_ms=400)
         assert world.release(self.service, self.good[0]).returncode == 0
 
-    def candidate(self, direction: str) -> str:
+    def begin(self, direction: str) -> tuple[str, ...]:
+        """Bring the service to where the round begins; returns the command that will be killed."""
         live = self.world.ports(self.service).registry.alias(self.service, "live")
-        if direction == "roll back":
-            return self.bad
-        return next(version for version in self.good if version != live)
+        other = next(version for version in self.good if version != live)
+        if direction == "take back":
+            return ("release", self.service, self.bad)
+        if direction == "promote":
+            return ("release", self.service, other)
+        released = self.world.release(self.service, other)
+        assert released.returncode == 0, said(released)
+        return ("rollback", self.service)
 
     def writes(self, direction: str) -> list[str]:
-        """Release once, unharmed; returns what it wrote, in order."""
+        """Run the command once, unharmed; returns what it wrote, in order."""
         log = self.world.folder / f"writes-{time.time_ns()}"
-        self._run(self.candidate(direction), "count", log)
+        self._run(self.begin(direction), "count", log)
         return log.read_text().splitlines()
 
-    def kill(self, cell: Cell) -> tuple[int, str]:
-        """Release and be killed; returns how the process ended and the version it released."""
-        version = self.candidate(cell.direction)
-        return self._run(version, f"{cell.side}:{cell.write}", None), version
+    def kill(self, cell: Cell) -> tuple[int, tuple[str, ...]]:
+        """Run the command and be killed; returns how its process ended, and the command."""
+        command = self.begin(cell.direction)
+        return self._run(command, f"{cell.side}:{cell.write}", None), command
 
-    def _run(self, version: str, where: str, log: Path | None) -> int:
+    def _run(self, command: tuple[str, ...], where: str, log: Path | None) -> int:
         environment = {**self.world.process_environment, WHERE: where}
         if log is not None:
             environment[LOG] = str(log)
         return subprocess.run(
-            (sys.executable, "-m", "tests.e2e.killed", "release", self.service, version),
+            (sys.executable, "-m", "tests.e2e.killed", *command),
             cwd=PROJECT,
             env=environment,
             capture_output=True,
@@ -148,22 +160,31 @@ def test_release_killed_at_a_write_is_brought_to_an_end_and_users_notice_nothing
 def run_cell(killing: Killing, cell: Cell) -> str:
     """Kill, reconcile, look; returns what is not as it should be, "" when all is."""
     world, service = killing.world, killing.service
-    code, version = killing.kill(cell)
+    before = world.record(service).release_id
+    code, command = killing.kill(cell)
     if code not in {-signal.SIGKILL, 0, 6}:
         return f"exit code {code}"
     reconciled = world.cli("reconcile", service)
     if reconciled.returncode != 0:
         return f"reconcile: {reconciled.stderr[-500:]}"
-    if world.record(service).version != version:
-        world.release(service, version)  # killed before anything was asked for: ask again
+    if not taken_up(world, service, command, before):
+        world.cli(*command)  # killed before anything was written: ask again
     record = world.record(service)
-    expected = Phase.DONE if cell.direction == "promote" else Phase.ROLLED_BACK
+    expected = Phase.ROLLED_BACK if cell.direction == "take back" else Phase.DONE
     live = record.slot(record.live_slot).version if record.live_slot else ""
     alias = world.ports(service).registry.alias(service, "live")
     found = [f"phase {record.phase}: {record.reason}"] if record.phase is not expected else []
     found += [f"alias {alias}, live {live}"] if alias != live else []
     found += world.leftovers(service)
     return "; ".join(found)
+
+
+def taken_up(world: World, service: str, command: tuple[str, ...], before: str) -> bool:
+    """Return whether the record is that of the command, whoever brought it to its end."""
+    record = world.record(service)
+    if command[0] == "rollback":
+        return record.rollback
+    return record.release_id != before and record.version == command[-1]
 
 
 def keep(cell: Cell, problem: str) -> None:

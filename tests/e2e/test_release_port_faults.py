@@ -30,6 +30,10 @@ SHAKEN = (
     "mlflow latency --latency-ms 300 --jitter-ms 300 --share 0.3 --seed 4",
     "apiserver reset --share 0.3 --seed 4",
     "apiserver error --share 0.2 --seed 1",
+    "apiserver error --status 429 --share 0.2 --seed 1",
+    "apiserver error --status 500 --share 0.2 --seed 2",
+    # In the middle of an answer, so that what was written is not learned of.
+    "apiserver reset --after 6k --share 0.3 --seed 4",
     "apiserver latency --latency-ms 100 --jitter-ms 200 --share 0.3 --seed 4",
 )
 

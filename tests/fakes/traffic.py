@@ -41,11 +41,18 @@ class FakeTraffic:
             if before != fence:
                 self._journal.wrote(f"stamp {kind} {service}")
 
+    def refuses(self, service: str, *, fence: int) -> bool:
+        """Return whether the number is too small, where the policies are in force."""
+        self._journal.reach()
+        self._require_installed(service)
+        number = self._cluster.fences.get((_KINDS[0], service))
+        least = self._cluster.leases[service].fence if number is None else number
+        return self._cluster.enforced and fence < least
+
     def read(self, service: str) -> Route:
         """Return the route as last written."""
         self._journal.reach()
-        if service not in self._cluster.routes:
-            raise _not_installed(service)
+        self._require_installed(service)
         return self._cluster.routes[service]
 
     def confirm(self, route: Route, *, timeout_s: float) -> RouteProof:
@@ -79,6 +86,10 @@ class FakeTraffic:
         rows = tuple(self._cluster.rows)
         end = LogPosition(log="rows", offset_bytes=len(rows))
         return AccessTail(rows=rows[after.offset_bytes :], end=end)
+
+    def _require_installed(self, service: str) -> None:
+        if service not in self._cluster.routes:
+            raise _not_installed(service)
 
     def _require_ready(self, route: Route) -> None:
         """R1, R2 and R5, against what the cluster holds at this moment.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from slipway.core.routing import Slot, all_to
 from slipway.manifests.names import FENCE_ANNOTATION
 from slipway.manifests.release_objects import record_name
 from slipway.ports import Manifest, StoredRecord
+from tasks.plan import planned_release
 from tests.flow.world import MODEL, SERVICE, World
 
 _ROUTES = (("VirtualService", SERVICE), ("DestinationRule", SERVICE))
@@ -240,3 +242,35 @@ def test_stamps_are_repeated_when_the_api_server_does_not_answer(
 
 def _assert_alias(world: World, version: str) -> None:
     assert world.alias == version
+
+
+def test_release_without_the_policies_is_refused_before_its_first_write(world: World) -> None:
+    world.cluster.enforced = False
+    before = world.record
+    with pytest.raises(PermanentError, match="accepts a stale fencing number") as caught:
+        world.release("2")
+    assert caught.value.code == "fence-not-in-force"
+    assert world.writes() == []
+    assert replace(world.record, fence=before.fence) == before
+    assert world.cluster.leases[SERVICE].holder == ""
+
+
+def test_policies_that_come_into_force_a_moment_later_are_waited_for(world: World) -> None:
+    world.cluster.enforced = False
+
+    def enforce() -> None:
+        world.cluster.enforced = True
+
+    world.clock.while_waiting.append(enforce)
+    assert world.release("2")["outcome"] == "done"
+
+
+def test_plan_names_missing_policies_too(world: World) -> None:
+    world.cluster.enforced = False
+    with pytest.raises(PermanentError, match="slipway install chat"):
+        planned_release(SERVICE, "2")
+
+
+def test_plan_of_a_service_never_released_asks_nothing_of_the_policies(fresh: World) -> None:
+    fresh.cluster.enforced = False
+    assert planned_release(SERVICE, "1").release_id == "chat-v1-1"

@@ -57,7 +57,7 @@ _HEAD_START_S = 60.0
 _CLOCKED = (
     *("session", "traffic", "ramp", "workload", "waiting", "reporting", "lock"),
     *("orders", "turn", "abort", "former", "watch", "reconcile", "approve"),
-    *("warm_up", "plan"),
+    *("warm_up", "plan", "takeover"),
 )
 _STAGES = (benchmark, former, image, model, ramp, traffic, warm_up, workload)
 

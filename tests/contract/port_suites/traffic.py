@@ -103,6 +103,22 @@ class TrafficSuite:
         subject.switch(route)
         assert subject.traffic.read(subject.service) == route
 
+    def test_smaller_number_would_be_refused_and_asking_changes_nothing(
+        self, subject: TrafficSubject
+    ) -> None:
+        traffic, service, low, high = subject.traffic, subject.service, next_fence(), next_fence()
+        traffic.stamp(service, fence=high)
+        before = traffic.read(service)
+        assert traffic.refuses(service, fence=low)
+        assert not traffic.refuses(service, fence=high)
+        assert not traffic.refuses(service, fence=next_fence())
+        assert traffic.read(service) == before
+        traffic.stamp(service, fence=high)  # the higher one that was asked about is not there
+
+    def test_missing_service_has_no_number_to_ask_about(self, subject: TrafficSubject) -> None:
+        with pytest.raises(PermanentError):
+            subject.traffic.refuses(subject.missing_service, fence=next_fence())
+
     def test_preview_reaches_the_candidate_by_its_token_alone(
         self, subject: TrafficSubject
     ) -> None:
