@@ -12,6 +12,7 @@ from slipway.core.errors import PermanentError
 from slipway.core.release.promotion import image_mismatch
 from slipway.core.release.record import Digests, Phase, StageVerdict
 from slipway.core.release.stages import INTEGRITY, TEST
+from slipway.core.report import amount_of_files
 from slipway.core.rollout import PodObservation, RolloutPatience, image_failure
 from slipway.core.verdicts import Verdict
 from slipway.evaluation.endpoint import HttpChatEndpoint
@@ -45,9 +46,7 @@ def verify_artifacts(session: ReleaseSession) -> str:
     _require_same(session, digests)
     session.save(replace(session.record, digests=digests))
     size = sum(file.size_bytes for file in version.files)
-    count = "1 file" if len(version.files) == 1 else f"{len(version.files)} files"
-    amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"
-    return f"{count}, {amount}, checksums right"
+    return f"{amount_of_files(len(version.files), size)}, checksums right"
 
 
 @release_stage(TEST)

@@ -33,6 +33,14 @@ def release_markdown(record: ReleaseRecord, stages: Sequence[Stage], *, now_ns: 
     return "\n\n".join(parts) + "\n"
 
 
+def amount_of_files(count: int, size_bytes: int) -> str:
+    """Return how many files and how large together, for people: `3 files, 4.2 MB`."""
+    files = "1 file" if count == 1 else f"{count} files"
+    return f"{files}, " + (
+        f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e5 else f"{size_bytes} bytes"
+    )
+
+
 def _outcome(record: ReleaseRecord) -> str:
     if record.phase is Phase.DONE:
         return "live"

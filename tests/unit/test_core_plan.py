@@ -76,7 +76,7 @@ def test_canary_plans_a_line_for_every_step_with_its_reason() -> None:
     assert first.why.startswith("needs 1 of the tested pods ready; rises on 40 requests")
     assert second.does == "50 % of the users for 20 s and longer, after a person's approval"
     assert of(made, "retire")[0].does == "keep slot blue warm for 600 s"
-    assert "2 × the stable slot's" in of(made, "benchmark")[0].why
+    assert "2 × as slow as the stable slot" in of(made, "benchmark")[0].why
     assert made.users_moved_s == 60.0
     assert "go back to it" in made.on_failure
 

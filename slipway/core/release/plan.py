@@ -28,6 +28,7 @@ from slipway.core.release.stages import (
     Stage,
     why_skipped,
 )
+from slipway.core.report import amount_of_files
 from slipway.core.routing import Slot
 from slipway.core.service import RampStep, ServiceSpec, Weights, WhenBusy
 
@@ -226,9 +227,8 @@ def _ramp_step(step: RampStep, case: _Case) -> PlannedStep:
 
 
 def _integrity(case: _Case) -> tuple[str, str]:
-    size_mb = case.seen.size_bytes / 1e6
-    count = "1 file" if case.seen.files == 1 else f"{case.seen.files} files"
-    return f"check {count}, {size_mb:.1f} MB, by their checksums", "the registry is not trusted"
+    amount = amount_of_files(case.seen.files, case.seen.size_bytes)
+    return f"check {amount}, by their checksums", "the registry is not trusted"
 
 
 def _image(case: _Case) -> tuple[str, str]:
@@ -251,8 +251,7 @@ def _deploy(case: _Case) -> tuple[str, str]:
     warm = case.seen.ready.get(record.candidate, 0)
     held = record.slot(record.candidate).version
     first = f"drain {warm} pods of version {held}, then " if warm else ""
-    served = "nobody is routed to it" if record.stable else "it is the first"
-    return f"{first}deploy {replicas} pods as {case.workload}", served
+    return f"{first}deploy {replicas} pods as {case.workload}", "no user is routed to the slot"
 
 
 def _smoke(case: _Case) -> tuple[str, str]:
@@ -264,13 +263,10 @@ def _smoke(case: _Case) -> tuple[str, str]:
 
 def _benchmark(case: _Case) -> tuple[str, str]:
     policy, slo = case.spec.policy.benchmark, case.spec.slo
-    compared = (
-        "" if case.record.stable is None else f", and {policy.slowdown_max:g} × the stable slot's"
-    )
-    return (
-        f"{policy.requests} requests, {policy.concurrency} at a time",
-        f"p95 TTFT of at most {slo.ttft_p95_ms:g} ms{compared}, is asked",
-    )
+    limit = f"p95 TTFT at most {slo.ttft_p95_ms:g} ms"
+    if case.record.stable is not None:
+        limit += f", at most {policy.slowdown_max:g} × as slow as the stable slot"
+    return f"{policy.requests} requests, {policy.concurrency} at a time", limit
 
 
 def _promote(case: _Case) -> tuple[str, str]:
