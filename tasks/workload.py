@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from slipway.core.errors import ConflictError, PermanentError
+from slipway.core.errors import PermanentError
 from slipway.core.release.promotion import image_mismatch
 from slipway.core.release.record import Phase, advance
 from slipway.core.rollout import (
@@ -16,13 +16,14 @@ from slipway.core.rollout import (
 )
 from slipway.core.routing import Slot, all_to
 from slipway.manifests.workload import slot_deployment
+from tasks import scaling
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
+from tasks.takeover import refuse_other_autoscalers
 from tasks.waiting import wait_until
 from tasks.weights import sweep_weights, weights_fetch
 
 _NS_PER_S = 1e9
-_SCALE_TIMEOUT_S = 30.0
 
 
 @release_stage("deploy", proves=Phase.DEPLOYED)
@@ -39,6 +40,7 @@ def deploy_slot(session: ReleaseSession) -> str:
     if session.ready_pods(record.candidate):
         # Still warm from the release before: streams that users opened there end first.
         await_no_streams(session, record.candidate)
+    refuse_other_autoscalers(session.ports, record)
     manifest = slot_deployment(
         spec,
         slot=record.candidate,
@@ -48,8 +50,14 @@ def deploy_slot(session: ReleaseSession) -> str:
         fetch=weights_fetch(session),
     )
     session.ports.workloads.apply(manifest, dry_run=True)
-    session.intend(f"deploy {slot.workload}")
+    plan = scaling.planned(session)
+    if plan is None and record.scaling is not None:
+        session.save(replace(record, scaling=None))  # the service file changed since
+    session.intend(f"deploy {slot.workload}", scaling=plan)
+    # What scaled its former version would fight with the number it begins with.
+    scaling.remove_autoscalers(session, record.candidate)
     applied = session.ports.workloads.apply(manifest)
+    scaling.wake_candidate(session)
     observed = _await_rollout(session, applied.generation)
     mismatch = image_mismatch(session.record, observed.ready_pods)
     if mismatch is not None:
@@ -94,15 +102,18 @@ def retire_slot(session: ReleaseSession) -> str:
     record, window_s = session.record, session.spec.policy.rollback_window_s
     if record.stable is None:
         swept = sweep_weights(session)
+        scaling.let_candidate_go(session)
         session.advance(Phase.DONE, "first release: no old slot")
         return f"first release: no old slot{swept}"
     if window_s > 0:
         said = f"slot {record.stable} stays warm for {window_s:g} s"
+        scaling.let_candidate_go(session)
         retire_after_ns = time.time_ns() + round(window_s * _NS_PER_S)
-        kept = replace(record, retire_after_ns=retire_after_ns)
+        kept = replace(session.record, retire_after_ns=retire_after_ns)
         session.save(advance(kept, Phase.DONE, reason=said, now_ns=time.time_ns()))
         return said
     said = empty_former_slot(session)
+    scaling.let_candidate_go(session)
     session.advance(Phase.DONE, f"slot {record.stable} retired")
     return said
 
@@ -121,6 +132,7 @@ def empty_former_slot(session: ReleaseSession) -> str:
     session.intend(f"retire slot {record.stable}")
     session.ports.traffic.apply(route)
     session.ports.traffic.confirm(route, timeout_s=30)
+    scaling.remove_autoscalers(session, record.stable)
     scale_to_zero(session, record.stable)
     swept = sweep_weights(session)
     return f"slot {record.stable} drained in {waited_s:.1f} s and scaled to zero{swept}"
@@ -156,7 +168,7 @@ def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
 
     def scaled() -> str | None:
         _require_idle(session, slot)
-        return scale_as_observed(session, slot, 0)
+        return scaling.scale_as_observed(session, slot, 0)
 
     def look() -> str | None:
         now = session.observe(slot)
@@ -164,7 +176,7 @@ def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
 
     wait_until(
         scaled,
-        timeout_s=_SCALE_TIMEOUT_S,
+        timeout_s=scaling.SCALE_TIMEOUT_S,
         what=f"slot {slot} was scaled to zero",
         report=session.progress.say,
     )
@@ -174,31 +186,6 @@ def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
         what=f"the pods of slot {slot} were gone",
         report=session.progress.say,
     )
-
-
-def scale_as_observed(session: ReleaseSession, slot: Slot, replicas: int) -> str | None:
-    """Scale a slot unless it changed since it was looked at; returns what is in the way, or None.
-
-    Raises:
-        ConflictError: the lock is lost.
-    """
-    observed = session.observe(slot)
-    if observed is None:
-        return None
-    try:
-        session.ports.workloads.scale(
-            session.spec.namespace,
-            observed.name,
-            replicas,
-            uid=observed.uid,
-            resource_version=observed.resource_version,
-        )
-    except ConflictError as error:
-        if error.code != "conflict":
-            raise
-        # Its controller wrote its status, say: whoever asked decides again on what stands there.
-        return f"Deployment {observed.name} changed just now: it is looked at again"
-    return None
 
 
 def _require_idle(session: ReleaseSession, slot: Slot) -> None:
