@@ -219,12 +219,13 @@ class Autoscalers(Protocol):
     def find(self, namespace: str, deployments: Sequence[str]) -> tuple[Autoscaler, ...]:
         """Return whatever scales one of these Deployments, whoever made it."""
 
-    def apply(self, manifest: Manifest) -> None:
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> None:
         """Server-side apply, strict validation; may be repeated.
 
         Raises:
             ConflictError: `lock-lost`, the manifest's fencing number is too small.
-            PermanentError: refused, with the server's message.
+            PermanentError: refused, with the server's message; `autoscaler-unknown`, the cluster
+                has no objects of its kind.
         """
 
     def stamp(self, namespace: str, found: Autoscaler, *, fence: int) -> None:

@@ -112,10 +112,10 @@ class GuardedAutoscalers:
         """See `slipway.ports.Autoscalers`."""
         return self._port.find(namespace, deployments)
 
-    def apply(self, manifest: Manifest) -> None:
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> None:
         """See `slipway.ports.Autoscalers`; whatever is applied carries the number."""
         self._check()
-        self._port.apply(with_fence(manifest, self._fence))
+        self._port.apply(with_fence(manifest, self._fence), dry_run=dry_run)
 
     def stamp(self, namespace: str, found: Autoscaler, *, fence: int) -> None:
         """See `slipway.ports.Autoscalers`."""

@@ -76,7 +76,6 @@ def _roll_back(session: ReleaseSession) -> str:
     if moved or (warm and session.ready_pods(record.candidate)):
         await_no_streams(session, record.candidate)
     _forget_candidate(session)
-    scaling.remove_autoscalers(session, record.candidate)
     scale_to_zero(session, record.candidate)
     scaling.let_stable_go(session, users_came_back=moved or record.weight_percent > 0)
     why = record.history[-1].reason

@@ -48,6 +48,17 @@ def planned(session: ReleaseSession) -> Scaling | None:
     return Scaling(settings=spec.autoscaling, needed=needed, candidate_floor=floor)
 
 
+def check_candidate(session: ReleaseSession, plan: Scaling | None) -> None:
+    """Ask the cluster whether it would take what is to scale the candidate; nothing is written.
+
+    Raises:
+        PermanentError: it refuses it, or knows no such object.
+    """
+    if plan is not None:
+        slot = session.record.candidate
+        _apply(session, plan, slot, floor=plan.candidate_floor, dry_run=True)
+
+
 def wake_candidate(session: ReleaseSession) -> None:
     """Give a slot just deployed its first pods, and then an autoscaler that goes on from there."""
     record, scaling = session.record, session.record.scaling
@@ -107,7 +118,11 @@ def pods_promised(record: ReleaseRecord, *, replicas: int) -> int:
 def hold_stable(session: ReleaseSession) -> None:
     """Keep the stable slot at the number it has now, for as long as users may come back to it."""
     record, scaling = session.record, session.record.scaling
-    if scaling is None or record.stable is None:
+    if record.stable is None:
+        return
+    if scaling is None:
+        # The service was autoscaled before: from here on its number is fixed, in either slot.
+        remove_autoscalers(session, record.stable)
         return
     found = _own(session, record.stable)
     held = with_stable_held(scaling, desired=_stable_pods(session), found=found)
@@ -256,7 +271,9 @@ def _apply_candidate(session: ReleaseSession, scaling: Scaling) -> None:
     _apply(session, scaling, session.record.candidate, floor=scaling.candidate_floor)
 
 
-def _apply(session: ReleaseSession, scaling: Scaling, slot: Slot, *, floor: int) -> None:
+def _apply(
+    session: ReleaseSession, scaling: Scaling, slot: Slot, *, floor: int, dry_run: bool = False
+) -> None:
     spec = session.spec
     session.ports.autoscalers.apply(
         autoscaler(
@@ -266,7 +283,8 @@ def _apply(session: ReleaseSession, scaling: Scaling, slot: Slot, *, floor: int)
             slot=slot,
             workload=session.record.slot(slot).workload,
             floor=floor,
-        )
+        ),
+        dry_run=dry_run,
     )
 
 

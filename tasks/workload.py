@@ -51,6 +51,7 @@ def deploy_slot(session: ReleaseSession) -> str:
     )
     session.ports.workloads.apply(manifest, dry_run=True)
     plan = scaling.planned(session)
+    scaling.check_candidate(session, plan)
     if plan is None and record.scaling is not None:
         session.save(replace(record, scaling=None))  # the service file changed since
     session.intend(f"deploy {slot.workload}", scaling=plan)
@@ -132,7 +133,6 @@ def empty_former_slot(session: ReleaseSession) -> str:
     session.intend(f"retire slot {record.stable}")
     session.ports.traffic.apply(route)
     session.ports.traffic.confirm(route, timeout_s=30)
-    scaling.remove_autoscalers(session, record.stable)
     scale_to_zero(session, record.stable)
     swept = sweep_weights(session)
     return f"slot {record.stable} drained in {waited_s:.1f} s and scaled to zero{swept}"
@@ -163,8 +163,13 @@ def await_no_streams(session: ReleaseSession, slot: Slot) -> float:
 
 
 def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
-    """Scale a slot that nothing routes to down to nothing, and wait until its pods are gone."""
+    """Scale a slot that nothing routes to down to nothing, and wait until its pods are gone.
+
+    What scales it goes first: it would bring pods back.
+    """
     spec = session.spec
+    _require_idle(session, slot)
+    scaling.remove_autoscalers(session, slot)
 
     def scaled() -> str | None:
         _require_idle(session, slot)

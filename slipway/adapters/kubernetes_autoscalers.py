@@ -35,9 +35,15 @@ class KubernetesAutoscalers:
             for item in listed.get("items", []):
                 yield {**item, "kind": kind}  # items of a list do not say what they are
 
-    def apply(self, manifest: Manifest) -> None:
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> None:
         """Server-side apply; see `slipway.ports.Autoscalers`."""
-        self._api.apply(manifest)
+        try:
+            self._api.apply(manifest, dry_run=dry_run)
+        except PermanentError as error:
+            if error.code != "not-found":
+                raise
+            # An apply makes what is missing: only the kind itself can be unknown, or the namespace.
+            raise unknown_kind(manifest["kind"]) from error
 
     def stamp(self, namespace: str, found: Autoscaler, *, fence: int) -> None:
         """Put a fencing number on an object; see `slipway.ports.Autoscalers`."""
@@ -80,6 +86,15 @@ class KubernetesAutoscalers:
         except PermanentError as error:
             if error.code != "not-found":
                 raise
+
+
+def unknown_kind(kind: str) -> PermanentError:
+    """Return the error of a cluster that has no objects of a kind."""
+    return PermanentError(
+        f"the cluster knows no {kind}",
+        code="autoscaler-unknown",
+        hint="install KEDA, or write autoscaling.kind: hpa into the service file",
+    )
 
 
 def _replaced(found: Autoscaler) -> ConflictError:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from slipway.adapters.kubernetes_autoscalers import unknown_kind
 from slipway.core.errors import ConflictError
 from slipway.core.release.scaling import Autoscaler
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT, floor_patch, read_autoscalers
@@ -32,9 +33,11 @@ class FakeAutoscalers:
         )
         return tuple(item for item in found if item.target in deployments)
 
-    def apply(self, manifest: Manifest) -> None:
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> None:
         """Apply an object; equal ones change nothing."""
         self._journal.reach()
+        if manifest["kind"] in self._cluster.unknown_kinds:
+            raise unknown_kind(manifest["kind"])
         own: dict[str, Any] = copy.deepcopy(dict(manifest))
         meta, cluster = own["metadata"], self._cluster
         key = (str(meta["namespace"]), str(own["kind"]), str(meta["name"]))
@@ -42,9 +45,11 @@ class FakeAutoscalers:
         found = cluster.autoscalers.get(key)
         if found is None:
             cluster.fences.pop((key[1], key[2]), None)
-        number = None if fence is None else int(fence)
+        number, before = None if fence is None else int(fence), dict(cluster.fences)
         cluster.fence_off(key[1], key[2], number, service=meta["labels"][SERVICE_LABEL])
-        if found is not None and found.manifest == own:
+        if dry_run:
+            cluster.fences = before
+        if dry_run or (found is not None and found.manifest == own):
             return
         uid = f"uid-{cluster.number()}" if found is None else found.uid
         cluster.autoscalers[key] = FakeAutoscaler(

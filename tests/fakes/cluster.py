@@ -132,6 +132,7 @@ class FakeCluster:
         streams: open requests per slot at the gateway, one figure per look; the last one stays.
         server_requests: open requests at the model servers, likewise.
         missing_images: references that no registry has.
+        unknown_kinds: of objects that the cluster has no API for.
         swept: what each sweep pod was told to keep, in the order they were made.
         sweep_fault: sweep pods end with an error.
         rows: the gateway's access log.
@@ -152,6 +153,7 @@ class FakeCluster:
         self.gateway_routes: dict[str, Route] = {}
         self.events: list[FakeEvent] = []
         self.missing_images: set[str] = set()
+        self.unknown_kinds: set[str] = set()
         self.swept: list[tuple[str, ...]] = []
         self.sweep_fault = False
         self.rows: list[AccessRow] = []

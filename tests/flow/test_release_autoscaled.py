@@ -10,9 +10,10 @@ import pytest
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.orders import OrderKind
 from slipway.core.release.record import Phase
-from slipway.core.routing import Slot, all_to
+from slipway.core.routing import Route, Slot, all_to
 from slipway.core.service import AutoscalerKind, RampStep
 from slipway.manifests.autoscaling import autoscaler
+from slipway.ports import RouteProof
 from tests.examples import autoscaling
 from tests.fakes.cluster import FakeAutoscaler, Fault
 from tests.flow.sweeps import swept
@@ -309,6 +310,45 @@ def test_service_that_loses_its_autoscaler_has_a_fixed_number_again(scaled: Worl
     scaled.journal.next_process()
     assert scaled.release("3")["outcome"] == "done"
     assert (scaled.replicas(Slot.BLUE), scaled.record.scaling) == (3, None)
+
+
+def test_stable_slot_of_a_service_that_loses_its_autoscaler_does_not_shrink_in_the_ramp(
+    canary: World,
+) -> None:
+    canary.spec = replace(canary.spec, autoscaling=None, replicas=LOAD)
+    canary.gateway.fails_every[Slot.GREEN] = 3
+    with pytest.raises(PermanentError):
+        canary.release("2")
+    assert numbers(canary, BLUE) == []
+    assert (canary.replicas(Slot.BLUE), canary.floors()) == (LOAD, {})
+
+
+def test_cluster_without_keda_refuses_before_the_slot_is_touched(scaled: World) -> None:
+    scaled.set_autoscaling(AutoscalerKind.KEDA)
+    scaled.cluster.unknown_kinds.add("ScaledObject")
+    with pytest.raises(PermanentError) as caught:
+        scaled.release("2")
+    assert caught.value.code == "autoscaler-unknown"
+    assert not any(what.startswith("apply Deployment") for what in scaled.journal.writes)
+    assert scaled.floors() == {BLUE: 2}
+
+
+def test_slot_that_is_routed_to_again_keeps_what_scales_it(
+    scaled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirm = scaled.traffic.confirm
+
+    def route_back(route: Route, *, timeout_s: float) -> RouteProof:
+        proof = confirm(route, timeout_s=timeout_s)
+        if scaled.record.intent.startswith("retire"):
+            scaled.cluster.routes[SERVICE] = all_to(SERVICE, Slot.BLUE)
+        return proof
+
+    monkeypatch.setattr(scaled.traffic, "confirm", route_back)
+    with pytest.raises(PermanentError) as caught:
+        scaled.release("2")
+    assert caught.value.code == "slot-not-idle"
+    assert scaled.floors()[BLUE] == LOAD
 
 
 def test_slot_is_never_scaled_by_two_when_the_kind_changes(scaled: World) -> None:

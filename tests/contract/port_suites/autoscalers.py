@@ -107,6 +107,10 @@ class AutoscalersSuite:
     def test_same_object_applied_twice_equals_once(self, subject: AutoscalersSubject) -> None:
         assert subject.apply().uid == subject.apply().uid
 
+    def test_dry_run_writes_nothing(self, subject: AutoscalersSubject) -> None:
+        subject.autoscalers.apply(subject.manifest(), dry_run=True)
+        assert subject.every() == ()
+
     def test_floor_is_set_and_nothing_else(self, subject: AutoscalersSubject) -> None:
         before = subject.apply(2)
         subject.autoscalers.set_floor(subject.namespace, before, 4)
