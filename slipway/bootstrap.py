@@ -10,6 +10,7 @@ from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.istio import GatewayAccess, IstioTraffic
 from slipway.adapters.kubernetes import KubernetesWorkloads
 from slipway.adapters.kubernetes_api import INSTALL_MANAGER, object_path
+from slipway.adapters.kubernetes_autoscalers import KubernetesAutoscalers
 from slipway.adapters.kubernetes_orders import KubernetesOrders
 from slipway.adapters.kubernetes_releases import KubernetesReleases
 from slipway.adapters.mlflow import MlflowRegistry
@@ -20,6 +21,7 @@ from slipway.adapters.service_file import find_service, load_services
 from slipway.core.service import ServiceSpec
 from slipway.manifests.install import install_objects, only_when_absent, platform_objects
 from slipway.ports import (
+    Autoscalers,
     ImageStore,
     Manifest,
     Metrics,
@@ -42,6 +44,7 @@ class Ports:
     releases: Releases
     orders: Orders
     workloads: Workloads
+    autoscalers: Autoscalers
     traffic: Traffic
     metrics: Metrics
     registry: Registry
@@ -68,6 +71,7 @@ def connect(service: str, settings: Settings) -> Ports:
         releases=KubernetesReleases(api, namespace=spec.namespace),
         orders=KubernetesOrders(api, namespace=spec.namespace),
         workloads=KubernetesWorkloads(api),
+        autoscalers=KubernetesAutoscalers(api),
         traffic=IstioTraffic(api, spec, gateway),
         metrics=ServerMetrics(proxy=settings.cluster_proxy),
         registry=registry(settings),

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from slipway.core.release.orders import Order
 from slipway.core.release.record import ReleaseRecord
+from slipway.core.release.scaling import Autoscaler
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Route, Slot
 from slipway.core.service import ServerKind
@@ -207,6 +208,52 @@ class Workloads(Protocol):
         self, namespace: str, service: str, *, reason: str, message: str, warning: bool
     ) -> None:
         """Write a Kubernetes event about the service's record; best effort."""
+
+
+class Autoscalers(Protocol):
+    """The objects that decide how many pods a Deployment has.
+
+    Whoever writes under a lock writes its number too, as with `Workloads`.
+    """
+
+    def find(self, namespace: str, deployments: Sequence[str]) -> tuple[Autoscaler, ...]:
+        """Return whatever scales one of these Deployments, whoever made it."""
+
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> None:
+        """Server-side apply, strict validation; may be repeated.
+
+        Raises:
+            ConflictError: `lock-lost`, the manifest's fencing number is too small.
+            PermanentError: refused, with the server's message; `autoscaler-unknown`, the cluster
+                has no objects of its kind.
+        """
+
+    def stamp(self, namespace: str, found: Autoscaler, *, fence: int) -> None:
+        """Put a fencing number on an object; may be repeated, a missing one is no error.
+
+        Raises:
+            ConflictError: `lock-lost`, a higher number stands there.
+        """
+
+    def set_floor(
+        self, namespace: str, found: Autoscaler, floor: int, *, fence: int | None = None
+    ) -> None:
+        """Set the least number of pods, and nothing else; may be repeated.
+
+        A missing one is no error.
+
+        Raises:
+            ConflictError: it was replaced by another of its name; `lock-lost`.
+        """
+
+    def remove(self, namespace: str, found: Autoscaler) -> None:
+        """Have an object that is as it was found deleted; a missing one is no error.
+
+        It may still be there for a while, until its own controller lets it go.
+
+        Raises:
+            ConflictError: it changed: another process may have taken over, look again.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,11 +19,13 @@ from slipway.core.release.record import Phase
 from slipway.core.release.stages import FORMER, WARM_SLOT
 from tasks.lock import take_lock
 from tasks.progress import Progress
+from tasks.scaling import adopt_candidate
 from tasks.session import (
     ReleaseSession,
     cleared_orders,
     connected,
     new_holder,
+    refuse_begin,
     saved,
     taken_over,
 )
@@ -38,9 +40,10 @@ def opened_rollback(service: str) -> Iterator[ReleaseSession]:
     Raises:
         InputError: `no-earlier-version`; or an unknown service.
         ConflictError: a release of the service runs.
-        PermanentError: the service is not installed.
+        PermanentError: the service is not installed, or somebody else scales its slots.
     """
     ports, progress = connected(service), Progress(f"{service} rollback")
+    refuse_begin(ports)
     lease = take_lock(ports.releases, service, holder=new_holder(), report=progress.say)
     with taken_over(ports, lease, progress) as (keeper, found):
         before = found.record if found else None
@@ -79,7 +82,9 @@ def adopt_warm_slot(session: ReleaseSession) -> str:
     """Take the slot's pods as they run, when they are ready and of the recorded digest."""
     record = session.record
     observed = session.observe(record.candidate)
-    cold = why_unready(record, observed, replicas=session.spec.replicas)
+    # Where an autoscaler decides, the promotion waits for as many pods as the users need by then.
+    replicas = session.spec.replicas if session.spec.autoscaling is None else 1
+    cold = why_unready(record, observed, replicas=replicas)
     if observed is None or cold is not None:
         images = session.ports.images
         images.verify(images.resolve(record.slot(record.candidate).image))
@@ -87,5 +92,6 @@ def adopt_warm_slot(session: ReleaseSession) -> str:
         return f"{cold}: it is deployed again"
     uids = tuple(sorted(pod.uid for pod in observed.ready_pods))
     session.save(replace(record, tested_pod_uids=uids))
+    adopt_candidate(session, desired=observed.desired)
     session.advance(Phase.DEPLOYED, f"{len(uids)} pods of slot {record.candidate} were still ready")
     return f"slot {record.candidate}: {len(uids)} pods were still ready"

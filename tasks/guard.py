@@ -6,15 +6,17 @@ carries the lock's number too, and the API server refuses one that is stale.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from slipway.core.release.scaling import Autoscaler
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Route, Slot
 from slipway.core.traffic import AccessTail, LogPosition
 from slipway.manifests.names import with_fence
 from slipway.ports import (
     Applied,
+    Autoscalers,
     Manifest,
     ModelVersion,
     Registry,
@@ -92,6 +94,46 @@ class GuardedWorkloads:
     ) -> None:
         """See `slipway.ports.Workloads`; an event changes nothing, so it needs no lock."""
         self._port.event(namespace, service, reason=reason, message=message, warning=warning)
+
+
+class GuardedAutoscalers:
+    """Autoscalers whose writes ask the lock first and carry its number.
+
+    Args:
+        fence: the lock's number.
+    """
+
+    def __init__(self, port: Autoscalers, check: Check, *, fence: int) -> None:
+        self._port = port
+        self._check = check
+        self._fence = fence
+
+    def find(self, namespace: str, deployments: Sequence[str]) -> tuple[Autoscaler, ...]:
+        """See `slipway.ports.Autoscalers`."""
+        return self._port.find(namespace, deployments)
+
+    def apply(self, manifest: Manifest, *, dry_run: bool = False) -> None:
+        """See `slipway.ports.Autoscalers`; whatever is applied carries the number."""
+        self._check()
+        self._port.apply(with_fence(manifest, self._fence), dry_run=dry_run)
+
+    def stamp(self, namespace: str, found: Autoscaler, *, fence: int) -> None:
+        """See `slipway.ports.Autoscalers`."""
+        self._check()
+        self._port.stamp(namespace, found, fence=fence)
+
+    def set_floor(
+        self, namespace: str, found: Autoscaler, floor: int, *, fence: int | None = None
+    ) -> None:
+        """See `slipway.ports.Autoscalers`; under the lock's number unless told another one."""
+        self._check()
+        number = self._fence if fence is None else fence
+        self._port.set_floor(namespace, found, floor, fence=number)
+
+    def remove(self, namespace: str, found: Autoscaler) -> None:
+        """See `slipway.ports.Autoscalers`."""
+        self._check()
+        self._port.remove(namespace, found)
 
 
 class GuardedTraffic:

@@ -8,8 +8,9 @@ from slipway.bootstrap import Ports
 from slipway.core.release.admission import requested
 from slipway.core.release.plan import ReleasePlan, Seen, plan_release
 from slipway.core.release.record import ReleaseRecord
+from slipway.core.rollout import RolloutObservation
 from slipway.core.routing import Slot
-from tasks.session import connected
+from tasks.session import connected, refuse_begin
 from tasks.takeover import require_fence
 
 
@@ -23,11 +24,13 @@ def planned_release(service: str, version: str) -> ReleasePlan:
     Raises:
         InputError: unknown service or version, or a base image that the registry does not have.
         ConflictError: another version's release is unfinished, and the policy refuses.
-        PermanentError: the service is not installed.
+        PermanentError: the service is not installed, its policies are not in force, or somebody
+            else scales its slots.
     """
     ports = connected(service)
     spec = ports.spec
     found = ports.registry.version(spec.model, version)
+    refuse_begin(ports)
     ports.images.resolve(spec.server.image)
     ports.orders.read(service)
     lock = ports.releases.lock(service)
@@ -35,10 +38,12 @@ def planned_release(service: str, version: str) -> ReleasePlan:
         require_fence(ports, lock.fence)
     stored = ports.releases.load(service)
     record = None if stored is None else stored.record
+    slots = {} if record is None else _observed(ports, record)
     seen = Seen(
         record=record,
         holder=lock.holder,
-        ready={} if record is None else {slot: _ready(ports, record, slot) for slot in Slot},
+        ready={slot: len(item.ready_pods) for slot, item in slots.items()},
+        asked={slot: item.desired for slot, item in slots.items()},
         alias=ports.registry.alias(spec.model, spec.alias),
         files=len(found.files),
         size_bytes=sum(file.size_bytes for file in found.files),
@@ -46,6 +51,9 @@ def planned_release(service: str, version: str) -> ReleasePlan:
     return plan_release(requested(spec, version), seen, spec, now_ns=time.time_ns())
 
 
-def _ready(ports: Ports, record: ReleaseRecord, slot: Slot) -> int:
-    observed = ports.workloads.observe(ports.spec.namespace, record.slot(slot).workload)
-    return 0 if observed is None else len(observed.ready_pods)
+def _observed(ports: Ports, record: ReleaseRecord) -> dict[Slot, RolloutObservation]:
+    seen = {
+        slot: ports.workloads.observe(ports.spec.namespace, record.slot(slot).workload)
+        for slot in Slot
+    }
+    return {slot: observed for slot, observed in seen.items() if observed is not None}

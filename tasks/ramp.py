@@ -15,6 +15,7 @@ from slipway.core.release.decision import (
     HoldRelease,
     Promote,
     RampView,
+    Reserve,
     SetWeight,
     TakeBack,
     Wait,
@@ -28,6 +29,14 @@ from slipway.core.release.record import Phase, StageVerdict, with_approval, with
 from slipway.core.release.stages import RAMP
 from slipway.core.verdicts import Evidence, GateResult, overall
 from tasks.approval import ApprovalDesk
+from tasks.scaling import (
+    hold_stable,
+    judged_by,
+    pods_needed,
+    pods_promised,
+    reserve,
+    reserve_again,
+)
 from tasks.session import ReleaseSession, evidence_prefix
 from tasks.stage import release_stage
 
@@ -42,6 +51,8 @@ def ramp(session: ReleaseSession) -> str:
     if not session.reached(Phase.RAMPING):
         session.advance(Phase.RAMPING, "every gate passed")
     told = _Told(session)
+    hold_stable(session)
+    reserve_again(session)
     while True:
         with session.outlived():
             risen = _look_and_act(session, told)
@@ -55,17 +66,19 @@ def _look_and_act(session: ReleaseSession, told: _Told) -> Promote | None:
     session.check_orders()
     _ask_a_person(session)
     figures, results = _judged(session)
+    needed = pods_needed(session)
     decision = decide_ramp(
-        session.record,
-        _view(session, results),
-        session.spec.policy.ramp,
-        replicas=session.spec.replicas,
+        session.record, _view(session, results), session.spec.policy.ramp, replicas=needed
     )
     if isinstance(decision, Promote):
         _leave_weight(session, figures, results)
         return decision
     told.tell(decision)
-    _act(session, decision, figures, results)
+    if isinstance(decision, SetWeight):
+        _leave_weight(session, figures, results)
+        _set_weight(session, decision.weight_percent, needed)
+    else:
+        _act(session, decision, figures, results)
     return None
 
 
@@ -89,16 +102,16 @@ class _Told:
 
 def _act(
     session: ReleaseSession,
-    decision: SetWeight | Wait | HoldRelease | GoOn | TakeBack,
+    decision: Reserve | Wait | HoldRelease | GoOn | TakeBack,
     figures: tuple[Evidence, ...],
     results: tuple[GateResult, ...],
 ) -> None:
     match decision:
-        case SetWeight():
-            _leave_weight(session, figures, results)
-            _set_weight(session, decision.weight_percent)
+        case Reserve():
+            reserve(session, decision.floor)
         case Wait():
-            pass  # the next look follows
+            began_s = session.short_since_s or time.monotonic()
+            session.short_since_s = began_s if decision.short else None
         case HoldRelease():
             session.hold(decision.reason, timeout_s=decision.timeout_s)
             session.held_since_s = time.monotonic()
@@ -158,6 +171,7 @@ def _view(session: ReleaseSession, results: tuple[GateResult, ...]) -> RampView:
         results=results,
         at_weight_s=0.0 if watch is None else now_s - watch.began_s,
         held_s=0.0 if session.held_since_s is None else now_s - session.held_since_s,
+        short_s=0.0 if session.short_since_s is None else now_s - session.short_since_s,
     )
 
 
@@ -188,24 +202,27 @@ def _watch(session: ReleaseSession, weight_percent: int) -> RampWatch:
     )
 
 
-def _set_weight(session: ReleaseSession, weight_percent: int) -> None:
-    traffic, route = session.ports.traffic, route_at(session.record, weight_percent)
-    session.intend(f"{weight_percent} % of the users to slot {session.record.candidate}")
-    session.ramp_watch = None
-    _require_fit(session, weight_percent)
+def _set_weight(session: ReleaseSession, weight_percent: int, needed: int) -> None:
+    traffic, record = session.ports.traffic, session.record
+    route, intent = route_at(record, weight_percent), f"{weight_percent} % of the users to slot"
+    if weight_percent == record.weight_percent:  # written again: nothing rises
+        needed = pods_promised(record, replicas=needed)
+    session.intend(f"{intent} {record.candidate}", scaling=judged_by(record, needed))
+    session.ramp_watch = session.short_since_s = None
+    _require_fit(session, weight_percent, needed)
     traffic.apply(route)
     traffic.confirm(route, timeout_s=30)
     session.save(with_weight(session.record, weight_percent))
     session.ramp_watch = _watch(session, weight_percent)
 
 
-def _require_fit(session: ReleaseSession, weight_percent: int) -> None:
+def _require_fit(session: ReleaseSession, weight_percent: int, replicas: int) -> None:
     """Look once more: while the intent was written the API server may have been away for long.
 
     Raises:
         PermanentError: the candidate's pods do not carry the weight any more.
     """
-    needed = replicas_for(weight_percent, session.spec.replicas)
+    needed = replicas_for(weight_percent, replicas)
     observed = session.observe(session.record.candidate)
     refusal = promotion_refusal(session.record, observed, replicas=needed)
     if refusal is not None:

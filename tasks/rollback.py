@@ -10,10 +10,11 @@ from slipway.core.release.promotion import rollback_refusal, route_after_rollbac
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot
 from slipway.manifests.names import test_pod_name
+from tasks import scaling
 from tasks.session import ReleaseSession, lock_is_lost, timed
 from tasks.stage import repeatable
 from tasks.waiting import wait_until
-from tasks.workload import await_no_streams, scale_as_observed, scale_to_zero
+from tasks.workload import await_no_streams, scale_to_zero
 
 _STABLE_TIMEOUT_S = 120.0
 
@@ -76,6 +77,7 @@ def _roll_back(session: ReleaseSession) -> str:
         await_no_streams(session, record.candidate)
     _forget_candidate(session)
     scale_to_zero(session, record.candidate)
+    scaling.let_stable_go(session, users_came_back=moved or record.weight_percent > 0)
     why = record.history[-1].reason
     session.advance(Phase.ROLLED_BACK, why)
     kept = f"users on slot {record.stable}" if record.stable else "no version is live"
@@ -109,6 +111,9 @@ def _give_users_back(session: ReleaseSession) -> bool:
 def _warm_former_slot(session: ReleaseSession) -> None:
     """Bring back the former slot when an earlier process had begun to retire it."""
     stable, replicas = session.record.stable, session.spec.replicas
+    if session.record.scaling is not None:
+        scaling.bring_stable_back(session)
+        return
     if stable is None:
         return
 
@@ -116,7 +121,7 @@ def _warm_former_slot(session: ReleaseSession) -> None:
         observed = session.observe(stable)
         if observed is None or observed.desired >= replicas:
             return None
-        return scale_as_observed(session, stable, replicas)
+        return scaling.scale_as_observed(session, stable, replicas)
 
     wait_until(
         warmed,

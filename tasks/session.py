@@ -31,16 +31,17 @@ from slipway.core.release.record import (
     with_approval,
     with_verdict,
 )
+from slipway.core.release.scaling import Scaling
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Slot
 from slipway.ports import Lease, Releases, StoredRecord
 from slipway.settings import Settings, require_gateway_evidence
 from tasks.approval import ApprovalDesk
-from tasks.guard import GuardedRegistry, GuardedTraffic, GuardedWorkloads
+from tasks.guard import GuardedAutoscalers, GuardedRegistry, GuardedTraffic, GuardedWorkloads
 from tasks.lock import PATIENCE_S, LockKeeper
 from tasks.orders import OrderWatch
 from tasks.progress import Progress
-from tasks.takeover import put_alias_right, stamp_objects
+from tasks.takeover import put_alias_right, refuse_other_autoscalers, stamp_objects
 from tasks.turn import turn
 
 _SAVES = 3
@@ -74,6 +75,9 @@ class ReleaseSession:
         self.ports = replace(
             ports,
             workloads=GuardedWorkloads(ports.workloads, keeper.check, fence=keeper.lease.fence),
+            autoscalers=GuardedAutoscalers(
+                ports.autoscalers, keeper.check, fence=keeper.lease.fence
+            ),
             traffic=GuardedTraffic(ports.traffic, keeper.check, fence=keeper.lease.fence),
             registry=GuardedRegistry(ports.registry, keeper.check),
         )
@@ -84,6 +88,7 @@ class ReleaseSession:
         self.bake_watch: BakeWatch | None = None
         self.ramp_watch: RampWatch | None = None
         self.held_since_s: float | None = None
+        self.short_since_s: float | None = None
         self.desk: ApprovalDesk | None = None
         self._stored = stored
         self._keeper = keeper
@@ -183,9 +188,13 @@ class ReleaseSession:
         else:
             self._failing_since_s = None
 
-    def intend(self, intent: str) -> None:
-        """Write down what is about to be written to the outside."""
-        self.save(begin(self.record, intent))
+    def intend(self, intent: str, *, scaling: Scaling | None = None) -> None:
+        """Write down what is about to be written to the outside.
+
+        Args:
+            scaling: what autoscalers are to keep from now on; None leaves it as it is.
+        """
+        self.save(begin(self.record, intent, scaling=scaling))
         self._keeper.check()  # the write above may have taken longer than the lock lasts
 
     def advance(self, phase: Phase, reason: str) -> None:
@@ -265,10 +274,11 @@ def opened_release(service: str, version: str, *, settle: Settle) -> Iterator[Re
     Raises:
         InputError: unknown service or version.
         ConflictError: another release of the service runs, is unfinished, or came later.
-        PermanentError: the service is not installed.
+        PermanentError: the service is not installed, or somebody else scales its slots.
     """
     ports, progress = connected(service), Progress(f"{service} v{version}")
     ports.registry.version(ports.spec.model, version)  # an unknown one is refused before any write
+    refuse_begin(ports)
     with (
         turn(ports, version, holder=new_holder(), report=progress.say) as (lease, own),
         taken_over(ports, lease, progress) as (keeper, found),
@@ -284,6 +294,19 @@ def opened_release(service: str, version: str, *, settle: Settle) -> Iterator[Re
         session.already_done = already_done
         with cleared_orders(session):
             yield session
+
+
+def refuse_begin(ports: Ports) -> None:
+    """Refuse, before any write, a release that would fight with somebody else.
+
+    One that is unfinished is not looked at: it must be brought to its end, there or back.
+
+    Raises:
+        PermanentError: `autoscaler-foreign`.
+    """
+    stored = ports.releases.load(ports.spec.name)
+    if stored is None or stored.record.terminal:
+        refuse_other_autoscalers(ports, stored.record if stored else None)
 
 
 def connected(service: str) -> Ports:

@@ -27,7 +27,7 @@ Report = Callable[[str], None]
 
 
 def stamp_objects(ports: Ports, keeper: LockKeeper, record: ReleaseRecord | None) -> None:
-    """Put the lock's number on the route objects and on the Deployments of both slots.
+    """Put the lock's number on the route objects, both slots' Deployments and what scales them.
 
     Args:
         record: names the slots' Deployments; None before the first release.
@@ -39,9 +39,48 @@ def stamp_objects(ports: Ports, keeper: LockKeeper, record: ReleaseRecord | None
     spec, fence = ports.spec, keeper.lease.fence
     _insist(keeper, lambda: ports.traffic.stamp(spec.name, fence=fence))
     _insist(keeper, lambda: require_fence(ports, fence))
-    for slot in Slot:
-        workload = record.slot(slot).workload if record else workload_name(spec.name, slot)
+    for workload in slot_workloads(spec.name, record):
         _stamp_deployment(ports, keeper, workload)
+    _insist(keeper, lambda: _stamp_autoscalers(ports, record, fence))
+
+
+def _stamp_autoscalers(ports: Ports, record: ReleaseRecord | None, fence: int) -> None:
+    namespace, name = ports.spec.namespace, ports.spec.name
+    for found in ports.autoscalers.find(namespace, slot_workloads(name, record)):
+        if found.ours:
+            ports.autoscalers.stamp(namespace, found, fence=fence)
+
+
+def slot_workloads(service: str, record: ReleaseRecord | None) -> tuple[str, ...]:
+    """Return the names of both slots' Deployments.
+
+    Args:
+        record: names them; None before the first release.
+    """
+    if record is None:
+        return tuple(workload_name(service, slot) for slot in Slot)
+    return tuple(record.slot(slot).workload for slot in Slot)
+
+
+def refuse_other_autoscalers(ports: Ports, record: ReleaseRecord | None) -> None:
+    """Refuse a service whose slots somebody else scales: the two would undo each other's work.
+
+    Args:
+        record: of the service's last release, None before the first one.
+
+    Raises:
+        PermanentError: `autoscaler-foreign`, naming the object.
+    """
+    namespace, service = ports.spec.namespace, ports.spec.name
+    for found in ports.autoscalers.find(namespace, slot_workloads(service, record)):
+        if not found.ours:
+            raise PermanentError(
+                f"{found.kind} {namespace}/{found.name} scales Deployment {found.target} of"
+                f" service {service}, and no release made it",
+                code="autoscaler-foreign",
+                hint="write its range and metric into the service file (autoscaling), then delete"
+                f" it: kubectl -n {namespace} delete {found.kind.lower()} {found.name}",
+            )
 
 
 def require_fence(ports: Ports, fence: int) -> None:

@@ -14,6 +14,13 @@ from slipway.core.release.record import Phase, StageVerdict
 from slipway.core.release.stages import ALIAS, BAKE, PROMOTE, SMOKE
 from slipway.core.routing import PREVIEW_HEADER, PURPOSE_HEADER, SLOT_HEADER, with_preview
 from slipway.core.verdicts import Verdict
+from tasks.scaling import (
+    await_everybodys_pods,
+    hold_stable,
+    judged_by,
+    pods_promised,
+    shortest_bake_s,
+)
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 
@@ -86,11 +93,16 @@ def promote(session: ReleaseSession) -> str:
     traffic = session.ports.traffic
     if not session.reached(Phase.RAMPING):
         session.advance(Phase.RAMPING, "every gate passed")
+    hold_stable(session)
+    replicas = await_everybodys_pods(session)
     route = route_with_users_on_candidate(session.record)
-    session.intend(f"all users to slot {session.record.candidate}")
+    session.intend(
+        f"all users to slot {session.record.candidate}",
+        scaling=judged_by(session.record, replicas),
+    )
     # After the intent: an API server that was away while it was written has aged every look before.
     refusal = promotion_refusal(
-        session.record, session.observe(session.record.candidate), replicas=session.spec.replicas
+        session.record, session.observe(session.record.candidate), replicas=replicas
     )
     if refusal is not None:
         raise PermanentError(
@@ -120,7 +132,7 @@ def move_alias(session: ReleaseSession) -> str:
 @release_stage(BAKE)
 def bake(session: ReleaseSession) -> str:
     """Watch the new slot for the bake time while the old one stays warm."""
-    bake_s = session.spec.policy.bake_s
+    bake_s = shortest_bake_s(session)
     # Outlives retries of this stage. A later process bakes for the whole time again: how long its
     # forerunner did would be a difference of wall clocks, and those step.
     watch = session.bake_watch or BakeWatch(
@@ -154,9 +166,10 @@ def _bake_once(session: ReleaseSession, watch: BakeWatch) -> StageVerdict:
     session.check_orders()
     observed = session.observe(record.candidate)
     ready = 0 if observed is None else len(observed.ready_pods)
-    if ready < spec.replicas:
+    promised = pods_promised(record, replicas=spec.replicas)
+    if ready < promised:
         raise PermanentError(
-            f"slot {record.candidate} has {ready} ready pods of {spec.replicas} during the bake",
+            f"slot {record.candidate} has {ready} ready pods of {promised} during the bake",
             code="candidate-unhealthy",
             hint="look at the log of the slot's pods",
         )

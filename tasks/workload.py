@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from slipway.core.errors import ConflictError, PermanentError
+from slipway.core.errors import PermanentError
 from slipway.core.release.promotion import image_mismatch
 from slipway.core.release.record import Phase, advance
 from slipway.core.release.stages import DEPLOY, RETIRE
@@ -17,13 +17,14 @@ from slipway.core.rollout import (
 )
 from slipway.core.routing import Slot, all_to
 from slipway.manifests.workload import slot_deployment
+from tasks import scaling
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
+from tasks.takeover import refuse_other_autoscalers
 from tasks.waiting import wait_until
 from tasks.weights import sweep_weights, weights_fetch
 
 _NS_PER_S = 1e9
-_SCALE_TIMEOUT_S = 30.0
 
 
 @release_stage(DEPLOY)
@@ -40,6 +41,7 @@ def deploy_slot(session: ReleaseSession) -> str:
     if session.ready_pods(record.candidate):
         # Still warm from the release before: streams that users opened there end first.
         await_no_streams(session, record.candidate)
+    refuse_other_autoscalers(session.ports, record)
     manifest = slot_deployment(
         spec,
         slot=record.candidate,
@@ -49,8 +51,15 @@ def deploy_slot(session: ReleaseSession) -> str:
         fetch=weights_fetch(session),
     )
     session.ports.workloads.apply(manifest, dry_run=True)
-    session.intend(f"deploy {slot.workload}")
+    plan = scaling.planned(session)
+    scaling.check_candidate(session, plan)
+    if plan is None and record.scaling is not None:
+        session.save(replace(record, scaling=None))  # the service file changed since
+    session.intend(f"deploy {slot.workload}", scaling=plan)
+    # What scaled its former version would fight with the number it begins with.
+    scaling.remove_autoscalers(session, record.candidate)
     applied = session.ports.workloads.apply(manifest)
+    scaling.wake_candidate(session)
     observed = _await_rollout(session, applied.generation)
     mismatch = image_mismatch(session.record, observed.ready_pods)
     if mismatch is not None:
@@ -95,15 +104,18 @@ def retire_slot(session: ReleaseSession) -> str:
     record, window_s = session.record, session.spec.policy.rollback_window_s
     if record.stable is None:
         swept = sweep_weights(session)
+        scaling.let_candidate_go(session)
         session.advance(Phase.DONE, "first release: no old slot")
         return f"first release: no old slot{swept}"
     if window_s > 0:
         said = f"slot {record.stable} stays warm for {window_s:g} s"
+        scaling.let_candidate_go(session)
         retire_after_ns = time.time_ns() + round(window_s * _NS_PER_S)
-        kept = replace(record, retire_after_ns=retire_after_ns)
+        kept = replace(session.record, retire_after_ns=retire_after_ns)
         session.save(advance(kept, Phase.DONE, reason=said, now_ns=time.time_ns()))
         return said
     said = empty_former_slot(session)
+    scaling.let_candidate_go(session)
     session.advance(Phase.DONE, f"slot {record.stable} retired")
     return said
 
@@ -152,12 +164,17 @@ def await_no_streams(session: ReleaseSession, slot: Slot) -> float:
 
 
 def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
-    """Scale a slot that nothing routes to down to nothing, and wait until its pods are gone."""
+    """Scale a slot that nothing routes to down to nothing, and wait until its pods are gone.
+
+    What scales it goes first: it would bring pods back.
+    """
     spec = session.spec
+    _require_idle(session, slot)
+    scaling.remove_autoscalers(session, slot)
 
     def scaled() -> str | None:
         _require_idle(session, slot)
-        return scale_as_observed(session, slot, 0)
+        return scaling.scale_as_observed(session, slot, 0)
 
     def look() -> str | None:
         now = session.observe(slot)
@@ -165,7 +182,7 @@ def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
 
     wait_until(
         scaled,
-        timeout_s=_SCALE_TIMEOUT_S,
+        timeout_s=scaling.SCALE_TIMEOUT_S,
         what=f"slot {slot} was scaled to zero",
         report=session.progress.say,
     )
@@ -175,31 +192,6 @@ def scale_to_zero(session: ReleaseSession, slot: Slot) -> None:
         what=f"the pods of slot {slot} were gone",
         report=session.progress.say,
     )
-
-
-def scale_as_observed(session: ReleaseSession, slot: Slot, replicas: int) -> str | None:
-    """Scale a slot unless it changed since it was looked at; returns what is in the way, or None.
-
-    Raises:
-        ConflictError: the lock is lost.
-    """
-    observed = session.observe(slot)
-    if observed is None:
-        return None
-    try:
-        session.ports.workloads.scale(
-            session.spec.namespace,
-            observed.name,
-            replicas,
-            uid=observed.uid,
-            resource_version=observed.resource_version,
-        )
-    except ConflictError as error:
-        if error.code != "conflict":
-            raise
-        # Its controller wrote its status, say: whoever asked decides again on what stands there.
-        return f"Deployment {observed.name} changed just now: it is looked at again"
-    return None
 
 
 def _require_idle(session: ReleaseSession, slot: Slot) -> None:

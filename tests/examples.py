@@ -6,8 +6,11 @@ from dataclasses import replace
 
 from slipway.core.release.admission import Request, Start, admit
 from slipway.core.release.record import Phase, ReleaseRecord, advance
+from slipway.core.release.scaling import Autoscaler
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.service import (
+    AutoscalerKind,
+    Autoscaling,
     BenchmarkPolicy,
     GoldenPrompt,
     QualityPolicy,
@@ -59,6 +62,38 @@ def weights_fetch(volume: WeightsVolume | None = None) -> WeightsFetch:
         image=f"127.0.0.1:5000/slipway/weights@{DIGEST}",
         source="s3://mlflow/1/abc/artifacts/model",
         sha256="cd" * 32,
+    )
+
+
+def autoscaling(
+    kind: AutoscalerKind = AutoscalerKind.HPA, *, min_replicas: int = 2, max_replicas: int = 8
+) -> Autoscaling:
+    """Return settings of either kind, for five requests in flight a pod."""
+    hpa = kind is AutoscalerKind.HPA
+    return Autoscaling(
+        kind=kind,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        target_average=5.0,
+        metric="requests_in_flight" if hpa else "",
+        query="" if hpa else 'sum(in_flight{pod=~"$WORKLOAD-.*"})',
+        server="" if hpa else "http://prometheus.monitoring:9090",
+        settle_s=0.0,
+    )
+
+
+def autoscaler_seen(
+    name: str = "chat-blue", *, ours: bool = True, min_replicas: int = 2, max_replicas: int = 8
+) -> Autoscaler:
+    return Autoscaler(
+        kind="HorizontalPodAutoscaler",
+        name=name,
+        uid=f"uid-{name}",
+        resource_version="7",
+        target=name,
+        ours=ours,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
     )
 
 

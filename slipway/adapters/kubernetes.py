@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from slipway.adapters.kubernetes_api import (
-    FIELD_MANAGER,
     MERGE_PATCH,
+    SCALE_MANAGER,
     KubernetesApi,
     object_path,
 )
@@ -118,7 +118,7 @@ class KubernetesWorkloads:
                 "PATCH",
                 path,
                 body={"metadata": meta, "spec": {"replicas": replicas}},
-                query={"fieldManager": FIELD_MANAGER},
+                query={"fieldManager": SCALE_MANAGER},
                 content_type=MERGE_PATCH,
             )
         except PermanentError as error:

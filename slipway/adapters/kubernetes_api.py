@@ -30,6 +30,9 @@ MERGE_PATCH = "application/merge-patch+json"
 FIELD_MANAGER = "slipway-release"
 """Owner of every field a release writes (server-side apply)."""
 
+SCALE_MANAGER = "slipway-scale"
+"""Owner of the number of pods that a release sets: never by apply where an autoscaler goes on."""
+
 INSTALL_MANAGER = "slipway-install"
 """Owner of what an administrator installs."""
 
@@ -47,6 +50,8 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "Service": ("/api/v1", "services"),
     "ServiceAccount": ("/api/v1", "serviceaccounts"),
     "Deployment": ("/apis/apps/v1", "deployments"),
+    "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
+    "ScaledObject": ("/apis/keda.sh/v1alpha1", "scaledobjects"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
     "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),

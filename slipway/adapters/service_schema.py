@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from slipway.core.service import (
+    AutoscalerKind,
+    Autoscaling,
     BenchmarkPolicy,
     GoldenPrompt,
     Probes,
@@ -32,6 +34,7 @@ from slipway.core.service import (
     WeightsVolume,
     WhenBusy,
 )
+from slipway.manifests.autoscaling import WORKLOAD_PLACEHOLDER
 from slipway.manifests.servers import health_path
 
 _LONGEST_NAME = 40
@@ -178,6 +181,48 @@ class _Resources(_Strict):
     gpu_resource: ExtendedResource = _default(Resources, "gpu_resource")
 
 
+class _Autoscaling(_Strict):
+    kind: AutoscalerKind
+    min_replicas: Count
+    max_replicas: Count
+    target_average: Positive
+    metric: Annotated[
+        str, _matching(r"([a-zA-Z0-9][-a-zA-Z0-9_.:/]*)?", "the name of a metric of pods")
+    ] = _default(Autoscaling, "metric")
+    query: str = _default(Autoscaling, "query")
+    server: Annotated[
+        str, _matching(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "an address: http://HOST:PORT")
+    ] = _default(Autoscaling, "server")
+    scale_down_window_s: Annotated[int, Field(strict=True, ge=0, le=3600)] = _default(
+        Autoscaling, "scale_down_window_s"
+    )
+    settle_s: Seconds = _default(Autoscaling, "settle_s")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> _Autoscaling:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas ({self.min_replicas}) must not be above max_replicas"
+                f" ({self.max_replicas})"
+            )
+        hpa = self.kind is AutoscalerKind.HPA
+        wanted = ("metric",) if hpa else ("query", "server")
+        foreign = ("query", "server") if hpa else ("metric",)
+        missing = [name for name in wanted if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"kind: {self.kind} needs {' and '.join(missing)}")
+        unused = [name for name in foreign if getattr(self, name)]
+        if unused:
+            raise ValueError(f"kind: {self.kind} has no use for {' and '.join(unused)}: leave out")
+        if not hpa and WORKLOAD_PLACEHOLDER not in self.query:
+            raise ValueError(
+                f"query must select a slot's own pods by {WORKLOAD_PLACEHOLDER}, for example"
+                f' sum(vllm:num_requests_waiting{{pod=~"{WORKLOAD_PLACEHOLDER}-.*"}}): a figure of'
+                " both slots would scale each of them for the other's users"
+            )
+        return self
+
+
 class _Probes(_Strict):
     path: PathPrefix | None = None  # the one of the server's kind
     startup_budget_s: Count = _default(Probes, "startup_budget_s")
@@ -302,6 +347,7 @@ class ServiceFile(_Strict):
     namespace: Label = _default(ServiceSpec, "namespace")
     alias: Alias = _default(ServiceSpec, "alias")
     volume: _Volume | None = None  # with weights: pvc, and only then
+    autoscaling: _Autoscaling | None = None  # instead of a fixed number of replicas
 
     @model_validator(mode="after")
     def _consistent(self) -> ServiceFile:
@@ -313,17 +359,31 @@ class ServiceFile(_Strict):
             )
         if (self.weights is Weights.PVC) != (self.volume is not None):
             raise ValueError("weights: pvc and volume go together: state both, or neither")
+        self._require_replicas_in_range()
         return self
+
+    def _require_replicas_in_range(self) -> None:
+        scaled = self.autoscaling
+        if scaled is None or "replicas" not in self.model_fields_set:
+            return
+        if not scaled.min_replicas <= self.replicas <= scaled.max_replicas:
+            raise ValueError(
+                f"replicas ({self.replicas}) are those of the first release where autoscaling is"
+                f" stated: choose {scaled.min_replicas} to {scaled.max_replicas}, or leave them out"
+            )
 
     def spec(self) -> ServiceSpec:
         """Return the service as the core knows it."""
         path = self.probes.path or health_path(self.server.kind)
-        nested = {
+        nested: dict[str, Any] = {
             "server": Server(**self.server.values()),
             "resources": Resources(**self.resources.values()),
             "slo": Slo(**self.slo.values()),
             "policy": self.policy.policy(),
             "probes": Probes(**{**self.probes.values(), "path": path}),
             "volume": self.volume and WeightsVolume(**self.volume.values()),
+            "autoscaling": self.autoscaling and Autoscaling(**self.autoscaling.values()),
         }
+        if self.autoscaling and "replicas" not in self.model_fields_set:
+            nested["replicas"] = self.autoscaling.min_replicas
         return ServiceSpec(**{**self.values(), **nested})

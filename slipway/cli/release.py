@@ -83,7 +83,9 @@ def check(
 
     services = load_services(folder or Path("deployments/services"))
     for name, spec in sorted(services.items()):
-        typer.echo(f"{name}: {spec.server.kind}, model {spec.model}, {spec.replicas} replicas: ok")
+        scaled = spec.autoscaling
+        pods = f"{scaled.min_replicas} to {scaled.max_replicas}" if scaled else str(spec.replicas)
+        typer.echo(f"{name}: {spec.server.kind}, model {spec.model}, {pods} replicas: ok")
 
 
 @model_app.command("register")

@@ -37,6 +37,13 @@ class WhenBusy(StrEnum):
     REFUSE = "refuse"
 
 
+class AutoscalerKind(StrEnum):
+    """Which object scales a slot."""
+
+    HPA = "hpa"
+    KEDA = "keda"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """The model server.
@@ -92,6 +99,34 @@ class Resources:
     memory: str
     gpus: int = 0
     gpu_resource: str = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Autoscaling:
+    """How many pods a slot has, when its load decides it.
+
+    Args:
+        kind: a HorizontalPodAutoscaler, or a ScaledObject of KEDA.
+        min_replicas: pods of a slot that serves, at least.
+        max_replicas: pods of a slot, at most.
+        target_average: of the metric per pod: above it the slot grows, below it shrinks.
+        metric: name of a custom metric of pods; of kind `hpa` alone.
+        query: PromQL that names the slot by `$WORKLOAD`; of kind `keda` alone.
+        server: address of the Prometheus that is asked; of kind `keda` alone.
+        scale_down_window_s: the highest need of so many seconds counts before a slot shrinks.
+        settle_s: after users have moved it takes so long until the metric shows them: the number
+            that serves them is not let go before.
+    """
+
+    kind: AutoscalerKind
+    min_replicas: int
+    max_replicas: int
+    target_average: float
+    metric: str = ""
+    query: str = ""
+    server: str = ""
+    scale_down_window_s: int = 300
+    settle_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +234,8 @@ class RampPolicy:
         error_ratio_max: candidate's error rate against the stable slot's, at most; an error rate
             within the SLO never fails.
         ttft_ratio_max: candidate's p95 time to first token against the stable slot's, at most.
-        data_timeout_s: longest wait at a weight for `requests_min`, before the release is held.
+        data_timeout_s: longest wait at a weight for `requests_min`, or for the pods of the next
+            one, before the release is held.
         hold_timeout_s: longest time that a release is held, before it is taken back.
     """
 
@@ -251,7 +287,9 @@ class ServiceSpec:
         hosts: host names users call it by, at the gateway.
         path_prefixes: HTTP paths that are routed to it.
         alias: registry alias that follows the traffic.
+        replicas: pods of each slot; with autoscaling, of the first release.
         volume: where the model files lie; stated exactly when `weights` is `pvc`.
+        autoscaling: what decides how many pods a slot has; None when `replicas` does.
     """
 
     name: str
@@ -268,3 +306,4 @@ class ServiceSpec:
     namespace: str = "serving"
     alias: str = "live"
     volume: WeightsVolume | None = None
+    autoscaling: Autoscaling | None = None

@@ -145,19 +145,22 @@ def _variable(name: str, expression: str) -> Object:
 
 
 def _rules(*operations: str) -> list[Object]:
+    # A request by another version of the same API is converted before it is looked at.
     groups = {
-        "": ["configmaps", "pods"],
-        "apps": ["deployments"],
-        "networking.istio.io": ["virtualservices", "destinationrules"],
+        ("", "v1"): ["configmaps", "pods"],
+        ("apps", "v1"): ["deployments"],
+        ("autoscaling", "v2"): ["horizontalpodautoscalers"],
+        ("keda.sh", "v1alpha1"): ["scaledobjects"],
+        ("networking.istio.io", "v1"): ["virtualservices", "destinationrules"],
     }
     return [
         {
             "apiGroups": [group],
-            "apiVersions": ["v1"],
+            "apiVersions": [version],
             "operations": list(operations),
             "resources": resources,
         }
-        for group, resources in groups.items()
+        for (group, version), resources in groups.items()
     ]
 
 

@@ -40,6 +40,7 @@ from slipway.manifests.traffic import destination_rule, service_object, virtual_
 POLICY_NAME = "slipway-model-pods"
 
 _RBAC = "rbac.authorization.k8s.io"
+_AUTOSCALERS = (("autoscaling", "horizontalpodautoscalers"), ("keda.sh", "scaledobjects"))
 _PLATFORM_LABELS = {MANAGED_BY_LABEL: "slipway"}
 _ONLY_WHEN_ABSENT = frozenset({"VirtualService", "DestinationRule", "Lease", "ConfigMap"})
 
@@ -91,6 +92,15 @@ def release_rules(spec: ServiceSpec) -> tuple[Object, ...]:
         _rule("apps", "deployments", ("get", "patch"), workloads),
         _rule("apps", "deployments", ("create", "list")),
         _rule("apps", "replicasets", ("get", "list")),
+        # Whether or not the service is autoscaled today: what others have made is looked for too.
+        *(
+            rule
+            for group, resource in _AUTOSCALERS
+            for rule in (
+                _rule(group, resource, ("get", "patch", "delete"), workloads),
+                _rule(group, resource, ("create", "list")),
+            )
+        ),
         _rule("", "pods", ("get", "list", "create")),
         _rule("", "pods", ("patch", "delete"), _bare_pods(spec)),
         _rule("", "pods/log", ("get",)),

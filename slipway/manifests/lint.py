@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
+from slipway.manifests.autoscaling import HPA, SCALED_OBJECT
 from slipway.ports import Manifest
 
 
@@ -34,7 +35,12 @@ class Finding:
 def lint(objects: Iterable[Manifest]) -> tuple[Finding, ...]:
     """Return every fault between `objects`, in the order of the rules; none is an empty tuple."""
     given = tuple(objects)
-    return (*_undefined_subsets(given), *_wrong_subsets(given), *_overlaps(given))
+    return (
+        *_undefined_subsets(given),
+        *_wrong_subsets(given),
+        *_overlaps(given),
+        *_two_who_scale(given),
+    )
 
 
 def _undefined_subsets(objects: tuple[Manifest, ...]) -> Iterator[Finding]:
@@ -114,6 +120,32 @@ def _overlaps(objects: tuple[Manifest, ...]) -> Iterator[Finding]:
                     hint="add a label that only one of them carries to the selector; a Deployment's"
                     " selector is immutable, so it must be made anew",
                 )
+
+
+def _two_who_scale(objects: tuple[Manifest, ...]) -> Iterator[Finding]:
+    """L8: two decide how many pods a Deployment has, and undo each other's work."""
+    scalers = [item for kind in (HPA, SCALED_OBJECT) for item in _of_kind(objects, kind)]
+    for workload in _of_kind(objects, "Deployment"):
+        mine = [item for item in scalers if _scales(item, workload)]
+        said = [_subject(item) for item in mine]
+        if mine and "replicas" in workload["spec"]:
+            said.append("its own replicas")
+        if len(said) > 1:
+            yield Finding(
+                rule="L8",
+                subject=_subject(workload),
+                message=f"its number of pods is decided by {' and by '.join(said)}",
+                hint="leave one: a scaled Deployment states no replicas",
+            )
+
+
+def _scales(scaler: Manifest, workload: Manifest) -> bool:
+    target = scaler["spec"]["scaleTargetRef"]
+    return (
+        _namespace(scaler) == _namespace(workload)
+        and target.get("kind", "Deployment") == "Deployment"
+        and target["name"] == workload["metadata"]["name"]
+    )
 
 
 def _matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

@@ -44,10 +44,12 @@ def slot_deployment(
     workload: str,
     image: str,
     release_id: str,
-    replicas: int | None = None,
     fetch: WeightsFetch | None = None,
 ) -> Object:
     """Return the Deployment of one slot.
+
+    Where an autoscaler decides how many pods there are it states no number: two that set it would
+    undo each other's work.
 
     Args:
         spec: the service.
@@ -55,7 +57,6 @@ def slot_deployment(
         workload: its name (an adopted service keeps its own).
         image: `HOST/REPOSITORY@sha256:…`.
         release_id: the release that deploys it.
-        replicas: how many pods; those of the service file when None.
         fetch: the weights, when they lie on a volume; None when they are in the image.
     """
     selector = slot_labels(spec.name, slot)
@@ -66,7 +67,7 @@ def slot_deployment(
         "kind": "Deployment",
         "metadata": metadata(workload, spec.namespace, labels=labels, annotations=annotations),
         "spec": {
-            "replicas": spec.replicas if replicas is None else replicas,
+            **({"replicas": spec.replicas} if spec.autoscaling is None else {}),
             "selector": {"matchLabels": selector},
             # A slot is deployed only while no user is routed to it, so nothing is lost by ending
             # its old pods first. `Recreate` waits until they are gone: terminating pods still

@@ -27,6 +27,7 @@ LANES = {
     "releases": ("kubernetes_is_real", "prefect_deployment", "release_faults"),
     # Release under users, in services of their own without GPUs.
     "crowds": (
+        "autoscaling",
         "release_canary",
         "release_circle",
         "release_under_load",

@@ -43,7 +43,7 @@ class Sandbox(Protocol):
         """Where users call."""
         ...
 
-    def kubectl(self, *args: str) -> subprocess.CompletedProcess[str]:
+    def kubectl(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl as the administrator."""
         ...
 

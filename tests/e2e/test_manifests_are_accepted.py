@@ -182,6 +182,9 @@ def test_secret_in_a_model_pod_is_refused_by_the_admission_policy(installed: San
     [
         ("patch", "deployments.apps/chat-blue", "yes"),
         ("patch", "deployments.apps/other-blue", "no"),
+        ("patch", "horizontalpodautoscalers.autoscaling/chat-blue", "yes"),
+        ("delete", "horizontalpodautoscalers.autoscaling/other-blue", "no"),
+        ("list", "horizontalpodautoscalers.autoscaling", "yes"),
         ("delete", "pods/chat-test", "yes"),
         ("delete", "pods/chat-blue-1", "no"),
         ("patch", "virtualservices.networking.istio.io/chat", "yes"),

@@ -13,13 +13,17 @@ import pytest
 
 from slipway.bootstrap import Ports
 from slipway.core.routing import ROUTE_HEADER, SLOT_HEADER, Slot, empty
+from slipway.core.service import AutoscalerKind
 from slipway.manifests.names import workload_name
 from slipway.manifests.workload import slot_deployment
+from tests.contract.port_suites.autoscalers import AutoscalersSubject, AutoscalersSuite
 from tests.contract.port_suites.orders import OrdersSubject, OrdersSuite
 from tests.contract.port_suites.releases import ReleasesSubject, ReleasesSuite
 from tests.contract.port_suites.traffic import TrafficSubject, TrafficSuite, next_fence
 from tests.contract.port_suites.workloads import WorkloadsSubject, WorkloadsSuite
+from tests.e2e.keda import keda_installed
 from tests.e2e.support import Sandbox, World
+from tests.examples import autoscaling
 from tests.fakes.gateway import GatewayAnswer
 
 _MISSING = "never-installed"
@@ -54,7 +58,7 @@ def real_ports(module_world: World) -> Iterator[Ports]:
 def _delete_workloads(world: World, service: str) -> None:
     selector = f"slipway.dev/service={service}"
     deleted = world.sandbox.kubectl(
-        *("-n", "serving", "delete", "deployment,pod", "-l", selector, "--wait=false")
+        *("-n", "serving", "delete", "deployment,pod,hpa", "-l", selector, "--wait=false")
     )
     assert deleted.returncode == 0, deleted.stderr
 
@@ -129,6 +133,29 @@ class TestKubernetesWorkloads(WorkloadsSuite):
             spec=real_ports.spec,
             image=image,
             missing_image=f"{repository}@sha256:{'f' * 64}",
+            wait=_wait,
+        )
+
+
+@pytest.fixture(scope="module")
+def keda_crd(sandbox: Sandbox) -> Iterator[None]:
+    """KEDA's custom resource, without its operator."""
+    with keda_installed(sandbox):
+        yield
+
+
+class TestKubernetesAutoscalers(AutoscalersSuite):
+    """HorizontalPodAutoscalers and KEDA's ScaledObjects on a real API server."""
+
+    @pytest.fixture(params=list(AutoscalerKind))
+    def subject(
+        self, request: pytest.FixtureRequest, real_ports: Ports, keda_crd: None
+    ) -> AutoscalersSubject:
+        return AutoscalersSubject(
+            autoscalers=real_ports.autoscalers,
+            service=real_ports.spec.name,
+            namespace=real_ports.spec.namespace,
+            settings=autoscaling(request.param),
             wait=_wait,
         )
 

@@ -60,7 +60,7 @@ class FakePod:
 
 @dataclass
 class FakeDeployment:
-    """A Deployment with its pods."""
+    """A Deployment with its pods; `number_applied`: its replicas are owned by who applies it."""
 
     uid: str
     manifest: dict[str, Any]
@@ -68,6 +68,7 @@ class FakeDeployment:
     generation: int = 1
     fault: Fault = Fault.NONE
     pods: list[FakePod] = field(default_factory=list)
+    number_applied: bool = True
 
     @property
     def name(self) -> str:
@@ -98,6 +99,15 @@ class FakeDeployment:
         return str(self.manifest["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
+@dataclass
+class FakeAutoscaler:
+    """What scales a Deployment."""
+
+    uid: str
+    manifest: dict[str, Any]
+    resource_version: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeEvent:
     """An event about a service's record."""
@@ -122,6 +132,7 @@ class FakeCluster:
         streams: open requests per slot at the gateway, one figure per look; the last one stays.
         server_requests: open requests at the model servers, likewise.
         missing_images: references that no registry has.
+        unknown_kinds: of objects that the cluster has no API for.
         swept: what each sweep pod was told to keep, in the order they were made.
         sweep_fault: sweep pods end with an error.
         rows: the gateway's access log.
@@ -134,6 +145,7 @@ class FakeCluster:
         self.clock = clock or FakeClock()
         self.journal = journal or Journal()
         self.deployments: dict[Key, FakeDeployment] = {}
+        self.autoscalers: dict[tuple[str, str, str], FakeAutoscaler] = {}
         self.pods: dict[Key, FakePod] = {}
         self.leases: dict[str, Lease] = {}
         self.orders: dict[str, dict[str, str]] = {}
@@ -142,6 +154,7 @@ class FakeCluster:
         self.gateway_routes: dict[str, Route] = {}
         self.events: list[FakeEvent] = []
         self.missing_images: set[str] = set()
+        self.unknown_kinds: set[str] = set()
         self.swept: list[tuple[str, ...]] = []
         self.sweep_fault = False
         self.rows: list[AccessRow] = []
@@ -212,6 +225,24 @@ class FakeCluster:
         ]
         for pod in deployment.pods:
             pod.weights = deployment.weights
+
+    def resize(self, deployment: FakeDeployment, replicas: int) -> None:
+        """Add pods to a Deployment, or end those made last, as its controller does."""
+        deployment.manifest["spec"]["replicas"] = replicas
+        deployment.number_applied = False
+        deployment.generation += 1
+        deployment.resource_version = self.number()
+        staying = [pod for pod in deployment.pods if not pod.terminating]
+        for pod in staying[replicas:]:
+            if self.looks_until_gone:
+                pod.terminating, pod.looks_left = True, self.looks_until_gone
+            else:
+                deployment.pods.remove(pod)
+        allowed = 0 if deployment.fault in NO_PODS else replicas
+        for index in range(len(staying), allowed):
+            pod = self.make_pod(f"{deployment.name}-{index}", deployment.image, deployment.fault)
+            pod.weights = deployment.weights
+            deployment.pods.append(pod)
 
     def make_pod(self, prefix: str, image: str, fault: Fault) -> FakePod:
         """Return a fresh pod."""

@@ -100,9 +100,15 @@ class FakeWorkloads:
         if unknown:
             raise _unknown_fields(unknown)
         found = cluster.deployments.get(key)
+        stated = "replicas" in own["spec"]
+        if not stated:
+            # A field that its only owner states no more is gone: the API's default comes back.
+            lost = found is None or found.number_applied
+            own["spec"]["replicas"] = 1 if found is None or lost else found.replicas
         changed = found is None or found.manifest != own
         if changed and not dry_run:
             found = self._store(key, found, own)
+            found.number_applied = stated
             self._journal.wrote(f"apply Deployment {key[1]}")
         # A dry run answers with what would be; nothing reads more than that it was accepted.
         return Applied(
@@ -190,16 +196,7 @@ class FakeWorkloads:
         cluster.fence_off("Deployment", deployment, fence, service=service)
         if found.replicas == replicas:
             return
-        found.manifest["spec"]["replicas"] = replicas
-        found.generation += 1
-        found.resource_version = cluster.number()
-        if replicas:
-            cluster.make_pods(found)
-        elif cluster.looks_until_gone:
-            for pod in found.pods:
-                pod.terminating, pod.looks_left = True, cluster.looks_until_gone
-        else:
-            found.pods.clear()
+        cluster.resize(found, replicas)
         self._journal.wrote(f"scale {deployment} to {replicas}")
 
     def delete(self, kind: str, namespace: str, name: str, *, uid: str, wait: bool = True) -> None:

@@ -27,11 +27,12 @@ from slipway.bench.values import (
 )
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, InputError, TransientError
+from slipway.core.release.decision import replicas_for
 from slipway.core.release.orders import Order, OrderKind, order_to_storage
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
-from slipway.core.service import RampPolicy, RampStep, Strategy
+from slipway.core.service import AutoscalerKind, RampPolicy, RampStep, Strategy
 from slipway.evaluation.endpoint import ChatAnswer
 from slipway.manifests.names import HTTP_PORT, RELEASE_LABEL
 from slipway.ports import Lease, Releases
@@ -40,6 +41,8 @@ from tasks import benchmark, former, image, model, ramp, traffic, warm_up, workl
 from tasks import rollback as taking_back
 from tasks.lock import LockKeeper
 from tasks.watch import Watcher
+from tests.examples import autoscaling
+from tests.fakes.autoscalers import FakeAutoscalerController, FakeAutoscalers
 from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.gateway import FakeGateway
@@ -56,7 +59,7 @@ MODEL = "demo"
 _HEAD_START_S = 60.0
 _CLOCKED = (
     *("session", "traffic", "ramp", "workload", "waiting", "reporting", "lock"),
-    *("orders", "turn", "abort", "former", "watch", "reconcile", "approve"),
+    *("orders", "turn", "abort", "former", "watch", "reconcile", "approve", "scaling"),
     *("warm_up", "plan", "takeover"),
 )
 _STAGES = (benchmark, former, image, model, ramp, traffic, warm_up, workload)
@@ -112,6 +115,8 @@ class World:
         self.gateway = FakeGateway(self.cluster, SERVICE)
         self.model = FakeModel()
         self.workloads = FakeWorkloads(self.cluster)
+        self.autoscalers = FakeAutoscalers(self.cluster)
+        self.controller = FakeAutoscalerController(self.cluster)
         self.releases = FakeReleases(self.cluster)
         self.orders = FakeOrders(self.cluster)
         self.traffic = FakeTraffic(self.cluster)
@@ -189,6 +194,29 @@ class World:
             ramp=replace(RampPolicy(requests_min=20), steps=steps, **limits),
         )
         self.spec = replace(self.spec, policy=policy)
+
+    def set_autoscaling(self, kind: AutoscalerKind = AutoscalerKind.HPA, **range_: int) -> None:
+        """Let the load decide how many pods a slot has, 2 to 8 unless told otherwise."""
+        settings = autoscaling(kind, **range_)
+        self.spec = replace(self.spec, autoscaling=settings, replicas=settings.min_replicas)
+
+    def let_load_scale(self, users_need: int) -> None:
+        """Let both slots be scaled whenever time passes, each by its share of the users.
+
+        Args:
+            users_need: pods for all of them; `controller.users_need` changes it.
+        """
+        self.controller.users_need = users_need
+
+        def act() -> None:
+            route = self.cluster.gateway_routes[SERVICE]
+            for slot in Slot:
+                for item in self.cluster.slot_deployments(SERVICE, slot):
+                    share = replicas_for(route.percent(slot), self.controller.users_need)
+                    self.controller.load[item.name] = share
+            self.controller.sync()
+
+        self.clock.while_waiting.append(act)
 
     def let_users_stream(self, *, per_s: int) -> None:
         """Let users ask whenever time passes; what they got is in the gateway's rows."""
@@ -311,6 +339,14 @@ class World:
         """Return the replicas asked for in a slot; 0 when it has no Deployment."""
         return sum(item.replicas for item in self.cluster.slot_deployments(SERVICE, slot))
 
+    def floors(self) -> dict[str, int]:
+        """Return the least number of pods of each autoscaler, by its name."""
+        every = self.autoscalers.find(self.spec.namespace, tuple(self._deployments()))
+        return {found.name: found.min_replicas for found in every}
+
+    def _deployments(self) -> list[str]:
+        return [item.name for item in self.cluster.deployments.values()]
+
     def evidence(self) -> list[str]:
         """Return the names of the evidence of the record's release, whatever the store's state."""
         prefix = f"releases/{SERVICE}/{self.record.release_id}/"
@@ -340,6 +376,7 @@ class World:
                 item.name: (item.replicas, item.image, item.labels.get(RELEASE_LABEL))
                 for item in self.cluster.deployments.values()
             },
+            "floors": self.floors(),
             "test pods": list(self.cluster.pods),
             "aliases": self.registry.aliases,
             "images": sorted(self.images.images),
@@ -360,6 +397,7 @@ class World:
             releases=self.releases,
             orders=self.orders,
             workloads=self.workloads,
+            autoscalers=self.autoscalers,
             traffic=self.traffic,
             metrics=self.metrics,
             registry=self.registry,

@@ -18,11 +18,11 @@ _OUTAGES_S = (3.0, 10.0, 25.0)
 _OUTAGE_ANSWER_S = 1.0
 """How long an adapter's own retries last, before it gives up in an outage."""
 
-CLUSTER = frozenset({"releases", "orders", "workloads", "traffic"})
+CLUSTER = frozenset({"releases", "orders", "workloads", "autoscalers", "traffic"})
 WRITES = frozenset(
     {
         *("apply", "stamp", "scale", "delete", "event", "save", "take", "renew", "release"),
-        *("post", "remove", "set_alias", "append", "put"),
+        *("post", "remove", "set_alias", "set_floor", "append", "put"),
     }
 )
 STALE = frozenset({("workloads", "observe"), ("traffic", "read")})

@@ -54,6 +54,7 @@ class SharedWorld(World):
             releases=wires.wire("releases", ports.releases),
             orders=wires.wire("orders", ports.orders),
             workloads=wires.wire("workloads", ports.workloads),
+            autoscalers=wires.wire("autoscalers", ports.autoscalers),
             traffic=wires.wire("traffic", ports.traffic),
             metrics=wires.wire("metrics", ports.metrics),
             registry=wires.wire("registry", ports.registry),

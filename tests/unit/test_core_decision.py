@@ -11,6 +11,7 @@ from slipway.core.release.decision import (
     HoldRelease,
     Promote,
     RampView,
+    Reserve,
     SetWeight,
     TakeBack,
     Wait,
@@ -26,11 +27,12 @@ from slipway.core.release.record import (
     hold,
     with_approval,
 )
+from slipway.core.release.scaling import Scaling
 from slipway.core.rollout import PodObservation
 from slipway.core.routing import Slot
 from slipway.core.service import RampPolicy, RampStep, Strategy
 from slipway.core.verdicts import Bound, Gate, GateResult, Verdict
-from tests.examples import DIGEST, pod, record, rollout
+from tests.examples import DIGEST, autoscaling, pod, record, rollout
 
 POLICY = RampPolicy(requests_min=20, data_timeout_s=60.0, hold_timeout_s=600.0)
 STEPS = (
@@ -219,3 +221,69 @@ def test_replicas_for_a_weight_are_the_fewest_that_carry_it(replicas: int) -> No
         assert weight <= 100 * ready / replicas
         assert ready == 0 or weight > 100 * (ready - 1) / replicas
         assert ready == math.ceil(weight * replicas / 100)
+
+
+def scaled(weight: int, *, floor: int, steps: tuple[RampStep, ...] = STEPS[:2]) -> ReleaseRecord:
+    """Return a canary of a service whose autoscaler decides; none of its pods was tested."""
+    scaling = Scaling(settings=autoscaling(), needed=4, candidate_floor=floor)
+    return replace(ramping(weight, steps=steps), scaling=scaling, tested_pod_uids=())
+
+
+def decide_scaled(release: ReleaseRecord, seen: RampView, *, needed: int = 4) -> Any:
+    return decide_ramp(release, seen, POLICY, replicas=needed)
+
+
+def some_pods(count: int) -> Any:
+    return rollout(*(known_pod(f"p{number}") for number in range(count)))
+
+
+def test_pods_of_the_next_weight_are_reserved_before_it() -> None:
+    decision = decide_scaled(scaled(5, floor=1), view(5, candidate=some_pods(1)))
+    assert decision == Reserve(floor=2, reason="2 of 4 pods are needed for 50 %")
+
+
+def test_weight_rises_when_its_pods_are_ready_whoever_they_are() -> None:
+    release = scaled(5, floor=2)
+    waiting = decide_scaled(release, view(5, candidate=some_pods(1)))
+    assert waiting == Wait(
+        reason="not 50 % yet: slot green has 1 ready pods of 2 needed", short=True
+    )
+    assert decide_scaled(release, view(5, candidate=some_pods(2))) == SetWeight(
+        weight_percent=50, reason="gate PASS"
+    )
+
+
+def test_everybodys_pods_are_reserved_and_ready_before_the_promotion() -> None:
+    at_half = view(50, candidate=some_pods(2))
+    assert decide_scaled(scaled(50, floor=2), at_half) == Reserve(
+        floor=4, reason="4 of 4 pods are needed for 100 %"
+    )
+    assert isinstance(decide_scaled(scaled(50, floor=4), at_half), Wait)
+    ready = view(50, candidate=some_pods(4))
+    assert decide_scaled(scaled(50, floor=4), ready) == Promote(reason="gate PASS")
+
+
+def test_pods_that_do_not_come_hold_the_release() -> None:
+    short = view(5, candidate=some_pods(1), short_s=60.1)
+    decision = decide_scaled(scaled(5, floor=2), short)
+    assert decision == HoldRelease(
+        reason="not 50 % yet: slot green has 1 ready pods of 2 needed", timeout_s=600.0
+    )
+
+
+def test_load_that_grows_takes_no_canary_back() -> None:
+    """It asks for more pods; the candidate is judged by what its weight was set for."""
+    decision = decide_scaled(scaled(50, floor=2), view(50, candidate=some_pods(2)), needed=8)
+    assert decision == Reserve(floor=8, reason="8 of 8 pods are needed for 100 %")
+
+
+def test_scaled_candidate_that_loses_a_pod_of_its_share_loses_its_users() -> None:
+    decision = decide_scaled(scaled(50, floor=2), view(50, candidate=some_pods(1)))
+    assert isinstance(decision, TakeBack)
+    assert decision.code == "candidate-unhealthy"
+
+
+def test_pods_are_not_reserved_for_a_step_that_nobody_allowed_yet() -> None:
+    asks = (STEPS[0], replace(STEPS[1], approval=True))
+    decision = decide_scaled(scaled(5, floor=1, steps=asks), view(5, candidate=some_pods(1)))
+    assert isinstance(decision, HoldRelease)

@@ -12,7 +12,7 @@ from slipway.core.release.record import Approval, Phase, ReleaseRecord, SlotReco
 from slipway.core.release.stages import OF_RELEASE
 from slipway.core.routing import Slot
 from slipway.core.service import RampPolicy, RampStep, ServiceSpec, Strategy, WhenBusy
-from tests.examples import record, service, service_on_a_volume
+from tests.examples import autoscaling, record, service, service_on_a_volume
 
 STEPS = (
     RampStep(weight_percent=1, bake_s=10.0),
@@ -42,7 +42,9 @@ def midway(phase: Phase, **changes: Any) -> ReleaseRecord:
 
 
 def seen(found: ReleaseRecord | None, **changes: Any) -> Seen:
-    blank = Seen(record=found, holder="", ready={}, alias="1", files=2, size_bytes=3_400_000)
+    blank = Seen(
+        record=found, holder="", ready={}, asked={}, alias="1", files=2, size_bytes=3_400_000
+    )
     return replace(blank, **changes)
 
 
@@ -73,7 +75,7 @@ def test_canary_plans_a_line_for_every_step_with_its_reason() -> None:
     assert made.begins.endswith("into slot green; slot blue serves version 1")
     first, second = of(made, "ramp")
     assert first.does == "1 % of the users for 10 s and longer"
-    assert first.why.startswith("needs 1 of the tested pods ready; rises on 40 requests")
+    assert first.why.startswith("needs 1 pod ready; rises on 40 requests")
     assert second.does == "50 % of the users for 20 s and longer, after a person's approval"
     assert of(made, "retire")[0].does == "keep slot blue warm for 600 s"
     assert "2 × as slow as the stable slot" in of(made, "benchmark")[0].why
@@ -161,3 +163,18 @@ def test_weights_on_a_volume_stay_out_of_the_image() -> None:
     made = plan(service_on_a_volume(), live(), files=1)
     assert of(made, "image")[0].does == "pin slipway/simulated:base by its digest"
     assert of(made, "integrity")[0].does == "check 1 file, 3.4 MB, by their checksums"
+
+
+def test_autoscaled_service_begins_with_the_share_of_its_first_step() -> None:
+    spec = replace(canary(), autoscaling=autoscaling(min_replicas=2, max_replicas=20), replicas=2)
+    made = plan(spec, live(), asked={Slot.BLUE: 8})
+    assert of(made, "deploy")[0].does == (
+        "deploy 2 pods as chat-green, and an autoscaler of their own"
+    )
+    assert of(made, "ramp")[1].why.startswith("needs 4 pods ready")
+    assert "8 pods of the tested image" in of(made, "promote")[0].why
+
+
+def test_first_release_of_an_autoscaled_service_begins_with_its_replicas() -> None:
+    spec = replace(service(), autoscaling=autoscaling(min_replicas=1, max_replicas=4), replicas=3)
+    assert of(plan(spec, None), "deploy")[0].does.startswith("deploy 3 pods as chat-blue")

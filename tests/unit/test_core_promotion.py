@@ -22,9 +22,10 @@ from slipway.core.release.record import (
     SlotRecord,
     with_candidate,
 )
+from slipway.core.release.scaling import Scaling
 from slipway.core.rollout import PodObservation
 from slipway.core.routing import Slot, all_to, empty
-from tests.examples import DIGEST, IMAGE, advanced, pod, record, rollout
+from tests.examples import DIGEST, IMAGE, advanced, autoscaling, pod, record, rollout
 
 BOTH = frozenset(Slot)
 
@@ -50,6 +51,16 @@ def first() -> ReleaseRecord:
 
 def refusal(*pods: PodObservation) -> str | None:
     return promotion_refusal(candidate(), rollout(*pods), replicas=2)
+
+
+def test_pods_that_an_autoscaler_added_may_get_the_users() -> None:
+    scaling = Scaling(settings=autoscaling(), needed=2, candidate_floor=2)
+    scaled = replace(candidate(), scaling=scaling)
+    seen = rollout(good_pod("a"), good_pod("new"))
+    assert promotion_refusal(scaled, seen, replicas=2) is None
+    assert promotion_refusal(candidate(), seen, replicas=2) is not None
+    wrong = rollout(good_pod("a"), pod("new"))
+    assert promotion_refusal(scaled, wrong, replicas=2) is not None
 
 
 def test_tested_pods_that_are_all_ready_may_get_the_users() -> None:

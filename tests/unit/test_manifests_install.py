@@ -101,9 +101,28 @@ def test_release_account_reads_named_objects_by_name_only() -> None:
             assert rule["resourceNames"], rule
 
 
+@pytest.mark.parametrize(
+    ("group", "resource"),
+    [("autoscaling", "horizontalpodautoscalers"), ("keda.sh", "scaledobjects")],
+)
+def test_release_account_changes_what_scales_its_own_slots_alone(group: str, resource: str) -> None:
+    rules = [rule for rule in release_rules(service()) if rule["apiGroups"] == [group]]
+    assert [rule["resources"] for rule in rules] == [[resource]] * 2
+    changing, finding = rules
+    assert (changing["resourceNames"], changing["verbs"]) == (
+        ["chat-blue", "chat-green"],
+        ["get", "patch", "delete"],
+    )
+    assert finding["verbs"] == ["create", "list"]
+
+
 def test_release_account_may_remove_a_sweep_pod_only_where_weights_lie_on_a_volume() -> None:
     def deletable(spec: ServiceSpec) -> list[str]:
-        (rule,) = (rule for rule in release_rules(spec) if "delete" in rule["verbs"])
+        (rule,) = (
+            rule
+            for rule in release_rules(spec)
+            if "delete" in rule["verbs"] and rule["resources"] == ["pods"]
+        )
         return list(rule["resourceNames"])
 
     assert deletable(service()) == ["chat-test"]

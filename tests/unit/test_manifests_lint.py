@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from slipway.core.routing import Route, Share, Slot, with_preview
+from slipway.core.service import AutoscalerKind
 from slipway.manifests import workload
+from slipway.manifests.autoscaling import autoscaler
 from slipway.manifests.install import install_objects, platform_objects
 from slipway.manifests.lint import lint
 from slipway.manifests.traffic import destination_rule, service_object, virtual_service
-from tests.examples import IMAGE, service
+from tests.examples import IMAGE, autoscaling, service
 
 BOTH = frozenset(Slot)
 ROUTE = with_preview(
@@ -193,3 +196,43 @@ def test_selectors_by_expression_are_understood(expression: dict[str, Any], matc
     other = plain("Pod", "other", {}, labels={"slot": "blue"})
 
     assert bool(lint([owner, other])) is matches
+
+
+def scaled_deployment() -> dict[str, Any]:
+    spec = replace(service(), autoscaling=autoscaling())
+    return workload.slot_deployment(
+        spec, slot=Slot.BLUE, workload="chat-blue", image=IMAGE, release_id="chat-v1-1"
+    )
+
+
+def scaler(
+    kind: AutoscalerKind = AutoscalerKind.HPA, workload: str = "chat-blue"
+) -> dict[str, Any]:
+    settings = autoscaling(kind)
+    return autoscaler("chat", "serving", settings, slot=Slot.BLUE, workload=workload, floor=2)
+
+
+def test_slot_that_one_object_scales_has_no_findings() -> None:
+    assert lint([scaled_deployment(), scaler(), scaler(workload="other")]) == ()
+
+
+@pytest.mark.parametrize(
+    ("workload", "scalers", "said"),
+    [
+        (scaled_deployment(), [scaler(), scaler(AutoscalerKind.KEDA)], "chat-blue and by Scaled"),
+        (deployment(Slot.BLUE), [scaler()], "chat-blue and by its own replicas"),
+    ],
+)
+def test_number_of_pods_that_two_decide_is_found(
+    workload: dict[str, Any], scalers: list[dict[str, Any]], said: str
+) -> None:
+    (finding,) = lint([workload, *scalers])
+    assert (finding.rule, finding.subject) == ("L8", "Deployment/serving/chat-blue")
+    assert said in finding.message
+
+
+def test_scaler_of_another_kind_or_namespace_scales_no_deployment() -> None:
+    elsewhere, other_kind = scaler(), scaler()
+    elsewhere["metadata"]["namespace"] = "other"
+    other_kind["spec"]["scaleTargetRef"]["kind"] = "StatefulSet"
+    assert lint([deployment(Slot.BLUE), elsewhere, other_kind]) == ()

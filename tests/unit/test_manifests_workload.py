@@ -8,7 +8,7 @@ import pytest
 from slipway.core.routing import Slot
 from slipway.core.service import Probes, ServerKind, ServiceSpec
 from slipway.manifests import names, workload
-from tests.examples import DIGEST, IMAGE, service
+from tests.examples import DIGEST, IMAGE, autoscaling, service
 
 
 def deployment(spec: ServiceSpec, **changes: Any) -> dict[str, Any]:
@@ -51,9 +51,13 @@ def test_release_and_image_digest_are_annotated_on_deployment_and_pods() -> None
     assert built["spec"]["template"]["metadata"]["annotations"] == expected
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(None, 2), (0, 0), (5, 5)])
-def test_replicas_are_those_asked_for_else_of_the_service(asked: int | None, expected: int) -> None:
-    assert deployment(service(), replicas=asked)["spec"]["replicas"] == expected
+def test_replicas_are_those_of_the_service() -> None:
+    assert deployment(service())["spec"]["replicas"] == 2
+
+
+def test_scaled_slot_is_applied_without_a_number_of_pods() -> None:
+    scaled = replace(service(), autoscaling=autoscaling())
+    assert "replicas" not in deployment(scaled)["spec"]
 
 
 def test_old_pods_are_gone_before_new_ones_ask_for_their_gpus() -> None:

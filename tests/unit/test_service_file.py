@@ -10,6 +10,8 @@ import yaml
 from slipway.adapters.service_file import find_service, load_service, load_services
 from slipway.core.errors import InputError
 from slipway.core.service import (
+    AutoscalerKind,
+    Autoscaling,
     Probes,
     QualityPolicy,
     ServerKind,
@@ -286,3 +288,66 @@ def test_delivered_examples_are_valid() -> None:
 
     assert kinds == {ServerKind.VLLM, ServerKind.TRITON}
     assert load_services(SERVICES / "examples")["llama3-volume"].volume is not None
+
+
+SCALED: dict[str, Any] = {
+    "kind": "hpa",
+    "min_replicas": 2,
+    "max_replicas": 8,
+    "target_average": 5,
+    "metric": "requests_in_flight",
+}
+KEDA: dict[str, Any] = {
+    **{name: value for name, value in SCALED.items() if name != "metric"},
+    "kind": "keda",
+    "query": 'sum(waiting{pod=~"$WORKLOAD-.*"})',
+    "server": "http://prometheus:9090",
+}
+
+
+def test_autoscaled_service_begins_with_the_least_number_unless_told_another(
+    tmp_path: Path,
+) -> None:
+    spec = load(tmp_path, changed(autoscaling=SCALED))
+    assert spec.autoscaling == Autoscaling(
+        kind=AutoscalerKind.HPA,
+        min_replicas=2,
+        max_replicas=8,
+        target_average=5.0,
+        metric="requests_in_flight",
+    )
+    assert spec.replicas == 2
+    assert load(tmp_path, changed(autoscaling=SCALED, replicas=4)).replicas == 4
+    assert load(tmp_path, WHOLE).autoscaling is None
+
+
+def test_service_scaled_by_keda_names_query_and_server(tmp_path: Path) -> None:
+    spec = load(tmp_path, changed(autoscaling=KEDA))
+    assert spec.autoscaling is not None
+    assert (spec.autoscaling.kind, spec.autoscaling.server) == (
+        AutoscalerKind.KEDA,
+        "http://prometheus:9090",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "said"),
+    [
+        ({**SCALED, "min_replicas": 9}, {}, "min_replicas (9) must not be above max_replicas (8)"),
+        ({**SCALED, "min_replicas": 0}, {}, "autoscaling.min_replicas: should be greater"),
+        ({**SCALED, "metric": ""}, {}, "kind: hpa needs metric"),
+        ({**SCALED, "query": "up"}, {}, "kind: hpa has no use for query: leave out"),
+        ({**KEDA, "server": ""}, {}, "kind: keda needs server"),
+        ({**KEDA, "server": "prometheus"}, {}, "autoscaling.server: must be an address"),
+        ({**KEDA, "metric": "m"}, {}, "kind: keda has no use for metric"),
+        ({**KEDA, "query": "sum(waiting)"}, {}, "own pods by $WORKLOAD"),
+        ({**SCALED, "kind": "vpa"}, {}, "is 'vpa'; allowed: 'hpa' or 'keda'"),
+        ({**SCALED, "target_average": 0}, {}, "target_average: should be greater than 0"),
+        (SCALED, {"replicas": 1}, "replicas (1) are those of the first release"),
+        (SCALED, {"replicas": 9}, "choose 2 to 8, or leave them out"),
+    ],
+)
+def test_autoscaling_that_cannot_work_is_refused_with_what_to_do(
+    tmp_path: Path, settings: dict[str, Any], more: dict[str, Any], said: str
+) -> None:
+    assert said in problem(tmp_path, changed(autoscaling=settings, **more))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from slipway.core.release.promotion import promotion_refusal
 from slipway.core.release.ramp import enough
 from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.core.release.scaling import EVERYBODY
 from slipway.core.rollout import RolloutObservation
 from slipway.core.service import RampPolicy, RampStep
 from slipway.core.verdicts import GateResult, Verdict, overall
@@ -23,6 +24,7 @@ class RampView:
         results: of the gates at this weight; empty at weight 0.
         at_weight_s: for how long this process has seen the weight in force.
         held_s: for how long it has seen the release held.
+        short_s: for how long it has waited for the pods of the next weight.
     """
 
     share_percent: int
@@ -30,6 +32,7 @@ class RampView:
     results: tuple[GateResult, ...] = ()
     at_weight_s: float = 0.0
     held_s: float = 0.0
+    short_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +44,27 @@ class SetWeight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """Have the candidate's autoscaler keep so many pods, before it gets more users.
+
+    Args:
+        floor: pods that the next weight needs.
+    """
+
+    floor: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Change nothing, look again."""
+    """Change nothing, look again.
+
+    Args:
+        short: it waits for the pods of the next weight.
+    """
 
     reason: str
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +101,7 @@ class TakeBack:
     code: str
 
 
-Decision = SetWeight | Wait | HoldRelease | GoOn | Promote | TakeBack
+Decision = SetWeight | Reserve | Wait | HoldRelease | GoOn | Promote | TakeBack
 
 
 def decide_ramp(
@@ -97,7 +117,8 @@ def decide_ramp(
         record: of a release in phase `ramping`, or held from it.
         view: what was seen just now.
         policy: of the service.
-        replicas: how many ready pods the service needs for all its users.
+        replicas: how many ready pods the service needs for all its users; where an autoscaler
+            decides, as found just now.
     """
     decision = _decide(record, view, policy, replicas)
     if record.phase is not Phase.HELD or isinstance(decision, TakeBack):
@@ -126,7 +147,9 @@ def _decide(record: ReleaseRecord, view: RampView, policy: RampPolicy, replicas:
     weight = record.weight_percent
     # A process that died between route and record leaves more users there than the record knows.
     carried = max(weight, view.share_percent)
-    unfit = promotion_refusal(record, view.candidate, replicas=replicas_for(carried, replicas))
+    # Load that grows is no fault of the candidate: it is judged by what its weight was set for.
+    judged_by = replicas if record.scaling is None else record.scaling.needed
+    unfit = promotion_refusal(record, view.candidate, replicas=replicas_for(carried, judged_by))
     if unfit is not None:
         return TakeBack(reason=unfit, code="candidate-unhealthy")
     verdict = overall(view.results)
@@ -170,18 +193,37 @@ def _rise(
     record: ReleaseRecord, view: RampView, policy: RampPolicy, replicas: int, *, reason: str
 ) -> Decision:
     step = _next_step(record)
-    if step is None:
-        return Promote(reason=reason)
-    if not record.is_approved(step):
+    if step is not None and not record.is_approved(step):
         return HoldRelease(
             reason=f"{step.weight_percent} % needs a person's approval",
             timeout_s=policy.hold_timeout_s,
         )
-    needed = replicas_for(step.weight_percent, replicas)
+    weight = EVERYBODY if step is None else step.weight_percent
+    missing = _missing_pods(record, view, policy, weight=weight, replicas=replicas)
+    if missing is not None:
+        return missing
+    if step is None:
+        return Promote(reason=reason)
+    return SetWeight(weight_percent=weight, reason=reason)
+
+
+def _missing_pods(
+    record: ReleaseRecord, view: RampView, policy: RampPolicy, *, weight: int, replicas: int
+) -> Reserve | Wait | HoldRelease | None:
+    """Return what to do first about pods that `weight` needs; None when they are there."""
+    needed, scaling = replicas_for(weight, replicas), record.scaling
+    if scaling is None and weight == EVERYBODY:
+        return None  # the promotion looks itself, and is refused
+    if scaling is not None and scaling.candidate_floor < needed:
+        reason = f"{needed} of {replicas} pods are needed for {weight} %"
+        return Reserve(floor=needed, reason=reason)
     refusal = promotion_refusal(record, view.candidate, replicas=needed)
-    if refusal is not None:
-        return Wait(reason=f"not {step.weight_percent} % yet: {refusal}")
-    return SetWeight(weight_percent=step.weight_percent, reason=reason)
+    if refusal is None:
+        return None
+    said = f"not {weight} % yet: {refusal}"
+    if view.short_s > policy.data_timeout_s:
+        return HoldRelease(reason=said, timeout_s=policy.hold_timeout_s)
+    return Wait(reason=said, short=True)
 
 
 def _next_step(record: ReleaseRecord) -> RampStep | None:

@@ -12,6 +12,7 @@ from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
 from slipway.core.release.decision import replicas_for
 from slipway.core.release.orders import Leftover, leftover
 from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.core.release.scaling import EVERYBODY, within
 from slipway.core.release.stages import (
     ALIAS,
     BAKE,
@@ -43,6 +44,7 @@ class Seen:
         record: of its last release, None before the first one.
         holder: of its lock, empty when it is free.
         ready: pods of each slot that can serve.
+        asked: pods that each slot is to have.
         alias: version that the registry's alias names, None when it names none.
         files: of the version asked for.
         size_bytes: of these files together.
@@ -51,6 +53,7 @@ class Seen:
     record: ReleaseRecord | None
     holder: str
     ready: Mapping[Slot, int]
+    asked: Mapping[Slot, int]
     alias: str | None
     files: int
     size_bytes: int
@@ -101,6 +104,24 @@ class _Case:
     @property
     def workload(self) -> str:
         return self.record.slot(self.record.candidate).workload
+
+    @property
+    def needed(self) -> int:
+        """Pods that carry all users now."""
+        spec, stable = self.spec, self.record.stable
+        if spec.autoscaling is None:
+            return spec.replicas
+        runs_with = 0 if stable is None else self.seen.asked.get(stable, 0)
+        return within(spec.autoscaling, runs_with or spec.replicas)
+
+    @property
+    def at_first(self) -> int:
+        """Pods that the candidate begins with."""
+        spec, steps = self.spec, self.record.steps
+        if spec.autoscaling is None:
+            return spec.replicas
+        first = steps[0].weight_percent if steps else EVERYBODY
+        return within(spec.autoscaling, replicas_for(first, self.needed))
 
 
 def plan_release(request: Request, seen: Seen, spec: ServiceSpec, *, now_ns: int) -> ReleasePlan:
@@ -215,15 +236,19 @@ def _steps_ahead(record: ReleaseRecord) -> tuple[RampStep, ...]:
 
 
 def _ramp_step(step: RampStep, case: _Case) -> PlannedStep:
-    policy, spec = case.spec.policy.ramp, case.spec
-    pods = replicas_for(step.weight_percent, spec.replicas)
+    policy = case.spec.policy.ramp
+    pods = _pods(replicas_for(step.weight_percent, case.needed))
     asked = "" if case.record.is_approved(step) else ", after a person's approval"
     return PlannedStep(
         stage=RAMP.name,
         does=f"{step.weight_percent} % of the users for {step.bake_s:g} s and longer{asked}",
-        why=f"needs {pods} of the tested pods ready; rises on {policy.requests_min} requests to"
+        why=f"needs {pods} ready; rises on {policy.requests_min} requests to"
         " each slot and no gate that says FAIL or ERROR",
     )
+
+
+def _pods(count: int) -> str:
+    return "1 pod" if count == 1 else f"{count} pods"
 
 
 def _integrity(case: _Case) -> tuple[str, str]:
@@ -247,11 +272,16 @@ def _test(case: _Case) -> tuple[str, str]:
 
 
 def _deploy(case: _Case) -> tuple[str, str]:
-    record, replicas = case.record, case.spec.replicas
+    record = case.record
     warm = case.seen.ready.get(record.candidate, 0)
     held = record.slot(record.candidate).version
     first = f"drain {warm} pods of version {held}, then " if warm else ""
-    return f"{first}deploy {replicas} pods as {case.workload}", "no user is routed to the slot"
+    pods = _pods(case.at_first)
+    scaled = "" if case.spec.autoscaling is None else ", and an autoscaler of their own"
+    return (
+        f"{first}deploy {pods} as {case.workload}{scaled}",
+        "no user is routed to the slot",
+    )
 
 
 def _smoke(case: _Case) -> tuple[str, str]:
@@ -272,7 +302,7 @@ def _benchmark(case: _Case) -> tuple[str, str]:
 def _promote(case: _Case) -> tuple[str, str]:
     return (
         f"all users to slot {case.record.candidate}",
-        f"every gate passed; {case.spec.replicas} of the tested pods must be ready",
+        f"every gate passed; {_pods(case.needed)} of the tested image ready",
     )
 
 

@@ -14,7 +14,8 @@ def promotion_refusal(
     """Return why the candidate must not get users now; None when it may (R2).
 
     The evidence binds to pods: the ready pods must be the very ones that were tested, running the
-    digest of the record.
+    digest of the record. Where an autoscaler decides how many there are they come and go: then it
+    binds to the digests alone.
 
     Args:
         record: of the release.
@@ -23,7 +24,7 @@ def promotion_refusal(
     """
     ready = () if observed is None else observed.ready_pods
     strangers = [pod.name for pod in ready if pod.uid not in record.tested_pod_uids]
-    if len(ready) >= replicas and strangers:
+    if record.scaling is None and len(ready) >= replicas and strangers:
         return f"pods replaced since they were tested: {', '.join(strangers)}"
     return why_unready(record, observed, replicas=replicas)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from slipway.core.errors import ConflictError, InputError
+from slipway.core.release.scaling import Scaling
 from slipway.core.routing import Route, Slot, all_to, empty
 from slipway.core.service import RampStep, Strategy
 from slipway.core.verdicts import Verdict
@@ -159,6 +160,7 @@ class ReleaseRecord:
         weight_percent: of the users' requests that the gateway was last seen to give the candidate.
         hold: why the release waits, None unless it is held.
         approvals: of steps that ask for one.
+        scaling: what the slots' autoscalers are to keep; None where the number of pods is fixed.
         retire_after_ns: end of the rollback window, Unix time, while the former slot is kept warm;
             else 0.
         intent: what is being written to the outside right now, empty between writes.
@@ -184,6 +186,7 @@ class ReleaseRecord:
     weight_percent: int = 0
     hold: Hold | None = None
     approvals: tuple[Approval, ...] = ()
+    scaling: Scaling | None = None
     retire_after_ns: int = 0
     digests: Digests = Digests()
     intent: str = ""
@@ -291,9 +294,13 @@ def begun(
     )
 
 
-def begin(record: ReleaseRecord, intent: str) -> ReleaseRecord:
-    """Return the record with the intent of the next outside write."""
-    return replace(record, intent=intent)
+def begin(record: ReleaseRecord, intent: str, *, scaling: Scaling | None = None) -> ReleaseRecord:
+    """Return the record with the intent of the next outside write.
+
+    Args:
+        scaling: what autoscalers are to keep from now on; None leaves it as it is.
+    """
+    return replace(record, intent=intent, scaling=scaling or record.scaling)
 
 
 def advance(record: ReleaseRecord, phase: Phase, *, reason: str, now_ns: int) -> ReleaseRecord:

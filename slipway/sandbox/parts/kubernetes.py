@@ -163,6 +163,8 @@ def _controller_manager(home: SandboxHome, binary: Path) -> Part:
         "--use-service-account-credentials=true",
         # The default is below /usr and is made at the start.
         f"--flex-volume-plugin-dir={home.data('controller-manager') / 'flex'}",
+        # Autoscalers look every 15 s by default; who tries them out need not wait for that.
+        "--horizontal-pod-autoscaler-sync-period=2s",
         # The first start makes many objects at once; the default of 20 a second delays it.
         "--kube-api-qps=100",
         "--kube-api-burst=200",

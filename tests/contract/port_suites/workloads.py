@@ -168,6 +168,20 @@ class WorkloadsSuite:
         subject.wait(lambda: subject.verdict(applied.generation).state is RolloutState.FAILED)
         assert subject.verdict(applied.generation).code == "image-pull-failed"
 
+    def test_number_that_is_applied_no_more_falls_to_one_unless_it_was_scaled(
+        self, subject: WorkloadsSubject
+    ) -> None:
+        """What a slot meets that was applied with a number, and is scaled by its load now."""
+        stated = subject.deployment()
+        unstated = {**stated, "spec": {**stated["spec"]}}
+        del unstated["spec"]["replicas"]
+        subject.workloads.apply(stated)
+        subject.workloads.apply(unstated)
+        assert subject.present().desired == 1
+        subject.scale(3)
+        subject.workloads.apply({**unstated, "spec": {**unstated["spec"], "minReadySeconds": 2}})
+        assert subject.present().desired == 3
+
     def test_scale_to_zero_ends_every_pod(self, subject: WorkloadsSubject) -> None:
         subject.deploy()
         subject.scale(0)
