@@ -134,10 +134,17 @@ def hpa_said(world: World, slot: Slot) -> Any:
     return found.get("status")
 
 
-def owners_of_replicas(world: World) -> set[str]:
-    """Return the managers that own the number of pods of slot green."""
+def slots(world: World) -> tuple[Slot, Slot]:
+    """Return the slot that serves and the one that comes next."""
+    live = world.record(SERVICE).live_slot
+    assert live is not None
+    return live, live.other
+
+
+def owners_of_replicas(world: World, slot: Slot) -> set[str]:
+    """Return the managers that own the number of pods of a slot."""
     found = world.sandbox.kubectl(
-        *("-n", "serving", "get", "deployment", f"{SERVICE}-green"),
+        *("-n", "serving", "get", "deployment", f"{SERVICE}-{slot}"),
         *("-o", "json", "--show-managed-fields"),
     )
     assert found.returncode == 0, found.stderr
@@ -171,7 +178,6 @@ def metric(world: World) -> Iterator[UsersSeen]:
         yield seen
 
 
-@pytest.mark.drawn("autoscaler")
 def test_first_release_begins_with_the_least_number(world: World) -> None:
     assert pods_asked(world, Slot.BLUE) == 1
     found = hpa(world, f"{SERVICE}-blue")
@@ -185,8 +191,9 @@ def test_canary_is_promoted_and_the_controller_never_fights(
     world: World, metric: UsersSeen
 ) -> None:
     began_ns = time.time_ns()
+    stable, candidate = slots(world)
     with users(world, SERVICE, rate=RATE_PER_S, long_streams=2) as crowd:
-        wait_for_pods(world, Slot.BLUE, ALL)
+        wait_for_pods(world, stable, ALL)
         with looking(world) as looks:
             released = world.release(SERVICE, world.given_version(SERVICE, ttft_ms=6))
         time.sleep(5)
@@ -196,29 +203,32 @@ def test_canary_is_promoted_and_the_controller_never_fights(
     assert [row for row in rows_of(world, SERVICE, began_ns) if row.failed] == []
 
     shared = looks.while_shared()
-    assert {look.shares["green"] for look in shared} == {10, 50}
-    assert looks.numbers("blue") == [ALL, 0], "the stable slot shrank, or grew, in between"
+    assert {look.shares[candidate] for look in shared} == {10, 50}
+    assert looks.numbers(stable) == [ALL, 0], "the stable slot shrank, or grew, in between"
     # It is the floor that held it: the controller itself wanted fewer pods.
-    assert "TooFewReplicas" in {look.limited["blue"] for look in shared}
-    assert looks.numbers("green") == [1, HALF, ALL]
+    assert "TooFewReplicas" in {look.limited[stable] for look in shared}
+    assert [count for count in looks.numbers(candidate) if count] == [1, HALF, ALL]
     for look in shared:
-        assert 100 * look.pods["green"] / ALL >= look.shares["green"]
+        assert 100 * look.pods[candidate] / ALL >= look.shares[candidate]
 
     # Its first number was ours to give, and is the controller's since.
-    assert not any(manager.startswith("slipway") for manager in owners_of_replicas(world))
+    assert not any(
+        manager.startswith("slipway") for manager in owners_of_replicas(world, candidate)
+    )
     assert world.leftovers(SERVICE) == []
-    assert hpa(world, f"{SERVICE}-blue") is None
-    found = hpa(world, f"{SERVICE}-green")
+    assert hpa(world, f"{SERVICE}-{stable}") is None
+    found = hpa(world, f"{SERVICE}-{candidate}")
     assert found is not None
     assert found["spec"]["minReplicas"] == 1
-    wait_for_pods(world, Slot.GREEN, 1)  # nothing holds it when its users have left
+    wait_for_pods(world, candidate, 1)  # nothing holds it when its users have left
 
 
 @pytest.mark.drawn("autoscaler")
 def test_canary_that_is_aborted_never_grows_again(world: World, metric: UsersSeen) -> None:
     began_ns = time.time_ns()
+    stable, candidate = slots(world)
     with users(world, SERVICE, rate=RATE_PER_S, long_streams=2) as crowd:
-        wait_for_pods(world, Slot.GREEN, ALL)
+        wait_for_pods(world, stable, ALL)
         version = world.given_version(SERVICE, ttft_ms=7)
         with looking(world) as looks, world.releasing(SERVICE, version) as release:
             wait_for_weight(world, 50)
@@ -231,11 +241,13 @@ def test_canary_that_is_aborted_never_grows_again(world: World, metric: UsersSee
         ledger = crowd.stop()
     assert Counter(row["status"] for row in ledger).keys() == {"ok"}
     assert [row for row in rows_of(world, SERVICE, began_ns) if row.failed] == []
-    assert looks.numbers("green") == [ALL], "the stable slot shrank"
-    assert "TooFewReplicas" in {look.limited["green"] for look in looks.while_shared()}
-    assert looks.numbers("blue") == [0, 1, HALF, 0]
-    assert hpa(world, f"{SERVICE}-blue") is None
-    found = hpa(world, f"{SERVICE}-green")
+    assert looks.numbers(stable) == [ALL], "the stable slot shrank"
+    assert "TooFewReplicas" in {look.limited[stable] for look in looks.while_shared()}
+    grown = looks.numbers(candidate)
+    assert [count for count in grown if count] == [1, HALF]
+    assert grown[-1] == 0
+    assert hpa(world, f"{SERVICE}-{candidate}") is None
+    found = hpa(world, f"{SERVICE}-{stable}")
     assert found is not None
     assert found["spec"]["minReplicas"] == 1
     assert world.leftovers(SERVICE) == []
@@ -250,8 +262,8 @@ def wait_for_weight(world: World, percent: int) -> None:
 
 @pytest.mark.drawn("autoscaler")
 def test_slot_that_a_person_scales_is_refused_before_the_first_write(world: World) -> None:
-    before = world.record(SERVICE)
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": f"{SERVICE}-green"}
+    before, (stable, _) = world.record(SERVICE), slots(world)
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": f"{SERVICE}-{stable}"}
     by_hand = {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
