@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Set
 from dataclasses import replace
 from itertools import pairwise
@@ -56,7 +55,7 @@ class FakeWorkloads:
         self._journal.reach()
         if self._cluster.refusal is not None:
             raise self._cluster.refusal
-        own: dict[str, Any] = copy.deepcopy(dict(manifest))
+        own: dict[str, Any] = _copied(manifest)
         key = (str(own["metadata"]["namespace"]), str(own["metadata"]["name"]))
         self._fence_off(key, own, dry_run=dry_run)
         if own["kind"] == "Pod":
@@ -273,6 +272,13 @@ def _pod_observation(pod: FakePod) -> PodObservation:
         placing_exit_code=65 if pod.fault is Fault.WEIGHTS else None,
         placing_message="checksum-mismatch: other bytes" if pod.fault is Fault.WEIGHTS else None,
     )
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of plain JSON; `copy.deepcopy` takes four times as long."""
+    if isinstance(value, dict):
+        return {name: _copied(each) for name, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _sweeps(pod: FakePod) -> bool:

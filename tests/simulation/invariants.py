@@ -87,16 +87,14 @@ class Invariants:
         self.after_step()
         self._users += seconds * 8
         asking, self._users = int(self._users), self._users % 1
-        for _ in range(min(asking, _MOST_USERS_AT_ONCE)):
-            status = self._world.gateway.stream()
-            if status == 503 and not self._asked.pods:
-                raise SimulationError("R6: a user was refused though every pod was well")
+        got = self._world.gateway.streams(min(asking, _MOST_USERS_AT_ONCE))
+        if 503 in got and not self._asked.pods:
+            raise SimulationError("R6: a user was refused though every pod was well")
 
     # -- the rules --------------------------------------------------------------------------------
 
     def _record(self) -> ReleaseRecord | None:
-        stored = self._world.releases.load(SERVICE)
-        return None if stored is None else stored.record
+        return self._world.record if SERVICE in self._world.cluster.records else None
 
     def _require_pods(self, record: ReleaseRecord | None, slot: Slot, route: Route) -> None:
         process, clock = self._engine.process, self._engine.clock

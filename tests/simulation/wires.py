@@ -97,9 +97,9 @@ class Call:
         return (self.name, self.verb) in STALE
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[Any, ...]:
         """The same for the same question."""
-        return self.name, self.verb, repr(self.args)
+        return (self.name, self.verb, *self.args)
 
 
 class Wires:
@@ -113,7 +113,7 @@ class Wires:
         self.engine = engine
         self.trouble = trouble
         self._looked = looked
-        self._answers: dict[tuple[str, str, str], tuple[int, Any]] = {}
+        self._answers: dict[tuple[Any, ...], tuple[int, Any]] = {}
 
     def wire(self, name: str, port: object) -> Any:
         """Return a port as the process that runs now reaches it."""
