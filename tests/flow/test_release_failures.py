@@ -212,6 +212,21 @@ def test_rollback_during_the_bake_waits_for_streams_on_the_new_slot(world: World
     world.assert_taken_back("2", code="bake-failed")
 
 
+def test_rollback_killed_after_it_gave_the_users_back_still_waits_for_their_streams(
+    world: World,
+) -> None:
+    world.at_write("record baking", lambda: _failing_users(world))
+    world.die_at_write("route blue 100, subsets")
+    world.die_in_release("2")
+    streams = world.cluster.streams[Slot.GREEN] = [2, 1, 0]
+    open_when_forgotten: list[int] = []
+    world.at_write("route blue 100, subsets", lambda: open_when_forgotten.extend(streams))
+    with pytest.raises(PermanentError):
+        world.release_after_death("2")
+    assert open_when_forgotten == [0]
+    world.assert_taken_back("2", code="bake-failed")
+
+
 def test_route_the_gateway_never_takes_over_is_taken_back(world: World) -> None:
     world.at_write("route green 100", lambda: _stick(world))
     with pytest.raises(TransientError) as caught:
