@@ -1,4 +1,7 @@
-"""R1 to R8 of DESIGN §3, looked at after every step of a schedule."""
+"""R1 to R8 of DESIGN §3, looked at after every step of a schedule.
+
+What a release owes to those who asked for it stands in `duties`.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ class Invariants:
         self._dead_since_ns: int | None = None
         self._changed = True
         self._users = 0.0
+        self._alias_fence = 0  # of the lock, when a stale process moved the alias last
 
     # -- called while it runs ---------------------------------------------------------------------
 
@@ -88,7 +92,7 @@ class Invariants:
         self._users += seconds * 8
         asking, self._users = int(self._users), self._users % 1
         got = self._world.gateway.streams(min(asking, _MOST_USERS_AT_ONCE))
-        if 503 in got and not self._asked.pods:
+        if 503 in got and not self._asked.pods_die:
             raise SimulationError("R6: a user was refused though every pod was well")
 
     # -- the rules --------------------------------------------------------------------------------
@@ -161,8 +165,10 @@ class Invariants:
     def _require_alias_behind_users(self, what: str) -> None:
         process, lease = self._engine.process, self._world.cluster.leases[SERVICE]
         record = self._record()
+        self._alias_fence = lease.fence
         if process is None or record is None or process.fence != lease.fence:
             return  # a registry knows no fence: the next release puts the alias right
+        self._alias_fence = 0
         version, route = what.rpartition(" ")[2], self._world.cluster.routes[SERVICE]
         for slot in Slot:
             if route.percent(slot) == 100 and record.slot(slot).version == version:
@@ -210,10 +216,12 @@ class Invariants:
         _require(cluster.gateway_routes[SERVICE] == route, "R7: the gateway serves another route")
         _require(not cluster.pods, f"R7: pods {sorted(cluster.pods)} are left")
         _require(record.intent == "", f"R7: intent {record.intent!r} is left")
-        if not self._asked.pods:
+        if not self._asked.pods_die:
             _require(cluster.ready_count(SERVICE, live) > 0, f"R5: slot {live} has no ready pod")
         left = world.replicas(live.other)
         _require(left == 0, f"R7: slot {live.other} keeps {left} pods")
+        if self._alias_fence == cluster.leases[SERVICE].fence:
+            return  # the next release puts it right
         due = record.slot(live).version
         _require(world.alias == due, f"R8: alias {world.alias}, users on version {due}")
         alias = world.registry.aliases.get((MODEL, "live"))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slipway.core.service import RampStep, Strategy, WhenBusy
-from tests.simulation.wires import Trouble
+from tests.simulation.wires import Fault, Trap, Trouble
 
 _CALM_S = 45.0
+_LONG_HOLD_S = 60.0
+_TRAPS = (
+    *(Fault.STOP, Fault.STOP, Fault.KILL_BEFORE),
+    *(Fault.KILL_AFTER, Fault.KILL_AFTER, Fault.OUTAGE),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +34,10 @@ class Scenario:
         bad: what is wrong with each version under release: `answers`, `slow`, `users`, or nothing.
         pods: when which slot's pods do what.
         approvals_s: when somebody says yes to the steps that ask.
+        hold_timeout_s: how long a canary waits for a person or for data.
+        gateway_looks_behind: how often the gateway is asked before it serves by a new route.
+        watched_from_s: the watcher begins then.
+        orphans_candidate: when the trap springs, the candidate's pods die, too.
     """
 
     policy: dict[str, Any]
@@ -40,10 +49,100 @@ class Scenario:
     approvals_s: tuple[float, ...]
     streams: tuple[int, ...]
     trouble: Trouble
+    hold_timeout_s: float = 15.0
+    gateway_looks_behind: int = 0
+    watched_from_s: float = 0.0
+    orphans_candidate: bool = False
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing goes wrong but what the version under release does."""
+        trouble = self.trouble
+        quiet = not trouble.rate and not trouble.outages and trouble.trap is None
+        return quiet and not self.pods
+
+    @property
+    def pods_die(self) -> bool:
+        """Whether pods are hurt from outside."""
+        return bool(self.pods) or self.orphans_candidate
 
 
 def scenario(rng: random.Random) -> Scenario:
-    """Draw a schedule."""
+    """Draw a schedule: half of them anything at all, the others aimed at something rare."""
+    made = _anything(rng)
+    aim = rng.choice((*([_as_it_is] * 7), _calm, _calm, _trapped, _trapped, _orphaned, _unwatched))
+    return aim(rng, made)
+
+
+def _as_it_is(rng: random.Random, made: Scenario) -> Scenario:
+    return made
+
+
+def _calm(rng: random.Random, made: Scenario) -> Scenario:
+    """Nothing goes wrong: what was asked for comes to pass."""
+    more = made.asked[1:] if rng.random() < 0.5 else ()
+    return replace(
+        made,
+        asked=(made.asked[0], *more),
+        pods=(),
+        trouble=Trouble(rate=0.0, left=0, until_s=0.0),
+    )
+
+
+def _trapped(rng: random.Random, made: Scenario) -> Scenario:
+    """One write of the first process goes wrong, any of them; a stop outlives its lock.
+
+    Somebody takes the release back afterwards, now and then.
+    """
+    of, last = rng.choice((("", 60), ("", 60), ("traffic.apply", 5), ("workloads.scale", 2)))
+    trap = Trap(nth=rng.randint(1, last), of=of, fault=rng.choice(_TRAPS))
+    asked = made.asked[:1]
+    if rng.random() < 0.5:
+        what = rng.choice(("abort", "abort", "rollback"))
+        asked = (*asked, Asked(at_s=rng.uniform(1, rng.choice((5, 30))), what=what))
+    if trap.fault is Fault.STOP and rng.random() < 0.5:
+        # Whatever the zombie still moved is put right.
+        asked = (*asked, Asked(at_s=70.0, what="release", version=rng.choice("23")))
+    return replace(
+        made,
+        asked=asked,
+        bad=rng.choice((made.bad, "users")) if of == "traffic.apply" else made.bad,
+        pods=made.pods if trap.fault is Fault.OUTAGE else (),
+        streams=(2, 1, 0),
+        trouble=Trouble(rate=0.0, left=0, until_s=_CALM_S, trap=trap),
+    )
+
+
+def _orphaned(rng: random.Random, made: Scenario) -> Scenario:
+    """The only process dies when it has given the candidate users, and so does the candidate."""
+    # The first route of a release is the preview.
+    trap = Trap(nth=rng.randint(2, 4), fault=Fault.KILL_AFTER, of="traffic.apply")
+    return replace(
+        made,
+        asked=made.asked[:1],
+        bad="",
+        pods=(),
+        trouble=Trouble(rate=0.0, left=0, until_s=_CALM_S, trap=trap),
+        orphans_candidate=True,
+    )
+
+
+def _unwatched(rng: random.Random, made: Scenario) -> Scenario:
+    """There is no watcher: a release that lives looks after its candidate by itself."""
+    begin_s = rng.uniform(0, 8)
+    return replace(
+        made,
+        asked=made.asked[:1],
+        policy={**made.policy, "bake_s": 10.0, "rollback_window_s": 0.0},
+        steps=tuple(replace(step, bake_s=6.0) for step in made.steps),
+        bad="",
+        pods=((begin_s, "green", "break"), (begin_s + 12.0, "green", "come back")),
+        trouble=Trouble(rate=0.0, left=0, until_s=0.0),
+        watched_from_s=_CALM_S,
+    )
+
+
+def _anything(rng: random.Random) -> Scenario:
     canary = rng.random() < 0.6
     approval = canary and rng.random() < 0.2
     weights = rng.choice(((50,), (20, 50), (50, 80)))
@@ -51,6 +150,7 @@ def scenario(rng: random.Random) -> Scenario:
         RampStep(weight_percent=weight, bake_s=2.0, approval=approval and weight == weights[-1])
         for weight in weights
     )
+    latest_s = rng.choice((20.0, 50.0))
     return Scenario(
         policy={
             "when_busy": rng.choice(list(WhenBusy)),
@@ -63,9 +163,11 @@ def scenario(rng: random.Random) -> Scenario:
         asked=_asked(rng),
         bad=rng.choice(("", "", "", "", "answers", "slow", "users")),
         pods=_pods(rng),
-        approvals_s=tuple(rng.uniform(4, 20) for _ in range(2)) if approval else (),
+        approvals_s=tuple(rng.uniform(4, latest_s) for _ in range(2)) if approval else (),
         streams=rng.choice(((), (), (2, 1, 0))),
         trouble=_trouble(rng),
+        hold_timeout_s=_LONG_HOLD_S if latest_s > _CALM_S else 15.0,
+        gateway_looks_behind=rng.choice((0, 0, 2)),
     )
 
 

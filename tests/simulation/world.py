@@ -33,11 +33,11 @@ class JudgedTraffic(FakeTraffic):
 
     def __init__(self, cluster: FakeCluster) -> None:
         super().__init__(cluster)
-        self.judge: Judge | None = None
+        self.judges: list[Judge] = []
 
     def _require_ready(self, route: Route) -> None:
-        if self.judge is not None:
-            self.judge(self._cluster.routes[route.service], route)
+        for judge in self.judges:
+            judge(self._cluster.routes[route.service], route)
 
 
 class KeptFiles(FakeRegistry):

@@ -1,0 +1,141 @@
+"""What a release owes beyond R1 to R8: it says what it does, proves it, obeys, and gets there.
+
+A process that refuses everything breaks none of the promises about users. So schedules in which
+nothing goes wrong must end as was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slipway.core.release.orders import Meaning, Order, OrderKind, meaning
+from slipway.core.release.record import FORWARD, Phase, ReleaseRecord
+from slipway.core.routing import Route, Slot
+from tests.flow.world import SERVICE
+from tests.simulation.engine import Engine, Process, SimulationError
+from tests.simulation.scenario import Scenario
+from tests.simulation.wires import Trouble
+from tests.simulation.world import SharedWorld
+
+_NS_PER_S = 1_000_000_000
+_OBEYED_WITHIN_NS = 3 * _NS_PER_S
+_SEEN_BY_GATEWAY = frozenset({Phase.SMOKED, Phase.PROMOTED, Phase.DONE, Phase.ROLLED_BACK})
+_TOLD = ("apply ", "route ", "push ", "delete ")
+"""Writes that the record must have announced."""
+
+_ENDS = {
+    "answers": (Phase.ROLLED_BACK, {"model-test-failed"}),
+    "slow": (Phase.ROLLED_BACK, {"benchmark-failed"}),
+    "": (Phase.DONE, {""}),
+}
+
+
+class Duties:
+    """Judges every write when it takes effect, and the world at its end."""
+
+    def __init__(
+        self, engine: Engine, world: SharedWorld, asked: Scenario, trouble: Trouble
+    ) -> None:
+        self._engine, self._world, self._asked, self._trouble = engine, world, asked, trouble
+        self._ordered_ns: dict[str, int] = {}
+        self._had_users = {Slot.BLUE}
+
+    def wrote(self, what: str) -> None:
+        """Judge a write that has just taken effect."""
+        if what.startswith("order "):
+            self._note_orders()
+        if self._holder() is None:
+            return  # what a stale process may still write is R4's to judge
+        record = self._world.record
+        if what.startswith(_TOLD) and not record.intent:
+            raise SimulationError(
+                f"intent: {what!r} is written, and the record tells nothing of it"
+            )
+        if what.startswith(("scale ", "apply Deployment ")):
+            self._require_drained(what)
+        if what.startswith("record "):
+            self._require_seen_by_gateway(record)
+            if record.phase in FORWARD:
+                self._require_obedience(record)
+
+    def judge_route(self, before: Route, route: Route) -> None:
+        """Judge a route before it takes effect: streams end before their slot is forgotten."""
+        self._had_users |= {slot for slot in Slot if before.percent(slot) > 0}
+        for slot in before.subsets - route.subsets:
+            self._require_no_streams(slot, f"slot {slot} is forgotten by the gateway")
+
+    # -- the rules --------------------------------------------------------------------------------
+
+    def _holder(self) -> Process | None:
+        """Return the process that runs, when it holds the lock."""
+        process, lease = self._engine.process, self._world.cluster.leases[SERVICE]
+        return process if process is not None and process.fence == lease.fence else None
+
+    def _note_orders(self) -> None:
+        standing = {order.order_id for order in self._orders()}
+        now_ns = self._engine.clock.now_ns
+        self._ordered_ns = {key: self._ordered_ns.get(key, now_ns) for key in standing}
+
+    def _orders(self) -> tuple[Order, ...]:
+        return self._world.orders.read(SERVICE).orders
+
+    def _require_seen_by_gateway(self, record: ReleaseRecord) -> None:
+        cluster = self._world.cluster
+        proved = record.phase in _SEEN_BY_GATEWAY or record.weight_percent > 0
+        behind = cluster.gateway_routes[SERVICE] != cluster.routes[SERVICE]
+        if proved and behind and not record.intent:
+            raise SimulationError(f"proof: phase {record.phase}, and the gateway is not there yet")
+
+    def _require_obedience(self, record: ReleaseRecord) -> None:
+        orders, when_busy = self._orders(), self._world.spec.policy.when_busy
+        asked = [o for o in orders if o.kind is OrderKind.RELEASE and o.version == record.version]
+        own = max(asked, key=lambda order: order.number, default=None)
+        for order in orders:
+            means = meaning(order, record, when_busy=when_busy, own=own)
+            stops = means is Meaning.ABORT or (means is Meaning.GIVE_WAY and own is not None)
+            since_ns = max(self._ordered_ns[order.order_id], self._trouble.excused_until_ns)
+            if stops and self._engine.clock.now_ns - since_ns > _OBEYED_WITHIN_NS:
+                raise SimulationError(
+                    f"orders: {order.kind} {order.version} has stood for more than 3 s"
+                )
+
+    def _require_drained(self, what: str) -> None:
+        for slot in Slot:
+            name = f"{SERVICE}-{slot}"
+            if what in {f"scale {name} to 0", f"apply Deployment {name}"}:
+                self._require_no_streams(slot, what)
+
+    def _require_no_streams(self, slot: Slot, what: str) -> None:
+        if self._asked.pods_die:
+            return  # a stream whose own pod is hurt from outside is counted apart
+        left = self._world.cluster.streams.get(slot, [])
+        if slot in self._had_users and left and left[0] > 0:
+            raise SimulationError(f"R6: {what}, {left[0]} streams are open there")
+
+    # -- at the end -------------------------------------------------------------------------------
+
+    def require_done(self, started: Sequence[Process]) -> None:
+        """Judge how a calm schedule ended: as was asked for."""
+        asked = self._asked
+        if not asked.calm or len(asked.asked) > 1 or asked.bad not in _ENDS:
+            return
+        record, (phase, codes) = self._world.record, _ENDS[asked.bad]
+        if not asked.bad and asked.approvals_s and min(asked.approvals_s) > asked.hold_timeout_s:
+            phase, codes = Phase.ROLLED_BACK, {"hold-expired"}
+        if record.phase is not phase or record.failure_code not in codes:
+            raise SimulationError(f"calm: it ended in {record.phase}: {record.reason}")
+        error = started[0].error
+        if phase is Phase.DONE and error is not None:
+            raise SimulationError(f"calm: it ended with {error.message}")
+        self._require_evidence(record)
+
+    def _require_evidence(self, record: ReleaseRecord) -> None:
+        stored = self._world.objects.objects
+        missing = [v.stage for v in record.verdicts if v.evidence_key not in {"", *stored}]
+        told = any(key.endswith("/record.json") and record.release_id in key for key in stored)
+        if missing or not told:
+            raise SimulationError(f"calm: evidence of {missing or 'the record'} is missing")
+        if not any(record.release_id in event.message for event in self._world.cluster.events):
+            raise SimulationError("calm: no event tells how it ended")
+        if self._world.cluster.orders[SERVICE]:
+            raise SimulationError(f"calm: orders are left: {self._world.ordered()}")
