@@ -7,13 +7,15 @@ nothing goes wrong must end as was asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from slipway.core.release.orders import Meaning, Order, OrderKind, meaning
 from slipway.core.release.record import FORWARD, Phase, ReleaseRecord
 from slipway.core.routing import Route, Slot
+from slipway.core.service import WhenBusy
 from tests.flow.world import SERVICE
 from tests.simulation.engine import Engine, Process, SimulationError
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import Asked, Scenario
 from tests.simulation.wires import Trouble
 from tests.simulation.world import SharedWorld
 
@@ -23,11 +25,49 @@ _SEEN_BY_GATEWAY = frozenset({Phase.SMOKED, Phase.PROMOTED, Phase.DONE, Phase.RO
 _TOLD = ("apply ", "route ", "push ", "delete ")
 """Writes that the record must have announced."""
 
-_ENDS = {
-    "answers": (Phase.ROLLED_BACK, {"model-test-failed"}),
-    "slow": (Phase.ROLLED_BACK, {"benchmark-failed"}),
-    "": (Phase.DONE, {""}),
+_LONG_AFTER_S = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a schedule ends: phase and failure of the last record, version that serves."""
+
+    phase: Phase
+    code: str
+    live: str
+
+
+_DONE = _End(Phase.DONE, "", "2")
+_ABORTED = _End(Phase.ROLLED_BACK, "aborted", "1")
+_ALONE = {
+    "": _DONE,
+    "answers": _End(Phase.ROLLED_BACK, "model-test-failed", "1"),
+    "slow": _End(Phase.ROLLED_BACK, "benchmark-failed", "1"),
 }
+"""By what is wrong with the version; one that fails its users may have had too few of them."""
+
+
+def _expected(asked: Scenario) -> _End | None:
+    """Return what a calm schedule must come to; None when that is open."""
+    if len(asked.asked) == 1:
+        late = bool(asked.approvals_s) and min(asked.approvals_s) > asked.hold_timeout_s
+        unheard = late and not asked.bad
+        return _End(Phase.ROLLED_BACK, "hold-expired", "1") if unheard else _ALONE.get(asked.bad)
+    if len(asked.asked) > 2 or asked.bad or asked.approvals_s or asked.policy["bake_s"] == 0:
+        return None
+    return _expected_of_two(asked, asked.asked[1])
+
+
+def _expected_of_two(asked: Scenario, second: Asked) -> _End | None:
+    meanwhile = 0.5 <= second.at_s < 2.0
+    if not meanwhile and second.at_s < _LONG_AFTER_S:
+        return None
+    if meanwhile and second.what != "release":
+        return None if second.what == "reconcile" else _ABORTED
+    if meanwhile and asked.policy["when_busy"] is WhenBusy.REFUSE:
+        return None  # or the first one has ended before it was seen to live
+    ends = {"release": second.version, "rollback": "1"}
+    return _End(Phase.DONE, "", ends.get(second.what, "2"))
 
 
 class Duties:
@@ -116,17 +156,19 @@ class Duties:
 
     def require_done(self, started: Sequence[Process]) -> None:
         """Judge how a calm schedule ended: as was asked for."""
-        asked = self._asked
-        if not asked.calm or len(asked.asked) > 1 or asked.bad not in _ENDS:
+        if not self._asked.calm:
             return
-        record, (phase, codes) = self._world.record, _ENDS[asked.bad]
-        if not asked.bad and asked.approvals_s and min(asked.approvals_s) > asked.hold_timeout_s:
-            phase, codes = Phase.ROLLED_BACK, {"hold-expired"}
-        if record.phase is not phase or record.failure_code not in codes:
-            raise SimulationError(f"calm: it ended in {record.phase}: {record.reason}")
-        error = started[0].error
-        if phase is Phase.DONE and error is not None:
-            raise SimulationError(f"calm: it ended with {error.message}")
+        expected = _expected(self._asked)
+        if expected is None:
+            return
+        record = self._world.record
+        live = record.slot(record.live_slot or Slot.BLUE).version
+        ended = _End(record.phase, record.failure_code, live)
+        errors = [item.error for item in started[1:] if item.kind != "approve" and item.error]
+        refused = errors[0].message if errors else ""  # a yes may come when all is over
+        if ended != expected or refused:
+            what = refused or record.reason
+            raise SimulationError(f"calm: {expected} was due, and it is {ended}: {what}")
         self._require_evidence(record)
 
     def _require_evidence(self, record: ReleaseRecord) -> None:

@@ -80,12 +80,22 @@ def _as_it_is(rng: random.Random, made: Scenario) -> Scenario:
 
 def _calm(rng: random.Random, made: Scenario) -> Scenario:
     """Nothing goes wrong: what was asked for comes to pass."""
-    more = made.asked[1:] if rng.random() < 0.5 else ()
+    calm = replace(
+        made, asked=made.asked[:1], pods=(), trouble=Trouble(rate=0.0, left=0, until_s=0.0)
+    )
+    if rng.random() < 0.4:
+        return calm
+    what = rng.choice(("abort", "rollback", "release"))
+    version = rng.choice("233") if what == "release" else ""
+    # Before a release can have ended, or long after.
+    at_s = rng.choice((rng.uniform(0.5, 2.0), 40.0))
     return replace(
-        made,
-        asked=(made.asked[0], *more),
-        pods=(),
-        trouble=Trouble(rate=0.0, left=0, until_s=0.0),
+        calm,
+        asked=(*calm.asked, Asked(at_s=at_s, what=what, version=version)),
+        bad="",
+        policy={**made.policy, "bake_s": 3.0},
+        steps=tuple(replace(step, approval=False) for step in made.steps),
+        approvals_s=(),
     )
 
 

@@ -1,0 +1,83 @@
+"""The page of docs/design that lists what the simulation does not see."""
+
+from __future__ import annotations
+
+import textwrap
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+PAGE = Path("docs/design/0006-mutants.md")
+
+_REASONS = Path(__file__).with_name("survivors.toml")
+_WIDTH = 105
+_KINDS = {
+    "drop": "a call of a port is not made",
+    "twice": "a write is made twice",
+    "late": "a call is made 20 s late",
+    "swap": "a call changes places with the statement after it",
+    "stale": "a read gives its first answer for ever",
+    "skip": "a check, a wait or an `if … raise` is left out",
+}
+
+
+class Found(Protocol):
+    """What the page needs to know of a finding."""
+
+    @property
+    def id(self) -> str:
+        """Name of the mutant."""
+
+    @property
+    def outcome(self) -> str:
+        """`caught`, `survived` or `unreached`."""
+
+
+@cache
+def whys() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return every reason for which mutants may live, with their names."""
+    stated = tomllib.loads(_REASONS.read_text())["why"]
+    return tuple((item["reason"].strip(), tuple(item["mutants"])) for item in stated)
+
+
+def reasons() -> dict[str, str]:
+    """Return why each mutant that lives may live, by its name."""
+    return {name: reason for reason, names in whys() for name in names}
+
+
+def page(findings: Iterable[Found]) -> str:
+    """Return the page, in Markdown."""
+    found = {item.id: item for item in findings}
+    lines = [
+        "# 0006: Mutants that the simulation lets live",
+        "",
+        "Written by `python -m tests.simulation.mutants --page`; the reasons stand in",
+        "`tests/simulation/survivors.toml`. What a mutant is: [0006](0006-simulation.md).",
+        "",
+        "| kind | what is done | mutants | caught | survived | unreached |",
+        "|---|---|---|---|---|---|",
+    ]
+    count = Counter((item.id.partition(" ")[0], item.outcome) for item in found.values())
+    for kind, what in [*_KINDS.items(), ("", "together")]:
+        of = [n for (k, _), n in count.items() if kind in {"", k}]
+        each = [
+            sum(n for (k, o), n in count.items() if kind in {"", k} and o == outcome)
+            for outcome in ("caught", "survived", "unreached")
+        ]
+        cells = [kind, what, str(sum(of)), *map(str, each)]
+        lines.append(f"| {' | '.join(cells)} |")
+    for reason, names in whys():
+        lived = [name for name in names if name in found and found[name].outcome != "caught"]
+        if lived:
+            lines += ["", *textwrap.wrap(reason, _WIDTH), "", *_listed(lived, found)]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(names: Iterable[str], found: dict[str, Found]) -> list[str]:
+    return [
+        f"- `{name}`" + (" (unreached)" if found[name].outcome == "unreached" else "")
+        for name in names
+    ]
