@@ -21,6 +21,7 @@ from tests.simulation.world import SharedWorld
 
 _NS_PER_S = 1_000_000_000
 _OBEYED_WITHIN_NS = 3 * _NS_PER_S
+_FIRST_RELEASE = 1  # its one benchmark
 _SEEN_BY_GATEWAY = frozenset({Phase.SMOKED, Phase.PROMOTED, Phase.DONE, Phase.ROLLED_BACK})
 _TOLD = ("apply ", "route ", "push ", "delete ")
 """Writes that the record must have announced."""
@@ -37,6 +38,26 @@ class _End:
     live: str
 
 
+_EVIDENCE = {
+    Phase.TESTED: {"model-test.json"},
+    Phase.BENCHMARKED: {
+        *("benchmark-requests.parquet", "benchmark-comparison.parquet", "benchmark.md")
+    },
+}
+
+
+def _evidence(record: ReleaseRecord) -> set[str]:
+    """Return the names of the evidence that a release has left."""
+    needed = {"record.json"}
+    if record.rollback:
+        return needed
+    for entry in record.history:
+        needed |= _EVIDENCE.get(entry.phase, set())
+    if record.steps and record.phase is Phase.DONE:
+        needed.add("ramp.json")
+    return needed
+
+
 _DONE = _End(Phase.DONE, "", "2")
 _ABORTED = _End(Phase.ROLLED_BACK, "aborted", "1")
 _ALONE = {
@@ -51,8 +72,7 @@ def _expected(asked: Scenario) -> _End | None:
     """Return what a calm schedule must come to; None when that is open."""
     if len(asked.asked) == 1:
         late = bool(asked.approvals_s) and min(asked.approvals_s) > asked.hold_timeout_s
-        unheard = late and not asked.bad
-        return _End(Phase.ROLLED_BACK, "hold-expired", "1") if unheard else _ALONE.get(asked.bad)
+        return None if late and not asked.bad else _ALONE.get(asked.bad)
     if len(asked.asked) > 2 or asked.bad or asked.approvals_s or asked.policy["bake_s"] == 0:
         return None
     return _expected_of_two(asked, asked.asked[1])
@@ -174,9 +194,14 @@ class Duties:
     def _require_evidence(self, record: ReleaseRecord) -> None:
         stored = self._world.objects.objects
         missing = [v.stage for v in record.verdicts if v.evidence_key not in {"", *stored}]
-        told = any(key.endswith("/record.json") and record.release_id in key for key in stored)
-        if missing or not told:
-            raise SimulationError(f"calm: evidence of {missing or 'the record'} is missing")
+        told = {key.rpartition("/")[2] for key in stored if f"/{record.release_id}/" in key}
+        missing += sorted(_evidence(record) - told)
+        if missing:
+            raise SimulationError(f"calm: evidence is missing: {', '.join(missing)}")
+        judged = any(verdict.stage == "benchmark" for verdict in record.verdicts)
+        repeated = self._world.model.benchmarks > _FIRST_RELEASE + self._asked.invalid_tables
+        if judged and not repeated:
+            raise SimulationError("calm: a benchmark counts whose table was invalid")
         if not any(record.release_id in event.message for event in self._world.cluster.events):
             raise SimulationError("calm: no event tells how it ended")
         if self._world.cluster.orders[SERVICE]:

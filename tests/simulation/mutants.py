@@ -2,6 +2,7 @@
 
 python -m tests.simulation.mutants                 every mutant that has no result yet
 python -m tests.simulation.mutants 'drop ramp'     those whose name holds one of these words
+python -m tests.simulation.mutants --further       go on with those that were not caught
 python -m tests.simulation.mutants --page          write docs/design/0006-mutants.md anew
 
 A survivor whose reason stands nowhere (`survivors.toml`) makes it fail. To see what flow tests make
@@ -34,7 +35,7 @@ RESULTS = Path("build/mutants.jsonl")
 
 _BUDGET_S = 10.0
 _HANGS_S = 10  # beyond the budget: a task that waits for nothing that the clock could bring
-_UNREACHED = 80
+_UNREACHED = 120
 """Schedules after which a call that none has made is given up."""
 
 
@@ -59,20 +60,26 @@ class Finding:
     source: str
 
 
-def hunt(chosen: Iterable[Mutant], *, budget_s: float, jobs: int) -> Iterator[Finding]:
-    """Yield what became of each mutant; each has a process of its own, forked from this one."""
+def hunt(chosen: Iterable[tuple[Mutant, int]], *, budget_s: float, jobs: int) -> Iterator[Finding]:
+    """Yield what became of each mutant; each has a process of its own, forked from this one.
+
+    Args:
+        chosen: mutants, each with the seed to begin with.
+        budget_s: processor time for each.
+        jobs: processes side by side.
+    """
     context = multiprocessing.get_context("fork")
     running: dict[Connection, tuple[Mutant, Any]] = {}
     left = iter(chosen)
     with simulation() as simulated:
         simulated.run(0)  # the first release is that of the tasks as they are
         while True:
-            while len(running) < jobs and (mutant := next(left, None)) is not None:
+            while len(running) < jobs and (one := next(left, None)) is not None:
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_hunt, args=(simulated, mutant, budget_s, theirs))
+                process = context.Process(target=_hunt, args=(simulated, *one, budget_s, theirs))
                 process.start()
                 theirs.close()
-                running[ours] = mutant, process
+                running[ours] = one[0], process
             if not running:
                 return
             for ready in wait(list(running)):
@@ -90,16 +97,18 @@ def _told(ours: Connection, mutant: Mutant, budget_s: float) -> Finding:
     return found
 
 
-def _hunt(simulated: Simulation, mutant: Mutant, budget_s: float, theirs: Connection) -> None:
+def _hunt(
+    simulated: Simulation, mutant: Mutant, first: int, budget_s: float, theirs: Connection
+) -> None:
     signal.setitimer(signal.ITIMER_PROF, budget_s + _HANGS_S)
     began = time.process_time()  # a machine with other work must not decide
     put_in(mutant)
-    for seed in count():
+    for seed in count(first):
         broken = simulated.run(seed).broken
         seconds = time.process_time() - began
         if broken:
             outcome = "caught"
-        elif seed >= _UNREACHED and not mutation.reached and mutant.tells:
+        elif seed - first >= _UNREACHED and not mutation.reached and mutant.tells:
             outcome = "unreached"
         elif seconds > budget_s:
             outcome = "survived"
@@ -147,6 +156,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
     parser.add_argument("words", nargs="*", help="of the names of mutants; all without")
     parser.add_argument("--again", action="store_true", help="also those that have a result")
+    parser.add_argument("--further", action="store_true", help="those not caught, by new seeds")
     parser.add_argument("--page", action="store_true", help=f"write {PAGE} from the results")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="side by side")
     parser.add_argument("--budget-s", type=float, default=_BUDGET_S, help="for each mutant")
@@ -155,10 +165,9 @@ def main(arguments: list[str]) -> int:
     known = kept(chosen.results)
     if not chosen.page:
         asked = [
-            mutant
+            (mutant, _first_seed(known.get(mutant.id), chosen.further))
             for mutant in mutants()
-            if (chosen.again or mutant.id not in known)
-            and (not chosen.words or any(word in mutant.id for word in chosen.words))
+            if _is_asked(mutant, known.get(mutant.id), chosen)
         ]
         chosen.results.parent.mkdir(parents=True, exist_ok=True)
         for found in hunt(asked, budget_s=chosen.budget_s, jobs=chosen.jobs):
@@ -169,6 +178,17 @@ def main(arguments: list[str]) -> int:
     if chosen.page:
         PAGE.write_text(page(every))
     return _summed_up(every)
+
+
+def _is_asked(mutant: Mutant, known: Finding | None, chosen: argparse.Namespace) -> bool:
+    if chosen.words and not any(word in mutant.id for word in chosen.words):
+        return False
+    further = chosen.further and known is not None and known.outcome != "caught"
+    return known is None or chosen.again or further
+
+
+def _first_seed(known: Finding | None, further: bool) -> int:
+    return known.seed + 1 if further and known is not None else 0
 
 
 def _summed_up(findings: list[Finding]) -> int:

@@ -38,6 +38,7 @@ class Scenario:
         gateway_looks_behind: how often the gateway is asked before it serves by a new route.
         watched_from_s: the watcher begins then.
         orphans_candidate: when the trap springs, the candidate's pods die, too.
+        invalid_tables: so many of the benchmark's tables break the rules of a table.
     """
 
     policy: dict[str, Any]
@@ -53,6 +54,7 @@ class Scenario:
     gateway_looks_behind: int = 0
     watched_from_s: float = 0.0
     orphans_candidate: bool = False
+    invalid_tables: int = 0
 
     @property
     def calm(self) -> bool:
@@ -81,7 +83,11 @@ def _as_it_is(rng: random.Random, made: Scenario) -> Scenario:
 def _calm(rng: random.Random, made: Scenario) -> Scenario:
     """Nothing goes wrong: what was asked for comes to pass."""
     calm = replace(
-        made, asked=made.asked[:1], pods=(), trouble=Trouble(rate=0.0, left=0, until_s=0.0)
+        made,
+        asked=made.asked[:1],
+        pods=(),
+        trouble=Trouble(rate=0.0, left=0, until_s=0.0),
+        invalid_tables=rng.choice((0, 1)),
     )
     if rng.random() < 0.4:
         return calm
@@ -93,7 +99,7 @@ def _calm(rng: random.Random, made: Scenario) -> Scenario:
         calm,
         asked=(*calm.asked, Asked(at_s=at_s, what=what, version=version)),
         bad="",
-        policy={**made.policy, "bake_s": 3.0},
+        policy={**made.policy, "bake_s": 3.0, "rollback_window_s": rng.choice((0.0, 60.0))},
         steps=tuple(replace(step, approval=False) for step in made.steps),
         approvals_s=(),
     )
@@ -154,7 +160,7 @@ def _unwatched(rng: random.Random, made: Scenario) -> Scenario:
 
 def _anything(rng: random.Random) -> Scenario:
     canary = rng.random() < 0.6
-    approval = canary and rng.random() < 0.2
+    approval = canary and rng.random() < 0.3
     weights = rng.choice(((50,), (20, 50), (50, 80)))
     steps = tuple(
         RampStep(weight_percent=weight, bake_s=2.0, approval=approval and weight == weights[-1])

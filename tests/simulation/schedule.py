@@ -104,6 +104,7 @@ class _Run:
             world.set_policy(ramp=replace(world.spec.policy.ramp, requests_min=_REQUESTS_MIN))
         world.cluster.gateway_looks_behind = asked.gateway_looks_behind
         _spoil(world, asked.bad)
+        world.model.invalid_tables = asked.invalid_tables
         if asked.streams:
             world.cluster.streams = {slot: list(asked.streams) for slot in Slot}
         engine.passing.append(self._invariants.pass_time)
