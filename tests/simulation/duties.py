@@ -13,7 +13,8 @@ from slipway.core.release.orders import Meaning, Order, OrderKind, meaning
 from slipway.core.release.record import FORWARD, Phase, ReleaseRecord
 from slipway.core.routing import Route, Slot
 from slipway.core.service import WhenBusy
-from tests.flow.world import SERVICE
+from slipway.evaluation.integrity import weights_digest
+from tests.flow.world import MODEL, SERVICE
 from tests.simulation.engine import Engine, Process, SimulationError
 from tests.simulation.scenario import Asked, Scenario
 from tests.simulation.wires import Trouble
@@ -26,7 +27,7 @@ _SEEN_BY_GATEWAY = frozenset({Phase.SMOKED, Phase.PROMOTED, Phase.DONE, Phase.RO
 _TOLD = ("apply ", "route ", "push ", "delete ")
 """Writes that the record must have announced."""
 
-_LONG_AFTER_S = 40.0
+_LONG_AFTER_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,21 @@ class Duties:
         repeated = self._world.model.benchmarks > _FIRST_RELEASE + self._asked.invalid_tables
         if judged and not repeated:
             raise SimulationError("calm: a benchmark counts whose table was invalid")
+        if not record.rollback and record.phase is Phase.DONE:
+            self._require_digests(record)
+        if self._world.cluster.leases[SERVICE].holder:
+            raise SimulationError("calm: the lock was not given back")
         if not any(record.release_id in event.message for event in self._world.cluster.events):
             raise SimulationError("calm: no event tells how it ended")
         if self._world.cluster.orders[SERVICE]:
             raise SimulationError(f"calm: orders are left: {self._world.ordered()}")
+
+    def _require_digests(self, record: ReleaseRecord) -> None:
+        """Check that the record says what exactly serves: R2 binds the evidence to it."""
+        version = self._world.registry.version(MODEL, record.version)
+        held, digests = record.slot(record.candidate), record.digests
+        known = (digests.weights, held.weights, digests.config)
+        due = (weights_digest(version), weights_digest(version), version.config_sha256)
+        running = {pod.image for pod in self._world.cluster.pods_of(SERVICE, record.candidate)}
+        if known != due or running != {held.image} or not held.image.endswith(digests.image):
+            raise SimulationError(f"calm: the record says {digests}, {running} of {due} runs")

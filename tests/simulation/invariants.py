@@ -11,6 +11,7 @@ from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.routing import Route, Slot
 from slipway.core.verdicts import Verdict
 from slipway.manifests.release_objects import record_name
+from slipway.ports import Lease
 from tests.flow.world import MODEL, SERVICE
 from tests.simulation.engine import Engine, SimulationError
 from tests.simulation.scenario import Scenario
@@ -19,6 +20,7 @@ from tests.simulation.world import SharedWorld
 
 _NS_PER_S = 1_000_000_000
 _SOON_NS = 5 * _NS_PER_S
+_LONG_NS = 40 * _NS_PER_S
 _WORKLOADS = tuple((slot, f"{SERVICE}-{slot}") for slot in Slot)
 _MOST_USERS_AT_ONCE = 24
 _ROUTE_KINDS = ("VirtualService", "DestinationRule")
@@ -74,6 +76,18 @@ class Invariants:
         share = route.percent(record.candidate)
         if share > before.percent(record.candidate):
             self._require_evidence(record, share)
+
+    def judge_taking(self, found: Lease) -> None:
+        """Judge a lock before it is taken: nobody but the watcher takes it from who lives."""
+        now_ns, taker = self._engine.clock.now_ns, self._engine.process
+        if taker is None or taker.kind == "watcher" or not found.holder:
+            return
+        if now_ns - self._trouble.excused_until_ns < _LONG_NS:
+            return  # it may have been unable to renew
+        for process in self._engine.processes:
+            held = process.fence == found.fence and process is not taker
+            if held and not (process.dead or process.ended or process.stopped_until_ns > now_ns):
+                raise SimulationError(f"R4: {taker} takes the lock of {process}, which lives")
 
     def after_step(self) -> None:
         """Judge the world: users leave a candidate that died."""

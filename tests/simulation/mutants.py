@@ -106,12 +106,11 @@ def _hunt(
     for seed in count(first):
         broken = simulated.run(seed).broken
         seconds = time.process_time() - began
+        unreached = mutant.tells and not mutation.reached
         if broken:
             outcome = "caught"
-        elif seed - first >= _UNREACHED and not mutation.reached and mutant.tells:
-            outcome = "unreached"
-        elif seconds > budget_s:
-            outcome = "survived"
+        elif seconds > budget_s or (unreached and seed - first >= _UNREACHED):
+            outcome = "unreached" if unreached else "survived"
         else:
             continue
         theirs.send(_finding(mutant, outcome, broken, seed, seconds))

@@ -37,7 +37,9 @@ class Scenario:
         hold_timeout_s: how long a canary waits for a person or for data.
         gateway_looks_behind: how often the gateway is asked before it serves by a new route.
         watched_from_s: the watcher begins then.
-        orphans_candidate: when the trap springs, the candidate's pods die, too.
+        looks_until_ready: looks that a new pod needs until it is ready.
+        benchmark_s: how long a benchmark takes.
+        dies_then: the slot whose pods die when the trap has sprung; none when empty.
         invalid_tables: so many of the benchmark's tables break the rules of a table.
     """
 
@@ -53,7 +55,9 @@ class Scenario:
     hold_timeout_s: float = 15.0
     gateway_looks_behind: int = 0
     watched_from_s: float = 0.0
-    orphans_candidate: bool = False
+    looks_until_ready: int = 0
+    benchmark_s: float = 0.0
+    dies_then: str = ""
     invalid_tables: int = 0
 
     @property
@@ -66,14 +70,13 @@ class Scenario:
     @property
     def pods_die(self) -> bool:
         """Whether pods are hurt from outside."""
-        return bool(self.pods) or self.orphans_candidate
+        return bool(self.pods) or bool(self.dies_then)
 
 
 def scenario(rng: random.Random) -> Scenario:
     """Draw a schedule: half of them anything at all, the others aimed at something rare."""
     made = _anything(rng)
-    aim = rng.choice((*([_as_it_is] * 7), _calm, _calm, _trapped, _trapped, _orphaned, _unwatched))
-    return aim(rng, made)
+    return rng.choice(_AIMS)(rng, made)
 
 
 def _as_it_is(rng: random.Random, made: Scenario) -> Scenario:
@@ -91,15 +94,15 @@ def _calm(rng: random.Random, made: Scenario) -> Scenario:
     )
     if rng.random() < 0.4:
         return calm
-    what = rng.choice(("abort", "rollback", "release"))
+    what = rng.choice(("abort", "rollback", "rollback", "release"))
     version = rng.choice("233") if what == "release" else ""
     # Before a release can have ended, or long after.
-    at_s = rng.choice((rng.uniform(0.5, 2.0), 40.0))
+    at_s = rng.choice((rng.uniform(0.5, 2.0), 90.0))
     return replace(
         calm,
         asked=(*calm.asked, Asked(at_s=at_s, what=what, version=version)),
         bad="",
-        policy={**made.policy, "bake_s": 3.0, "rollback_window_s": rng.choice((0.0, 60.0))},
+        policy={**made.policy, "bake_s": 3.0, "rollback_window_s": rng.choice((0.0, 120.0, 120.0))},
         steps=tuple(replace(step, approval=False) for step in made.steps),
         approvals_s=(),
     )
@@ -114,8 +117,9 @@ def _trapped(rng: random.Random, made: Scenario) -> Scenario:
     trap = Trap(nth=rng.randint(1, last), of=of, fault=rng.choice(_TRAPS))
     asked = made.asked[:1]
     if rng.random() < 0.5:
-        what = rng.choice(("abort", "abort", "rollback"))
-        asked = (*asked, Asked(at_s=rng.uniform(1, rng.choice((5, 30))), what=what))
+        what, version = rng.choice((("abort", ""), ("rollback", ""), ("release", "3")))
+        at_s = rng.uniform(1, rng.choice((5, 30)))
+        asked = (*asked, Asked(at_s=at_s, what=what, version=version))
     if trap.fault is Fault.STOP and rng.random() < 0.5:
         # Whatever the zombie still moved is put right.
         asked = (*asked, Asked(at_s=70.0, what="release", version=rng.choice("23")))
@@ -139,7 +143,20 @@ def _orphaned(rng: random.Random, made: Scenario) -> Scenario:
         bad="",
         pods=(),
         trouble=Trouble(rate=0.0, left=0, until_s=_CALM_S, trap=trap),
-        orphans_candidate=True,
+        dies_then="green",
+    )
+
+
+def _slow(rng: random.Random, made: Scenario) -> Scenario:
+    """The cluster is away just when users are about to move, and pods die meanwhile."""
+    trap = Trap(nth=rng.randint(1, 3), fault=Fault.OUTAGE, of="releases.save", intent="users")
+    return replace(
+        made,
+        asked=made.asked[:1],
+        bad=rng.choice(("", "users")),
+        pods=(),
+        trouble=Trouble(rate=0.0, left=0, until_s=_CALM_S, trap=trap),
+        dies_then=rng.choice(("green", "green", "blue")),
     )
 
 
@@ -184,6 +201,8 @@ def _anything(rng: random.Random) -> Scenario:
         trouble=_trouble(rng),
         hold_timeout_s=_LONG_HOLD_S if latest_s > _CALM_S else 15.0,
         gateway_looks_behind=rng.choice((0, 0, 2)),
+        looks_until_ready=rng.choice((0, 0, 0, 30)),
+        benchmark_s=rng.choice((0.0, 0.0, 0.0, 15.0)),
     )
 
 
@@ -223,3 +242,6 @@ def _trouble(rng: random.Random) -> Trouble:
         until_s=_CALM_S,
         outages=tuple(outages),
     )
+
+
+_AIMS = (*([_as_it_is] * 6), *([_calm] * 3), *([_trapped] * 3), _orphaned, _unwatched, _slow)

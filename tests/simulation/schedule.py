@@ -89,8 +89,13 @@ class _Run:
     def _set_up(self, stage: Stage) -> None:
         world, judge, duties = self.world, self._invariants, self._duties
         world.cluster.clock = self.engine.clock
-        looked, sprung = judge.note_pods, self._sprung
-        world.wires = Wires(self.engine, self.trouble, looked=looked, sprung=sprung)
+        world.wires = Wires(
+            self.engine,
+            self.trouble,
+            looked=judge.note_pods,
+            sprung=self._sprung,
+            taken=judge.judge_taking,
+        )
         world.traffic.judges = [judge.judge_route, duties.judge_route]
         world.journal.checks = [judge.wrote, duties.wrote]
         stage.set(self.engine, world)
@@ -103,6 +108,8 @@ class _Run:
             world.set_canary(*asked.steps, data_timeout_s=20.0, hold_timeout_s=hold_s)
             world.set_policy(ramp=replace(world.spec.policy.ramp, requests_min=_REQUESTS_MIN))
         world.cluster.gateway_looks_behind = asked.gateway_looks_behind
+        world.cluster.looks_until_ready = asked.looks_until_ready
+        world.benchmark_s = asked.benchmark_s
         _spoil(world, asked.bad)
         world.model.invalid_tables = asked.invalid_tables
         if asked.streams:
@@ -136,9 +143,9 @@ class _Run:
             self._pods(slot, "come back")
 
     def _sprung(self) -> None:
-        if self._asked.orphans_candidate:
+        if self._asked.dies_then:
             soon_s = self.engine.now_s + self.engine.rng.uniform(0, 3)
-            self.engine.at(soon_s, partial(self._pods, Slot.GREEN, "break"))
+            self.engine.at(soon_s, partial(self._pods, Slot(self._asked.dies_then), "break"))
 
     def _approve(self) -> None:
         for step in self._asked.steps:

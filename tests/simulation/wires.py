@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from slipway.core.errors import TransientError
+from slipway.ports import Lease
 from tests.fakes.journal import ProcessDied
 from tests.simulation.engine import Engine, Process
 
@@ -61,16 +62,20 @@ class Trap:
     Args:
         nth: of its writes, from 1; renewals of its lock are left out.
         of: only these writes count, as `PORT.VERB`; all when empty.
+        intent: only writes of a record count whose intent says this; all when empty.
     """
 
     nth: int
     fault: Fault
     of: str = ""
+    intent: str = ""
 
     def counts(self, made: Call) -> bool:
         """Return whether a call is one of those that count."""
         ours = made.process.kind.startswith("release") and made.writes and made.verb != "renew"
-        return ours and self.of in {"", f"{made.name}.{made.verb}"}
+        if not ours or self.of not in {"", f"{made.name}.{made.verb}"}:
+            return False
+        return not self.intent or self.intent in getattr(made.args[0], "intent", "")
 
 
 @dataclass
@@ -132,6 +137,7 @@ class Wires:
     Args:
         looked: told of each look at a slot's pods.
         sprung: told when the trap has sprung.
+        taken: told of each lock before it is taken.
     """
 
     def __init__(
@@ -141,11 +147,13 @@ class Wires:
         *,
         looked: Callable[[], None],
         sprung: Callable[[], None] = lambda: None,
+        taken: Callable[[Lease], None] = lambda _lease: None,
     ) -> None:
         self.engine = engine
         self.trouble = trouble
         self._looked = looked
         self._sprung = sprung
+        self._taken = taken
         self._answers: dict[tuple[Any, ...], tuple[int, Any]] = {}
 
     def wire(self, name: str, port: object) -> Any:
@@ -171,6 +179,8 @@ class Wires:
             if known is not None and self._fresh_enough(process, name, known[0]):
                 self._note_look(made, known[0])
                 return known[1]
+        if made.verb == "take":
+            self._taken(made.args[0])
         answer = made.function(*made.args, **made.named)
         self._note(made, answer)
         if fault is not None:

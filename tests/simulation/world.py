@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from slipway.bench.values import RequestTable
 from slipway.bootstrap import Ports
 from slipway.core.routing import Route, Slot
 from slipway.ports import ModelVersion
@@ -17,7 +18,7 @@ from tests.fakes.cluster import FakeCluster, Fault
 from tests.fakes.journal import Journal
 from tests.fakes.stores import FakeRegistry
 from tests.fakes.traffic import FakeTraffic
-from tests.flow.world import SERVICE, World
+from tests.flow.world import SERVICE, FakeEndpoint, FakeModel, World
 from tests.simulation.wires import Wires
 
 Judge = Callable[[Route, Route], None]
@@ -68,6 +69,7 @@ class SharedWorld(World):
         self.registry: FakeRegistry = KeptFiles(self.registry, self.journal)
         self.traffic: JudgedTraffic = JudgedTraffic(self.cluster)
         self.wires: Wires | None = None
+        self.benchmark_s = 0.0
 
     def connect(self, service: str, settings: Any) -> Ports:
         """Stand in for `slipway.bootstrap.connect`."""
@@ -86,6 +88,16 @@ class SharedWorld(World):
             images=wires.wire("images", ports.images),
             objects=wires.wire("objects", ports.objects),
         )
+
+    def _benchmark(self, *args: Any, **named: Any) -> RequestTable:
+        if self.benchmark_s and self.wires is not None:
+            self.cluster.clock.sleep(self.benchmark_s)
+            self.wires.trouble.excuse(self.cluster.clock.now_ns)  # it is not broken off
+        return super()._benchmark(*args, **named)
+
+    def _endpoint(self, base_url: str, **_: Any) -> FakeEndpoint:
+        ready = any(pod.ready and pod.address in base_url for pod in self.cluster.pods.values())
+        return FakeEndpoint(self.model if ready else FakeModel(answer=""))
 
     def pods(self, slot: Slot, what: str) -> None:
         """Let something happen to the pods of a slot."""
