@@ -11,6 +11,7 @@ from tests.simulation.wires import Fault, Trap, Trouble
 
 _CALM_S = 45.0
 _LONG_HOLD_S = 60.0
+_LATE_S = 300.0  # every calm release has ended by then
 _TRAPS = (
     *(Fault.STOP, Fault.STOP, Fault.KILL_BEFORE),
     *(Fault.KILL_AFTER, Fault.KILL_AFTER, Fault.OUTAGE),
@@ -97,12 +98,12 @@ def _calm(rng: random.Random, made: Scenario) -> Scenario:
     what = rng.choice(("abort", "rollback", "rollback", "release"))
     version = rng.choice("233") if what == "release" else ""
     # Before a release can have ended, or long after.
-    at_s = rng.choice((rng.uniform(0.5, 2.0), 90.0))
+    at_s = rng.choice((rng.uniform(0.5, 2.0), _LATE_S))
     return replace(
         calm,
         asked=(*calm.asked, Asked(at_s=at_s, what=what, version=version)),
         bad="",
-        policy={**made.policy, "bake_s": 3.0, "rollback_window_s": rng.choice((0.0, 120.0, 120.0))},
+        policy={**made.policy, "bake_s": 3.0, "rollback_window_s": rng.choice((0.0, 400.0, 400.0))},
         steps=tuple(replace(step, approval=False) for step in made.steps),
         approvals_s=(),
     )
@@ -202,7 +203,7 @@ def _anything(rng: random.Random) -> Scenario:
         hold_timeout_s=_LONG_HOLD_S if latest_s > _CALM_S else 15.0,
         gateway_looks_behind=rng.choice((0, 0, 2)),
         looks_until_ready=rng.choice((0, 0, 0, 30)),
-        benchmark_s=rng.choice((0.0, 0.0, 0.0, 15.0)),
+        benchmark_s=rng.choice((0.0, 0.0, 0.0, 0.0, 0.0, 40.0)),
     )
 
 

@@ -144,8 +144,10 @@ class _Run:
 
     def _sprung(self) -> None:
         if self._asked.dies_then:
-            soon_s = self.engine.now_s + self.engine.rng.uniform(0, 3)
-            self.engine.at(soon_s, partial(self._pods, Slot(self._asked.dies_then), "break"))
+            slot, soon_s = Slot(self._asked.dies_then), self.engine.rng.uniform(0, 3)
+            dead_s = max(_CALM_S, self.engine.now_s + 30.0)
+            self.engine.at(self.engine.now_s + soon_s, partial(self._pods, slot, "break"))
+            self.engine.at(dead_s, partial(self._pods, slot, "come back"))
 
     def _approve(self) -> None:
         for step in self._asked.steps:

@@ -89,6 +89,7 @@ class Trouble:
         outages: begin and end of the times in which the cluster answers nobody.
         trap: a fault that waits for one write.
         excused_until_ns: a fault, or what it led to, lasts until then.
+        benchmarked_ns: when the last benchmark ended, which no order breaks off.
     """
 
     rate: float
@@ -97,6 +98,7 @@ class Trouble:
     outages: tuple[tuple[float, float], ...] = ()
     trap: Trap | None = None
     excused_until_ns: int = 0
+    benchmarked_ns: int = 0
     counted: int = 0
 
     def excuse(self, until_ns: int) -> None:
