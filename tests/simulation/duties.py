@@ -24,6 +24,8 @@ _NS_PER_S = 1_000_000_000
 _OBEYED_WITHIN_NS = 3 * _NS_PER_S
 _FIRST_RELEASE = 1  # its one benchmark
 _SEEN_BY_GATEWAY = frozenset({Phase.SMOKED, Phase.PROMOTED, Phase.DONE, Phase.ROLLED_BACK})
+_NO_REASONS = frozenset({"phase-order", "conflict", "lock-lost"})
+"""Failures of a process, never of a release."""
 _TOLD = ("apply ", "route ", "push ", "delete ")
 """Writes that the record must have announced."""
 
@@ -150,7 +152,9 @@ class Duties:
     def _require_obedience(self, record: ReleaseRecord) -> None:
         orders, when_busy = self._orders(), self._world.spec.policy.when_busy
         asked = [o for o in orders if o.kind is OrderKind.RELEASE and o.version == record.version]
-        excused_ns = max(self._trouble.excused_until_ns, self._trouble.benchmarked_ns)
+        excused_ns = self._trouble.excused_until_ns
+        if "users to slot" not in record.intent:  # nobody moves before the orders are looked at
+            excused_ns = max(excused_ns, self._trouble.benchmarked_ns)
         own = max(asked, key=lambda order: order.number, default=None)
         for order in orders:
             means = meaning(order, record, when_busy=when_busy, own=own)
@@ -178,6 +182,8 @@ class Duties:
 
     def require_done(self, started: Sequence[Process]) -> None:
         """Judge how a calm schedule ended: as was asked for."""
+        if self._world.record.failure_code in _NO_REASONS:
+            raise SimulationError(f"reason: it ended for {self._world.record.reason}")
         if not self._asked.calm:
             return
         expected = _expected(self._asked)

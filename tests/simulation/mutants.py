@@ -3,6 +3,7 @@
 python -m tests.simulation.mutants                 every mutant that has no result yet
 python -m tests.simulation.mutants 'drop ramp'     those whose name holds one of these words
 python -m tests.simulation.mutants --further       go on with those that were not caught
+python -m tests.simulation.mutants --verify        run the other tests that are said to see them
 python -m tests.simulation.mutants --page          write docs/design/0006-mutants.md anew
 
 A survivor whose reason stands nowhere (`survivors.toml`) makes it fail. To see what flow tests make
@@ -17,6 +18,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.simulation import mutation
-from tests.simulation.mutants_page import PAGE, page, reasons
+from tests.simulation.mutants_page import PAGE, page, reasons, whys
 from tests.simulation.mutation import TASKS, Mutant, mutants, put_in
 from tests.simulation.schedule import Simulation, simulation
 
@@ -160,8 +162,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="side by side")
     parser.add_argument("--budget-s", type=float, default=_BUDGET_S, help="for each mutant")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where they are kept")
+    parser.add_argument("--verify", action="store_true", help="the tests that reasons name")
     chosen = parser.parse_args(arguments)
     known = kept(chosen.results)
+    if chosen.verify:
+        return _verify(chosen.words)
     if not chosen.page:
         asked = [
             (mutant, _first_seed(known.get(mutant.id), chosen.further))
@@ -200,6 +205,27 @@ def _summed_up(findings: list[Finding]) -> int:
         f"{len(lived)} not, {len(unexplained)} of them without a reason\n"
     )
     return 1 if unexplained else 0
+
+
+def _verify(words: list[str]) -> int:
+    """Run the tests that are said to see a mutant against it; return 1 when they pass."""
+    blind = 0
+    for why in whys():
+        for name in why.mutants if why.tests else ():
+            if words and not any(word in name for word in words):
+                continue
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", "-q", "-x", "-p", __spec__.name, *why.tests],
+                env={**os.environ, "SLIPWAY_MUTANT": name},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            seen = done.returncode == 1
+            blind += not seen
+            sys.stdout.write(f"{'seen' if seen else 'NOT SEEN'}: {name}\n")
+            sys.stdout.flush()
+    return 1 if blind else 0
 
 
 def pytest_configure() -> None:

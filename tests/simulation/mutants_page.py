@@ -6,6 +6,7 @@ import textwrap
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -36,16 +37,33 @@ class Found(Protocol):
         """`caught`, `survived` or `unreached`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why some mutants may live.
+
+    Args:
+        tests: that fail with each of them, when that is the reason; arguments of pytest.
+        mutants: their names.
+    """
+
+    reason: str
+    tests: tuple[str, ...]
+    mutants: tuple[str, ...]
+
+
 @cache
-def whys() -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return every reason for which mutants may live, with their names."""
+def whys() -> tuple[Why, ...]:
+    """Return every reason for which mutants may live."""
     stated = tomllib.loads(_REASONS.read_text())["why"]
-    return tuple((item["reason"].strip(), tuple(item["mutants"])) for item in stated)
+    return tuple(
+        Why(item["reason"].strip(), tuple(item.get("tests", ())), tuple(item["mutants"]))
+        for item in stated
+    )
 
 
 def reasons() -> dict[str, str]:
     """Return why each mutant that lives may live, by its name."""
-    return {name: reason for reason, names in whys() for name in names}
+    return {name: why.reason for why in whys() for name in why.mutants}
 
 
 def page(findings: Iterable[Found]) -> str:
@@ -69,10 +87,12 @@ def page(findings: Iterable[Found]) -> str:
         ]
         cells = [kind, what, str(sum(of)), *map(str, each)]
         lines.append(f"| {' | '.join(cells)} |")
-    for reason, names in whys():
-        lived = [name for name in names if name in found and found[name].outcome != "caught"]
+    for why in whys():
+        lived = [name for name in why.mutants if name in found and found[name].outcome != "caught"]
         if lived:
-            lines += ["", *textwrap.wrap(reason, _WIDTH), "", *_listed(lived, found)]
+            seen_by = f" Seen by {', '.join(why.tests)}." if why.tests else ""
+            said = textwrap.wrap(why.reason + seen_by, _WIDTH)
+            lines += ["", *said, "", *_listed(lived, found)]
     return "\n".join(lines) + "\n"
 
 

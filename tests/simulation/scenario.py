@@ -12,6 +12,11 @@ from tests.simulation.wires import Fault, Trap, Trouble
 _CALM_S = 45.0
 _LONG_HOLD_S = 60.0
 _LATE_S = 300.0  # every calm release has ended by then
+_TRAPPED = (
+    *(("", 60), ("", 60), ("traffic.apply", 5)),
+    *(("workloads.scale", 2), ("registry.set_alias", 1)),
+)
+"""Which writes, and how many of them there are at most."""
 _TRAPS = (
     *(Fault.STOP, Fault.STOP, Fault.KILL_BEFORE),
     *(Fault.KILL_AFTER, Fault.KILL_AFTER, Fault.OUTAGE),
@@ -114,7 +119,7 @@ def _trapped(rng: random.Random, made: Scenario) -> Scenario:
 
     Somebody takes the release back afterwards, now and then.
     """
-    of, last = rng.choice((("", 60), ("", 60), ("traffic.apply", 5), ("workloads.scale", 2)))
+    of, last = rng.choice(_TRAPPED)
     trap = Trap(nth=rng.randint(1, last), of=of, fault=rng.choice(_TRAPS))
     asked = made.asked[:1]
     if rng.random() < 0.5:
