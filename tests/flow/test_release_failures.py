@@ -128,6 +128,16 @@ def test_release_that_fails_before_promotion_leaves_the_users_untouched(
     world.assert_taken_back("2", code=code)
 
 
+def test_pods_lost_before_the_smoke_test_are_never_routed_to(world: World) -> None:
+    world.at_write(
+        "record deployed: preview route", lambda: world.cluster.break_pods(SERVICE, Slot.GREEN)
+    )
+    with pytest.raises(PermanentError):
+        world.release("2")
+    assert not any("preview green" in what for what in world.journal.writes)
+    world.assert_taken_back("2", code="candidate-unhealthy")
+
+
 @pytest.mark.parametrize(
     ("trouble", "code"), [(_deploy(Fault.CRASH_LOOP), "crash-loop"), (_slow, "benchmark-failed")]
 )
