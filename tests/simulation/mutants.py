@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -51,7 +52,7 @@ class Finding:
         broken: the promise that was broken.
         seed: of the schedule that broke it, or of the last one.
         seconds: of processor time.
-        source: digest of the tasks that were changed.
+        source: digest of the file that was changed.
     """
 
     id: str
@@ -126,14 +127,14 @@ def _finding(mutant: Mutant, outcome: str, broken: str, seed: int, seconds: floa
         broken=broken,
         seed=seed,
         seconds=round(seconds, 2),
-        source=digest_of_tasks(),
+        source=digest_of(mutant.module),
     )
 
 
-def digest_of_tasks() -> str:
+@cache
+def digest_of(module: str) -> str:
     """Return what tells results of one source from those of another."""
-    text = b"".join(path.read_bytes() for path in sorted(TASKS.glob("*.py")))
-    return hashlib.sha256(text).hexdigest()[:12]
+    return hashlib.sha256((TASKS / f"{module}.py").read_bytes()).hexdigest()[:12]
 
 
 def kept(results: Path) -> dict[str, Finding]:
@@ -141,13 +142,13 @@ def kept(results: Path) -> dict[str, Finding]:
     found: dict[str, Finding] = {}
     if not results.exists():
         return found
-    source = digest_of_tasks()
+    source = {mutant.id: digest_of(mutant.module) for mutant in mutants()}
     for line in results.read_text().splitlines():
         try:
             finding = Finding(**json.loads(line))
         except ValueError:
             continue  # half a line
-        if finding.source == source:
+        if finding.source == source.get(finding.id):
             found[finding.id] = finding
     return found
 
