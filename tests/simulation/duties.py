@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from slipway.core.release.orders import Meaning, Order, OrderKind, meaning
 from slipway.core.release.record import FORWARD, Phase, ReleaseRecord
 from slipway.core.routing import Route, Slot
-from slipway.core.service import WhenBusy
+from slipway.core.service import Strategy, WhenBusy
 from slipway.evaluation.integrity import weights_digest
 from tests.flow.world import MODEL, SERVICE
 from tests.simulation.engine import Engine, Process, SimulationError
@@ -68,17 +68,28 @@ _ALONE = {
     "answers": _End(Phase.ROLLED_BACK, "model-test-failed", "1"),
     "slow": _End(Phase.ROLLED_BACK, "benchmark-failed", "1"),
 }
-"""By what is wrong with the version; one that fails its users may have had too few of them."""
+"""By what is wrong with the version."""
 
 
 def _expected(asked: Scenario) -> _End | None:
     """Return what a calm schedule must come to; None when that is open."""
     if len(asked.asked) == 1:
-        late = bool(asked.approvals_s) and min(asked.approvals_s) > asked.hold_timeout_s
-        return None if late and not asked.bad else _ALONE.get(asked.bad)
+        return _expected_alone(asked)
     if len(asked.asked) > 2 or asked.bad or asked.approvals_s or asked.policy["bake_s"] == 0:
         return None
     return _expected_of_two(asked, asked.asked[1])
+
+
+def _expected_alone(asked: Scenario) -> _End | None:
+    if asked.bad in {"answers", "slow"}:
+        return _ALONE[asked.bad]
+    if asked.approvals_s and min(asked.approvals_s) > asked.hold_timeout_s:
+        return None  # in time or not: a step asks some seconds after the beginning
+    if asked.bad != "users":
+        return _ALONE[asked.bad]
+    if asked.strategy is Strategy.CANARY:
+        return None if asked.approvals_s else _End(Phase.ROLLED_BACK, "canary-failed", "1")
+    return _End(Phase.ROLLED_BACK, "bake-failed", "1") if asked.policy["bake_s"] else None
 
 
 def _expected_of_two(asked: Scenario, second: Asked) -> _End | None:
@@ -184,6 +195,9 @@ class Duties:
         """Judge how a calm schedule ended: as was asked for."""
         if self._world.record.failure_code in _NO_REASONS:
             raise SimulationError(f"reason: it ended for {self._world.record.reason}")
+        lost = [item for item in started if item.error and item.error.code == "phase-order"]
+        if lost:
+            raise SimulationError(f"reason: {lost[0]} lost its way in the record")
         if not self._asked.calm:
             return
         expected = _expected(self._asked)

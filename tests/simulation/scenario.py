@@ -96,6 +96,7 @@ def _calm(rng: random.Random, made: Scenario) -> Scenario:
         asked=made.asked[:1],
         pods=(),
         trouble=Trouble(rate=0.0, left=0, until_s=0.0),
+        bad=rng.choice(("", "", "answers", "slow", "users", "users")),
         invalid_tables=rng.choice((0, 1)),
     )
     if rng.random() < 0.4:
@@ -108,7 +109,12 @@ def _calm(rng: random.Random, made: Scenario) -> Scenario:
         calm,
         asked=(*calm.asked, Asked(at_s=at_s, what=what, version=version)),
         bad="",
-        policy={**made.policy, "bake_s": 3.0, "rollback_window_s": rng.choice((0.0, 400.0, 400.0))},
+        policy={
+            **made.policy,
+            "bake_s": 3.0,
+            "rollback_window_s": rng.choice((0.0, 400.0, 400.0)),
+            "queue_timeout_s": _LATE_S,
+        },
         steps=tuple(replace(step, approval=False) for step in made.steps),
         approvals_s=(),
     )
@@ -208,7 +214,7 @@ def _anything(rng: random.Random) -> Scenario:
         hold_timeout_s=_LONG_HOLD_S if latest_s > _CALM_S else 15.0,
         gateway_looks_behind=rng.choice((0, 0, 2)),
         looks_until_ready=rng.choice((0, 0, 0, 30)),
-        benchmark_s=rng.choice((0.0, 0.0, 0.0, 0.0, 0.0, 40.0)),
+        benchmark_s=rng.choice((0.0, 0.0, 3.0, 3.0, 8.0, 40.0)),
     )
 
 
