@@ -88,7 +88,10 @@ def _give_users_back(session: ReleaseSession) -> bool:
     """Point the users at the former slot; returns whether the candidate had any."""
     traffic, record = session.ports.traffic, session.record
     current = traffic.read(record.service)
-    had_users = current.percent(record.candidate) > 0
+    # Without a preview only users make a slot known: somebody before us gave them back and died,
+    # or is the watcher, and their streams may still be open.
+    known = current.preview is None and record.candidate in current.subsets
+    had_users = known or current.percent(record.candidate) > 0
     _warm_former_slot(session)
     session.intend("users back")  # before the look, which a slow write would age
 

@@ -9,7 +9,11 @@ import httpx
 
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.release.bake import BakeWatch, bake_evidence, judge_bake
-from slipway.core.release.promotion import promotion_refusal, route_with_users_on_candidate
+from slipway.core.release.promotion import (
+    promotion_refusal,
+    route_with_users_on_candidate,
+    why_unready,
+)
 from slipway.core.release.record import Phase, StageVerdict
 from slipway.core.release.stages import ALIAS, BAKE, PROMOTE, SMOKE
 from slipway.core.routing import PREVIEW_HEADER, PURPOSE_HEADER, SLOT_HEADER, with_preview
@@ -35,6 +39,12 @@ def smoke_test(session: ReleaseSession) -> str:
     current = traffic.read(record.service)
     route = with_preview(current, record.candidate, record.preview_token)
     session.intend("preview route")
+    # After the intent: an API server that was away meanwhile has aged the look of the rollout (R1).
+    unready = why_unready(record, session.observe(record.candidate), replicas=1)
+    if unready is not None:
+        raise PermanentError(
+            unready, code="candidate-unhealthy", hint="look at the log of the slot's pods"
+        )
     traffic.apply(route)
     proof = traffic.confirm(route, timeout_s=30)
     for _ in range(_SMOKE_REQUESTS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -35,6 +35,19 @@ class GatewayAnswer:
     revision: str
 
 
+@dataclass(kw_only=True)
+class _Moment:
+    """What is the same for all requests of one moment: equal rows are one value then.
+
+    A row takes longer to make than all the rest of a request.
+    """
+
+    now_ns: int
+    route: Route
+    revision: str = ""
+    rows: dict[tuple[Any, ...], AccessRow] = field(default_factory=dict)
+
+
 class FakeGateway:
     """Serves one service.
 
@@ -56,31 +69,36 @@ class FakeGateway:
         self.fails_every = dict.fromkeys(Slot, 0)
         self._asked = dict.fromkeys(Slot, 0)
         self._users = 0
+        self._moment = _Moment(now_ns=-1, route=Route(service=service))
 
     def stream(self) -> int:
         """Let one user stream an answer, and log it; returns the status."""
+        return self.streams(1)[0]
+
+    def streams(self, users: int) -> list[int]:
+        """Let users stream an answer each, all at this moment; returns the statuses."""
+        able = {slot: self._cluster.ready_count(self._service, slot) > 0 for slot in Slot}
+        return [self._stream(able) for _ in range(users)]
+
+    def _stream(self, able: Mapping[Slot, bool]) -> int:
         route = self._cluster.look_at_gateway(self._service)
         # 61 and 100 have no common divisor: each hundred users are split exactly, and evenly.
         slot = _slot_of(route, self._users * 61 % 100)
         self._users += 1
-        able = slot is not None and self._cluster.ready_count(self._service, slot) > 0
-        status = 200 if able else 503
+        status = 200 if slot is not None and able[slot] else 503
         if slot is not None:
             self._asked[slot] += 1
             if self.fails_every[slot] and self._asked[slot] % self.fails_every[slot] == 0:
                 status = 500
         good = status == 200
-        self._cluster.rows.append(
-            AccessRow(
-                started_ns=self._cluster.clock.time_ns(),
-                status=status,
-                route=USERS_RULE,
-                slot=slot.value if slot else "",
-                route_revision=route.revision,
-                content_type="text/event-stream" if good else "",
-                ttft_us=round(self.ttft_ms[slot] * 1000) if good and slot else None,
-                done_seen=good,
-            )
+        self._log(
+            route,
+            status=status,
+            route=USERS_RULE,
+            slot=slot.value if slot else "",
+            content_type="text/event-stream" if good else "",
+            ttft_us=round(self.ttft_ms[slot] * 1000) if good and slot else None,
+            done_seen=good,
         )
         return status
 
@@ -89,21 +107,24 @@ class FakeGateway:
         route = self._cluster.look_at_gateway(self._service)
         slot = _destination(route, headers)
         able = slot is not None and self._cluster.ready_count(self._service, slot) > 0
-        answer = GatewayAnswer(
-            status=self.status if able else 503,
-            slot=slot.value if slot else "",
-            revision=route.revision,
-        )
-        self._cluster.rows.append(
-            AccessRow(
-                started_ns=self._cluster.clock.time_ns(),
-                status=answer.status,
-                slot=answer.slot,
-                route_revision=answer.revision,
-                purpose=headers.get(PURPOSE_HEADER, ""),
-            )
-        )
-        return answer
+        status, answered_by = self.status if able else 503, slot.value if slot else ""
+        purpose = headers.get(PURPOSE_HEADER, "")
+        revision = self._log(route, status=status, slot=answered_by, purpose=purpose)
+        return GatewayAnswer(status=status, slot=answered_by, revision=revision)
+
+    def _log(self, by: Route, **said: Any) -> str:
+        """Log a request; returns the revision of the route that it was served by."""
+        now_ns, moment = self._cluster.clock.time_ns(), self._moment
+        if moment.route is not by or moment.now_ns != now_ns:
+            revision = moment.revision if moment.route is by else by.revision
+            moment = self._moment = _Moment(now_ns=now_ns, route=by, revision=revision)
+        key = tuple(said.values())
+        row = moment.rows.get(key)
+        if row is None:
+            row = AccessRow(started_ns=now_ns, route_revision=moment.revision, **said)
+            moment.rows[key] = row
+        self._cluster.rows.append(row)
+        return moment.revision
 
     def post(
         self, url: str, *, json: Any, headers: Mapping[str, str], timeout: float, trust_env: bool

@@ -128,6 +128,16 @@ def test_release_that_fails_before_promotion_leaves_the_users_untouched(
     world.assert_taken_back("2", code=code)
 
 
+def test_pods_lost_before_the_smoke_test_are_never_routed_to(world: World) -> None:
+    world.at_write(
+        "record deployed: preview route", lambda: world.cluster.break_pods(SERVICE, Slot.GREEN)
+    )
+    with pytest.raises(PermanentError):
+        world.release("2")
+    assert not any("preview green" in what for what in world.journal.writes)
+    world.assert_taken_back("2", code="candidate-unhealthy")
+
+
 @pytest.mark.parametrize(
     ("trouble", "code"), [(_deploy(Fault.CRASH_LOOP), "crash-loop"), (_slow, "benchmark-failed")]
 )
@@ -209,6 +219,21 @@ def test_rollback_during_the_bake_waits_for_streams_on_the_new_slot(world: World
     with pytest.raises(PermanentError):
         world.release("2")
     assert world.cluster.streams[Slot.GREEN] == [0]
+    world.assert_taken_back("2", code="bake-failed")
+
+
+def test_rollback_killed_after_it_gave_the_users_back_still_waits_for_their_streams(
+    world: World,
+) -> None:
+    world.at_write("record baking", lambda: _failing_users(world))
+    world.die_at_write("route blue 100, subsets")
+    world.die_in_release("2")
+    streams = world.cluster.streams[Slot.GREEN] = [2, 1, 0]
+    open_when_forgotten: list[int] = []
+    world.at_write("route blue 100, subsets", lambda: open_when_forgotten.extend(streams))
+    with pytest.raises(PermanentError):
+        world.release_after_death("2")
+    assert open_when_forgotten == [0]
     world.assert_taken_back("2", code="bake-failed")
 
 

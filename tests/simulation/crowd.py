@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ def _begin() -> None:
     # Left open, and kept, on purpose: this process does nothing else until its end.
     opened = simulation()
     _own.append((opened, opened.__enter__()))
+    gc.freeze()  # what is loaded by now stays: no collection has to look at it again
 
 
 def _run(seed: int) -> Result:

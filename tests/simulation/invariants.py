@@ -1,4 +1,7 @@
-"""R1 to R8 of DESIGN §3, looked at after every step of a schedule."""
+"""R1 to R8 of DESIGN §3, looked at after every step of a schedule.
+
+What a release owes to those who asked for it stands in `duties`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.routing import Route, Slot
 from slipway.core.verdicts import Verdict
 from slipway.manifests.release_objects import record_name
+from slipway.ports import Lease
 from tests.flow.world import MODEL, SERVICE
 from tests.simulation.engine import Engine, SimulationError
 from tests.simulation.scenario import Scenario
@@ -16,6 +20,7 @@ from tests.simulation.world import SharedWorld
 
 _NS_PER_S = 1_000_000_000
 _SOON_NS = 5 * _NS_PER_S
+_LONG_NS = 40 * _NS_PER_S
 _WORKLOADS = tuple((slot, f"{SERVICE}-{slot}") for slot in Slot)
 _MOST_USERS_AT_ONCE = 24
 _ROUTE_KINDS = ("VirtualService", "DestinationRule")
@@ -33,6 +38,7 @@ class Invariants:
         self._dead_since_ns: int | None = None
         self._changed = True
         self._users = 0.0
+        self._alias_fence = 0  # of the lock, when a stale process moved the alias last
 
     # -- called while it runs ---------------------------------------------------------------------
 
@@ -71,6 +77,18 @@ class Invariants:
         if share > before.percent(record.candidate):
             self._require_evidence(record, share)
 
+    def judge_taking(self, found: Lease) -> None:
+        """Judge a lock before it is taken: nobody but the watcher takes it from who lives."""
+        now_ns, taker = self._engine.clock.now_ns, self._engine.process
+        if taker is None or taker.kind == "watcher" or not found.holder:
+            return
+        if now_ns - self._trouble.excused_until_ns < _LONG_NS:
+            return  # it may have been unable to renew
+        for process in self._engine.processes:
+            held = process.fence == found.fence and process is not taker
+            if held and not (process.dead or process.ended or process.stopped_until_ns > now_ns):
+                raise SimulationError(f"R4: {taker} takes the lock of {process}, which lives")
+
     def after_step(self) -> None:
         """Judge the world: users leave a candidate that died."""
         if self._changed:
@@ -87,16 +105,17 @@ class Invariants:
         self.after_step()
         self._users += seconds * 8
         asking, self._users = int(self._users), self._users % 1
-        for _ in range(min(asking, _MOST_USERS_AT_ONCE)):
-            status = self._world.gateway.stream()
-            if status == 503 and not self._asked.pods:
-                raise SimulationError("R6: a user was refused though every pod was well")
+        record = self._record()
+        # Between two releases nobody counts them: one tells whether users are served.
+        most = 1 if record is None or record.terminal else _MOST_USERS_AT_ONCE
+        got = self._world.gateway.streams(min(asking, most))
+        if 503 in got and not self._asked.pods_die:
+            raise SimulationError("R6: a user was refused though every pod was well")
 
     # -- the rules --------------------------------------------------------------------------------
 
     def _record(self) -> ReleaseRecord | None:
-        stored = self._world.releases.load(SERVICE)
-        return None if stored is None else stored.record
+        return self._world.record if SERVICE in self._world.cluster.records else None
 
     def _require_pods(self, record: ReleaseRecord | None, slot: Slot, route: Route) -> None:
         process, clock = self._engine.process, self._engine.clock
@@ -163,8 +182,10 @@ class Invariants:
     def _require_alias_behind_users(self, what: str) -> None:
         process, lease = self._engine.process, self._world.cluster.leases[SERVICE]
         record = self._record()
+        self._alias_fence = lease.fence
         if process is None or record is None or process.fence != lease.fence:
             return  # a registry knows no fence: the next release puts the alias right
+        self._alias_fence = 0
         version, route = what.rpartition(" ")[2], self._world.cluster.routes[SERVICE]
         for slot in Slot:
             if route.percent(slot) == 100 and record.slot(slot).version == version:
@@ -212,10 +233,12 @@ class Invariants:
         _require(cluster.gateway_routes[SERVICE] == route, "R7: the gateway serves another route")
         _require(not cluster.pods, f"R7: pods {sorted(cluster.pods)} are left")
         _require(record.intent == "", f"R7: intent {record.intent!r} is left")
-        if not self._asked.pods:
+        if not self._asked.pods_die:
             _require(cluster.ready_count(SERVICE, live) > 0, f"R5: slot {live} has no ready pod")
         left = world.replicas(live.other)
         _require(left == 0, f"R7: slot {live.other} keeps {left} pods")
+        if self._alias_fence == cluster.leases[SERVICE].fence:
+            return  # the next release puts it right
         due = record.slot(live).version
         _require(world.alias == due, f"R8: alias {world.alias}, users on version {due}")
         alias = world.registry.aliases.get((MODEL, "live"))

@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
-from slipway.core.release.orders import OrderKind
 from slipway.core.routing import Slot
+from tasks.approve import approve_step
 from tasks.session import connected
 from tasks.watch import Watcher
 from tests.flow.world import SERVICE
+from tests.simulation.duties import Duties
 from tests.simulation.engine import Engine, Process
 from tests.simulation.install import FLOWS, Stage, installed
 from tests.simulation.invariants import Invariants
 from tests.simulation.scenario import Scenario, scenario
 from tests.simulation.wires import Trouble, Wires
-from tests.simulation.world import SharedWorld, thawed
+from tests.simulation.world import FrozenWorld, SharedWorld
 
 _LIMIT_S = 900.0
 _LOOK_EVERY_S = 1.0
@@ -72,23 +73,45 @@ class _Run:
         self, stage: Stage, seed: int, asked: Scenario, rng: random.Random, *, trace: bool
     ) -> None:
         self._seed, self._asked, self._trace = seed, asked, trace
-        self.world = thawed(_released(stage))
+        self.world = _released(stage).thawed()
         self._faults = asked.trouble.left
         self.trouble = asked.trouble
         self.engine = Engine(rng, after_step=self._after_step, trace=trace)
         self._invariants = Invariants(self.engine, self.world, asked, self.trouble)
-        _set_up(stage, self.engine, self.world, self.trouble, self._invariants)
+        self._duties = Duties(self.engine, self.world, asked, self.trouble)
+        self._set_up(stage)
         self._watcher: Process | None = None
         self._running: list[Process] = []
+        self._started: list[Process] = []
+        self._last_asked_s = max(item.at_s for item in asked.asked)
         self._prepare()
+
+    def _set_up(self, stage: Stage) -> None:
+        world, judge, duties = self.world, self._invariants, self._duties
+        world.cluster.clock = self.engine.clock
+        world.wires = Wires(
+            self.engine,
+            self.trouble,
+            looked=judge.note_pods,
+            sprung=self._sprung,
+            taken=judge.judge_taking,
+        )
+        world.traffic.judges = [judge.judge_route, duties.judge_route]
+        world.journal.checks = [judge.wrote, duties.wrote]
+        stage.set(self.engine, world)
 
     def _prepare(self) -> None:
         world, asked, engine = self.world, self._asked, self.engine
         world.set_policy(**asked.policy)
         if asked.steps and asked.strategy == "canary":
-            world.set_canary(*asked.steps, data_timeout_s=20.0, hold_timeout_s=15.0)
+            hold_s = asked.hold_timeout_s
+            world.set_canary(*asked.steps, data_timeout_s=20.0, hold_timeout_s=hold_s)
             world.set_policy(ramp=replace(world.spec.policy.ramp, requests_min=_REQUESTS_MIN))
+        world.cluster.gateway_looks_behind = asked.gateway_looks_behind
+        world.cluster.looks_until_ready = asked.looks_until_ready
+        world.benchmark_s = asked.benchmark_s
         _spoil(world, asked.bad)
+        world.model.invalid_tables = asked.invalid_tables
         if asked.streams:
             world.cluster.streams = {slot: list(asked.streams) for slot in Slot}
         engine.passing.append(self._invariants.pass_time)
@@ -102,10 +125,12 @@ class _Run:
         for at_s in asked.approvals_s:
             engine.at(at_s, self._approve)
         engine.at(_CALM_S, self._calm)
-        self._watch()
+        engine.at(asked.watched_from_s, self._watch)
 
     def _start(self, name: str, body: Callable[[], Any]) -> None:
-        self._running.append(self.engine.start(name, body))
+        process = self.engine.start(name, body)
+        self._running.append(process)
+        self._started.append(process)
 
     def _pods(self, slot: Slot, what: str) -> None:
         self.engine.say(f"** pods of slot {slot}: {what}")
@@ -117,11 +142,18 @@ class _Run:
         for slot in Slot:
             self._pods(slot, "come back")
 
+    def _sprung(self) -> None:
+        if self._asked.dies_then:
+            slot, soon_s = Slot(self._asked.dies_then), self.engine.rng.uniform(0, 3)
+            dead_s = max(_CALM_S, self.engine.now_s + 30.0)
+            self.engine.at(self.engine.now_s + soon_s, partial(self._pods, slot, "break"))
+            self.engine.at(dead_s, partial(self._pods, slot, "come back"))
+
     def _approve(self) -> None:
-        record = self.world.record
-        for step in record.steps:
-            if step.approval and not record.terminal:
-                self.world.order(OrderKind.APPROVE, weight_percent=step.weight_percent)
+        for step in self._asked.steps:
+            if step.approval:
+                body = partial(approve_step, SERVICE, step.weight_percent)
+                self._start("approve", body)
 
     def _watch(self) -> None:
         self._watcher = self.engine.start("watcher", self._watch_on)
@@ -143,19 +175,18 @@ class _Run:
             self._watch()  # a Deployment starts it again
 
     def _at_rest(self) -> bool:
-        if any(not process.ended for process in self._running):
-            return False
-        return self._started_all() and self._invariants.at_rest()
-
-    def _started_all(self) -> bool:
-        last_s = max(item.at_s for item in self._asked.asked)
-        return self.engine.now_s > last_s
+        while self._running:  # asked before every step: one look is nearly always enough
+            if not self._running[-1].ended:
+                return False
+            self._running.pop()
+        return self.engine.now_s > self._last_asked_s and self._invariants.at_rest()
 
     def result(self) -> Result:
         broken = ""
         try:
             self.engine.run(until=self._at_rest, limit_s=_LIMIT_S)
             self._invariants.require_tidy()
+            self._duties.require_done(self._started)
         except AssertionError as error:
             broken = str(error)
         # A bug of the tasks may be any error at all: it belongs to its seed.
@@ -185,18 +216,8 @@ def _spoil(world: SharedWorld, bad: str) -> None:
         world.gateway.fails_every[Slot.GREEN] = 2
 
 
-def _set_up(
-    stage: Stage, engine: Engine, world: SharedWorld, trouble: Trouble, judge: Invariants
-) -> None:
-    world.cluster.clock = engine.clock
-    world.wires = Wires(engine, trouble, looked=judge.note_pods)
-    world.traffic.judge = judge.judge_route
-    world.journal.checks = [judge.wrote]
-    stage.set(engine, world)
-
-
 @cache
-def _released(stage: Stage) -> bytes:
+def _released(stage: Stage) -> FrozenWorld:
     """Return the world after a first release, version 1 in slot blue."""
     world = SharedWorld()
     engine = Engine(random.Random(0), after_step=lambda: None)
@@ -211,4 +232,5 @@ def _released(stage: Stage) -> bytes:
     world.wires, world.cluster.clock = None, clock
     stage.keep_records()
     world.journal.next_process()
+    world.cluster.rows.clear()  # nobody looks back at the first release's users
     return world.frozen()

@@ -8,12 +8,15 @@ from enum import StrEnum
 from typing import Any
 
 from slipway.core.errors import TransientError
+from slipway.ports import Lease
 from tests.fakes.journal import ProcessDied
 from tests.simulation.engine import Engine, Process
 
 _NS_PER_S = 1_000_000_000
 _STALE_NS = 5 * _NS_PER_S
 _STOPS_S = (1.0, 4.0, 8.0, 13.0, 20.0, 40.0)
+_LONG_STOP_S = 60.0
+"""Until another process has taken the lock over, and is at work."""
 _OUTAGES_S = (3.0, 10.0, 25.0)
 _OUTAGE_ANSWER_S = 1.0
 """How long an adapter's own retries last, before it gives up in an outage."""
@@ -52,6 +55,29 @@ _OF_READS = (Fault.KILL_BEFORE, Fault.REFUSED, Fault.STOP, Fault.OUTAGE)
 _OF_LOOKS = (*_OF_READS, Fault.STALE, Fault.STALE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trap:
+    """One fault where a release is about to write.
+
+    Args:
+        nth: of its writes, from 1; renewals of its lock are left out.
+        of: only these writes count, as `PORT.VERB`; all when empty.
+        intent: only writes of a record count whose intent says this; all when empty.
+    """
+
+    nth: int
+    fault: Fault
+    of: str = ""
+    intent: str = ""
+
+    def counts(self, made: Call) -> bool:
+        """Return whether a call is one of those that count."""
+        ours = made.process.kind.startswith("release") and made.writes and made.verb != "renew"
+        if not ours or self.of not in {"", f"{made.name}.{made.verb}"}:
+            return False
+        return not self.intent or self.intent in getattr(made.args[0], "intent", "")
+
+
 @dataclass
 class Trouble:
     """How much goes wrong in a schedule.
@@ -61,14 +87,19 @@ class Trouble:
         left: faults at most.
         until_s: no more afterwards.
         outages: begin and end of the times in which the cluster answers nobody.
+        trap: a fault that waits for one write.
         excused_until_ns: a fault, or what it led to, lasts until then.
+        benchmarked_ns: when the last benchmark ended, which no order breaks off.
     """
 
     rate: float
     left: int
     until_s: float
     outages: tuple[tuple[float, float], ...] = ()
+    trap: Trap | None = None
     excused_until_ns: int = 0
+    benchmarked_ns: int = 0
+    counted: int = 0
 
     def excuse(self, until_ns: int) -> None:
         """Note that nobody can be expected to act in time before then."""
@@ -97,9 +128,9 @@ class Call:
         return (self.name, self.verb) in STALE
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[Any, ...]:
         """The same for the same question."""
-        return self.name, self.verb, repr(self.args)
+        return (self.name, self.verb, *self.args)
 
 
 class Wires:
@@ -107,13 +138,25 @@ class Wires:
 
     Args:
         looked: told of each look at a slot's pods.
+        sprung: told when the trap has sprung.
+        taken: told of each lock before it is taken.
     """
 
-    def __init__(self, engine: Engine, trouble: Trouble, *, looked: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        trouble: Trouble,
+        *,
+        looked: Callable[[], None],
+        sprung: Callable[[], None] = lambda: None,
+        taken: Callable[[Lease], None] = lambda _lease: None,
+    ) -> None:
         self.engine = engine
         self.trouble = trouble
         self._looked = looked
-        self._answers: dict[tuple[str, str, str], tuple[int, Any]] = {}
+        self._sprung = sprung
+        self._taken = taken
+        self._answers: dict[tuple[Any, ...], tuple[int, Any]] = {}
 
     def wire(self, name: str, port: object) -> Any:
         """Return a port as the process that runs now reaches it."""
@@ -129,14 +172,17 @@ class Wires:
         self.engine.pause()
         if name in CLUSTER:
             self._require_no_outage(name, made.verb)
-        fault = self._fault(made)
+        trapped = self._springs(made)
+        fault = trapped or self._fault(made)
         if fault is not None:
-            self._before(fault, made)
+            self._before(fault, made, stop_s=_LONG_STOP_S if trapped else None)
         if fault is Fault.STALE:
             known = self._answers.get(made.key)
             if known is not None and self._fresh_enough(process, name, known[0]):
                 self._note_look(made, known[0])
                 return known[1]
+        if made.verb == "take":
+            self._taken(made.args[0])
         answer = made.function(*made.args, **made.named)
         self._note(made, answer)
         if fault is not None:
@@ -153,6 +199,16 @@ class Wires:
             if made.verb == "take":
                 made.process.fence = answer.fence
 
+    def _springs(self, made: Call) -> Fault | None:
+        trouble, trap = self.trouble, self.trouble.trap
+        if trap is None or not trap.counts(made):
+            return None
+        trouble.counted += 1
+        if trouble.counted != trap.nth:
+            return None
+        self._sprung()
+        return trap.fault
+
     def _fault(self, made: Call) -> Fault | None:
         trouble, rng = self.trouble, self.engine.rng
         if not trouble.left or rng.random() >= trouble.rate:
@@ -162,7 +218,7 @@ class Wires:
         trouble.left -= 1
         return rng.choice(_OF_WRITES if made.writes else _OF_LOOKS if made.looks else _OF_READS)
 
-    def _before(self, fault: Fault, made: Call) -> None:
+    def _before(self, fault: Fault, made: Call, *, stop_s: float | None) -> None:
         engine, process, name, verb = self.engine, made.process, made.name, made.verb
         engine.say(f"!! {fault} {name}.{verb}")
         self.trouble.excuse(engine.clock.now_ns + _NS_PER_S)
@@ -177,8 +233,9 @@ class Wires:
             if name in CLUSTER:
                 self._require_no_outage(name, verb)
         if fault is Fault.STOP:
-            engine.stop(process, engine.rng.choice(_STOPS_S))
-            self.trouble.excuse(process.stopped_until_ns + _NS_PER_S)
+            engine.stop(process, stop_s or engine.rng.choice(_STOPS_S))
+            if stop_s is None:  # else it is a release, and the watcher lives
+                self.trouble.excuse(process.stopped_until_ns + _NS_PER_S)
             engine.pause()
 
     def _after(self, fault: Fault, made: Call) -> None:
