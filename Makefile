@@ -55,6 +55,7 @@ soak: $(READY) ## the full matrix; long
 	@SLIPWAY_SOAK=1 $(RUN) -m pytest -q tests/unit tests/property tests/contract tests/flow
 	@SLIPWAY_SOAK=1 $(RUN) -m tests.e2e.lanes
 	@$(RUN) -m tests.simulation --soak
+	@$(RUN) -m tests.simulation.mutants --further
 	@$(RUN) -m tests.mutations
 
 check: $(READY) ## format, lint, types, layers, dependencies, spelling, coverage of the core
@@ -64,7 +65,7 @@ check: $(READY) ## format, lint, types, layers, dependencies, spelling, coverage
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/deptry .
 	@$(BIN)/codespell $(SOURCES) docs README.md CONTRIBUTING.md CHANGELOG.md
-	@$(RUN) -m coverage run --source=slipway/core,slipway/manifests -m pytest -q -p no:randomly tests/unit tests/property
+	@SLIPWAY_SCHEDULES=200 $(RUN) -m coverage run --source=slipway/core,slipway/manifests -m pytest -q -p no:randomly tests/unit tests/property
 	@$(RUN) -m coverage report --fail-under=100
 
 lock: $(READY) ## write requirements.lock anew

@@ -10,7 +10,7 @@ from itertools import groupby
 import pytest
 
 from slipway.core.errors import InputError, PermanentError, TransientError
-from slipway.core.release.record import Phase
+from slipway.core.release.record import Approval, Phase, ReleaseRecord
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import RampStep
 from slipway.core.verdicts import Verdict
@@ -184,6 +184,42 @@ def test_step_that_is_approved_from_elsewhere_is_taken(canary: World) -> None:
     (approval,) = canary.record.approvals
     assert said == [f"chat-v2-2: 50 % allowed by {approval.by}"]
     assert canary.cluster.orders[SERVICE] == {}
+
+
+class _Desk:
+    """Somebody who answers in Prefect's UI at once; see `tasks.approval.ApprovalDesk`."""
+
+    aborted = ""
+
+    def __init__(self, record: ReleaseRecord, step: RampStep, *, timeout_s: float) -> None:
+        self.step = step
+
+    def approval(self) -> Approval | None:
+        return Approval(weight_percent=self.step.weight_percent, by="pat", at_ns=1)
+
+    def close(self, approval: Approval | None) -> None:
+        """Leave the form as it was answered."""
+
+
+class _DeskThatRefuses(_Desk):
+    aborted = "pat"
+
+
+def test_yes_in_prefect_goes_into_the_record_and_the_canary_rises(
+    canary: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary.set_canary(STEPS[0], replace(STEPS[2], approval=True), hold_timeout_s=60.0)
+    monkeypatch.setattr("tasks.ramp.ApprovalDesk", _Desk)
+    assert canary.release("2")["outcome"] == "done"
+    assert [item.by for item in canary.record.approvals] == ["pat"]
+
+
+def test_no_in_prefect_gives_the_users_back(canary: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary.set_canary(STEPS[0], replace(STEPS[2], approval=True), hold_timeout_s=60.0)
+    monkeypatch.setattr("tasks.ramp.ApprovalDesk", _DeskThatRefuses)
+    with pytest.raises(PermanentError, match="aborted by pat"):
+        canary.release("2")
+    canary.assert_taken_back("2", code="aborted")
 
 
 def test_approval_of_what_nobody_asked_is_refused(canary: World) -> None:

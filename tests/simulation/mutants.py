@@ -148,7 +148,8 @@ def kept(results: Path) -> dict[str, Finding]:
             finding = Finding(**json.loads(line))
         except ValueError:
             continue  # half a line
-        if finding.source == source.get(finding.id):
+        before = found.get(finding.id)
+        if finding.source == source.get(finding.id) and (not before or before.outcome != "caught"):
             found[finding.id] = finding
     return found
 
