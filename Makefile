@@ -45,7 +45,7 @@ test: $(READY) ## every test, the end-to-end ones on a sandbox of their own
 	exit $$((e2e > rest ? e2e : rest))
 
 test-unit: $(READY) ## only the tests that need no process
-	@$(RUN) -m pytest -q tests/unit tests/property
+	@SLIPWAY_SCHEDULES=200 $(RUN) -m pytest -q tests/unit tests/property
 
 test-browser: $(READY) ## a release from Prefect's UI in a real browser (Debian's chromium must be installed)
 	@$(UV) pip install --quiet --require-hashes --python $(RUN) --requirement requirements-browser.lock
