@@ -27,7 +27,6 @@ LANES = {
     "releases": ("kubernetes_is_real", "prefect_deployment", "release_faults"),
     # Release under users, in services of their own without GPUs.
     "crowds": (
-        "autoscaling",
         "release_canary",
         "release_circle",
         "release_under_load",
@@ -37,6 +36,7 @@ LANES = {
     "alone": ("faults_ports", "kills", "sandbox_lifecycle"),
     # Too long for `make test`.
     "soak": (
+        "autoscaling",
         "orders",
         "orders_to_stop",
         "release_canary_asks",

@@ -186,7 +186,6 @@ def test_first_release_begins_with_the_least_number(world: World) -> None:
     assert hpa(world, f"{SERVICE}-green") is None
 
 
-@pytest.mark.drawn("autoscaler")
 def test_canary_is_promoted_and_the_controller_never_fights(
     world: World, metric: UsersSeen
 ) -> None:
@@ -223,7 +222,6 @@ def test_canary_is_promoted_and_the_controller_never_fights(
     wait_for_pods(world, candidate, 1)  # nothing holds it when its users have left
 
 
-@pytest.mark.drawn("autoscaler")
 def test_canary_that_is_aborted_never_grows_again(world: World, metric: UsersSeen) -> None:
     began_ns = time.time_ns()
     stable, candidate = slots(world)
@@ -260,7 +258,6 @@ def wait_for_weight(world: World, percent: int) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.drawn("autoscaler")
 def test_slot_that_a_person_scales_is_refused_before_the_first_write(world: World) -> None:
     before, (stable, _) = world.record(SERVICE), slots(world)
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": f"{SERVICE}-{stable}"}
@@ -282,7 +279,6 @@ def test_slot_that_a_person_scales_is_refused_before_the_first_write(world: Worl
     assert world.record(SERVICE) == before
 
 
-@pytest.mark.drawn("autoscaler")
 def test_scaled_object_of_keda_passes_its_schema_and_a_misspelt_one_does_not(
     sandbox: Sandbox,
 ) -> None:

@@ -209,19 +209,21 @@ def test_one_changed_byte_of_a_layer_in_the_registry_is_refused(world: World) ->
 
 
 @pytest.mark.drawn("fault")
-def test_a_killed_release_is_finished_by_a_rerun_after_its_lock_ran_out(world: World) -> None:
-    service = world.given_service("killed", replicas=1, policy__bake_s=3)
+@pytest.mark.parametrize("phase", ["tested", "baking"])  # amid the deploy, and the bake
+def test_a_killed_release_is_finished_by_a_rerun_after_its_lock_ran_out(
+    world: World, phase: str
+) -> None:
+    service = world.given_service(f"killed-{phase}", replicas=1, policy__bake_s=3)
     assert world.release(service, world.given_version(service)).returncode == 0
-    for phase in ("tested", "baking"):  # in the middle of the deploy, and of the bake
-        version = world.given_version(service, start_delay_s=2)
-        process = world.start_release(service, version)
-        world.wait_for_phase(service, phase)
-        time.sleep(0.5)
-        process.kill()
-        process.communicate()
-        again = world.release(service, version)
-        assert "watching for 15 s whether it lives" in said(again)
-        assert again.returncode == 0, said(again)
-        assert world.record(service).phase is Phase.DONE
-        assert world.record(service).slot(world.record(service).candidate).version == version
-        assert world.leftovers(service) == []
+    version = world.given_version(service, start_delay_s=2)
+    process = world.start_release(service, version)
+    world.wait_for_phase(service, phase)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate()
+    again = world.release(service, version)
+    assert "watching for 15 s whether it lives" in said(again)
+    assert again.returncode == 0, said(again)
+    assert world.record(service).phase is Phase.DONE
+    assert world.record(service).slot(world.record(service).candidate).version == version
+    assert world.leftovers(service) == []

@@ -11,7 +11,7 @@ import sys
 from tests.simulation.crowd import run_seeds
 from tests.simulation.schedule import simulation
 
-SCHEDULES = int(os.environ.get("SLIPWAY_SCHEDULES", "5000"))
+SCHEDULES = int(os.environ.get("SLIPWAY_SCHEDULES", "2000"))
 """Which seeds: those below. Each machine runs the same ones."""
 
 
