@@ -75,6 +75,7 @@ def serve(world: World, name: str) -> None:
         api.apply(document)
 
 
+@pytest.mark.drawn("lifecycle")
 @pytest.mark.timeout(3 * 3600 if SOAK else 600)
 def test_killed_parts_come_back_and_users_see_only_what_they_explain(
     sandbox: Sandbox, world: World
@@ -111,6 +112,7 @@ def test_killed_parts_come_back_and_users_see_only_what_they_explain(
     wait(lambda: "; ".join(butcher.orphans()), 10, "nothing orphaned")
 
 
+@pytest.mark.drawn("lifecycle")
 def test_lost_node_leaves_the_endpoints_and_its_pods_come_back(
     sandbox: Sandbox, world: World
 ) -> None:

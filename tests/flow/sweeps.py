@@ -7,11 +7,11 @@ import random
 
 SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
 SEED = int(os.environ.get("SLIPWAY_SWEEP_SEED", "1"))
-_SHARE = 5
+_SHARE = 8
 
 
 def swept(writes: range) -> list[int]:
-    """Return the numbers to run: all of them in the long form, else a fifth by seed.
+    """Return the numbers to run: all of them in the long form, else an eighth by seed.
 
     The first and the last are always among them: what is not begun, and what has just ended.
     """
