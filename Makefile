@@ -74,7 +74,7 @@ lock: $(READY) ## write requirements.lock anew
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements-production.lock
 
 bench: $(READY) ## measure Slipway against its peers
-	@for script in benchmarks/*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
 
 clean: ## remove what the targets above made in this folder
 	rm -rf build .venv .uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

@@ -6,24 +6,17 @@ control plane must have been built before (`make demo` does it).
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import yaml
+from _sandbox import installed_service, slipway
 
-from slipway.bootstrap import install_services, registry
-from slipway.sandbox.environment import client_environment
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.supervisor_process import memory_bytes, processes_of
 from slipway.sandbox.supervisor_status import read_status
-from slipway.settings import from_environment
 
-PROJECT = Path(__file__).resolve().parents[1]
 IDLE_WATCH_S = 60.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 GOALS = {
@@ -43,7 +36,7 @@ def main() -> None:
         environment = {**os.environ, "SLIPWAY_HOME": str(home.root)}
         try:
             _up(environment)  # the first one of a folder makes databases and keys
-            _slipway(environment, "sandbox", "down")
+            slipway(environment, "sandbox", "down")
             figures["warm up, everything ready"] = f"{_up(environment):.1f} s"
             _parts(home)
             time.sleep(15)  # controllers settle
@@ -55,27 +48,15 @@ def main() -> None:
             ):
                 figures[f"release of `simulated`, {which} (no bake)"] = f"{seconds:.1f} s"
         finally:
-            _slipway(environment, "sandbox", "down")
+            slipway(environment, "sandbox", "down")
     print("| what | measured | goal |\n|---|---|---|")
     for what, figure in figures.items():
         print(f"| {what} | {figure} | {GOALS[what]} |")
 
 
-def _slipway(environment: dict[str, str], *args: str) -> None:
-    done = subprocess.run(
-        (sys.executable, "-m", "slipway.cli", *args),
-        env=environment,
-        cwd=PROJECT,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, f"slipway {' '.join(args)}: {done.stdout}{done.stderr}"
-
-
 def _up(environment: dict[str, str]) -> float:
     began_s = time.monotonic()
-    _slipway(environment, "sandbox", "up")
+    slipway(environment, "sandbox", "up")
     return time.monotonic() - began_s
 
 
@@ -112,26 +93,11 @@ def _cpu_ticks(home: SandboxHome) -> int:
 
 
 def _releases(home: SandboxHome, folder: Path) -> list[float]:
-    services = folder / "services"
-    services.mkdir()
-    data = yaml.safe_load((PROJECT / "deployments/services/simulated.yaml").read_text())
-    data["policy"]["bake_s"] = 0
-    (services / "simulated.yaml").write_text(yaml.safe_dump(data))
-    added = {**client_environment(home), "SLIPWAY_SERVICES": str(services)}
-    environment = {**os.environ, **added, "PATH": f"{added['PATH']}:{os.environ['PATH']}"}
-    os.environ.update({name: value for name, value in added.items() if name.startswith("AWS_")})
-    settings = from_environment(environment)
-    install_services(settings, "simulated")
-    seconds = []
+    service, seconds = installed_service(home, folder, "simulated", bake_s=0), []
     for ttft_ms in (20, 21):
-        version = folder / f"v{ttft_ms}"
-        version.mkdir()
-        answers = {"ping": "pong", "marco": "polo", "knock knock": "who's there"}
-        content = {"ttft_ms": ttft_ms, "gap_ms": 5, "answers": answers}
-        (version / "simulated.json").write_text(json.dumps(content))
-        number = registry(settings).register("simulated", version).version
+        number = service.register(ttft_ms=ttft_ms, gap_ms=5)
         began_s = time.monotonic()
-        _slipway(environment, "release", "simulated", number)
+        service.release(number)
         seconds.append(time.monotonic() - began_s)
     return seconds
 

@@ -24,16 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
+from _sandbox import installed_service, slipway
 
-from slipway.bootstrap import Ports, connect, install_services, registry
+from slipway.bootstrap import Ports, connect
 from slipway.core.routing import ROUTE_HEADER, Slot, split
-from slipway.sandbox.environment import client_environment
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import gateway
-from slipway.settings import from_environment
 
-PROJECT = Path(__file__).resolve().parents[1]
 SERVICE = "weights"
 CHANGES = 200
 RATE_PER_S = 1200
@@ -93,45 +90,30 @@ def _measured(debounce: str, changes: int) -> dict[str, float]:
             "SLIPWAY_ISTIO_DEBOUNCE": debounce,
         }
         try:
-            _slipway(environment, "sandbox", "up")
+            slipway(environment, "sandbox", "up")
             ports = _two_warm_slots(home, Path(name))
             made, rows = _under_load(ports, gateway.url(home), Path(name), changes)
         finally:
-            _slipway(environment, "sandbox", "down")
+            slipway(environment, "sandbox", "down")
     return _figures(made, rows)
 
 
 def _two_warm_slots(home: SandboxHome, folder: Path) -> Ports:
     """Release two versions of a fast simulated model, the first kept warm."""
-    services = folder / "services"
-    services.mkdir()
-    data = yaml.safe_load((PROJECT / "deployments/services/simulated.yaml").read_text())
-    data.update(name=SERVICE, model=SERVICE, hosts=[f"{SERVICE}.localhost"])
-    data["resources"]["gpus"] = 0
-    data["policy"].update(bake_s=0, rollback_window_s=86400)
-    data["policy"]["benchmark"]["slowdown_max"] = 50  # speed of the versions is not the subject
-    (services / f"{SERVICE}.yaml").write_text(yaml.safe_dump(data))
-    added = {**client_environment(home), "SLIPWAY_SERVICES": str(services)}
-    environment = {**os.environ, **added, "PATH": f"{added['PATH']}:{os.environ['PATH']}"}
-    os.environ.update({name: value for name, value in added.items() if name.startswith("AWS_")})
-    settings = from_environment(environment)
-    install_services(settings, SERVICE)
+    benchmark = {"requests": 20, "concurrency": 4, "slowdown_max": 50}  # speed is not the subject
+    service = installed_service(
+        home, folder, SERVICE, bake_s=0, rollback_window_s=86400, benchmark=benchmark
+    )
     for seed in (1, 2):
-        version = folder / f"v{seed}"
-        version.mkdir()
-        answers = {"ping": "pong", "marco": "polo", "knock knock": "who's there"}
-        content = {"ttft_ms": 1, "gap_ms": 0, "seed": seed, "answers": answers}
-        (version / "simulated.json").write_text(json.dumps(content))
-        number = registry(settings).register(SERVICE, version).version
-        _slipway(environment, "release", SERVICE, number)
-    return connect(SERVICE, settings)
+        service.release(service.register(ttft_ms=1, gap_ms=0, seed=seed))
+    return connect(SERVICE, service.settings)
 
 
 def _under_load(ports: Ports, url: str, folder: Path, changes: int) -> tuple[Changes, list[Row]]:
     ledger = folder / "users.jsonl"
     command = (sys.executable, str(Path(__file__)), "--load", url, str(ledger))
     with subprocess.Popen(command, stdin=subprocess.PIPE) as users:
-        time.sleep(2)
+        time.sleep(2)  # users come up to their rate before the first change
         made = _change_weights(ports, changes)
         users.communicate()
     assert users.returncode == 0
@@ -255,18 +237,6 @@ async def _be_users(url: str, out: str) -> None:
     lines = (json.dumps((r.sent_ns, r.ended_ns, r.revision, r.ok)) + "\n" for r in rows)
     Path(out).write_text("".join(lines))
     assert len(rows) == sent, f"{sent} asked, {len(rows)} ended"
-
-
-def _slipway(environment: dict[str, str], *args: str) -> None:
-    done = subprocess.run(
-        (sys.executable, "-m", "slipway.cli", *args),
-        env=environment,
-        cwd=PROJECT,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, f"slipway {' '.join(args)}: {done.stdout}{done.stderr}"
 
 
 if __name__ == "__main__":

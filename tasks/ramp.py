@@ -20,12 +20,12 @@ from slipway.core.release.decision import (
     TakeBack,
     Wait,
     decide_ramp,
-    replicas_for,
     step_to_approve,
 )
 from slipway.core.release.promotion import promotion_refusal, route_at
 from slipway.core.release.ramp import RampWatch, judge_ramp, ramp_evidence, unreadable
 from slipway.core.release.record import Phase, StageVerdict, with_approval, with_weight
+from slipway.core.release.scaling import replicas_for
 from slipway.core.release.stages import RAMP
 from slipway.core.verdicts import Evidence, GateResult, overall
 from tasks.approval import ApprovalDesk
@@ -109,9 +109,11 @@ def _act(
     match decision:
         case Reserve():
             reserve(session, decision.floor)
+        case Wait(short=False):
+            session.short_since_s = None
         case Wait():
-            began_s = session.short_since_s or time.monotonic()
-            session.short_since_s = began_s if decision.short else None
+            if session.short_since_s is None:
+                session.short_since_s = time.monotonic()
         case HoldRelease():
             session.hold(decision.reason, timeout_s=decision.timeout_s)
             session.held_since_s = time.monotonic()

@@ -11,18 +11,16 @@ import time
 from dataclasses import replace
 
 from slipway.core.errors import ConflictError
-from slipway.core.release.decision import replicas_for
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.release.scaling import (
-    EVERYBODY,
     Autoscaler,
     Scaling,
     at_rest,
+    first_scaling,
     replicas_needed,
     with_candidate_floor,
     with_growth,
     with_stable_held,
-    within,
 )
 from slipway.core.routing import Slot
 from slipway.manifests.autoscaling import autoscaler, object_kind
@@ -35,17 +33,10 @@ _REMOVED_TIMEOUT_S = 60.0
 
 
 def planned(session: ReleaseSession) -> Scaling | None:
-    """Return what the candidate begins with: pods for its first share of the users.
-
-    None where the service file says how many pods a slot has.
-    """
-    record, spec = session.record, session.spec
-    if spec.autoscaling is None:
+    """Return what the candidate begins with; see `first_scaling`."""
+    if session.spec.autoscaling is None:
         return None
-    needed = within(spec.autoscaling, _stable_pods(session) or spec.replicas)
-    first = record.steps[0].weight_percent if record.steps else EVERYBODY
-    floor = within(spec.autoscaling, replicas_for(first, needed))
-    return Scaling(settings=spec.autoscaling, needed=needed, candidate_floor=floor)
+    return first_scaling(session.spec, session.record.steps, stable=_stable_pods(session))
 
 
 def check_candidate(session: ReleaseSession, plan: Scaling | None) -> None:
@@ -126,21 +117,23 @@ def hold_stable(session: ReleaseSession) -> None:
         return
     found = _own(session, record.stable)
     held = with_stable_held(scaling, desired=_stable_pods(session), found=found)
-    if held != scaling:
+    due = found is not None and found.min_replicas != held.stable_floor
+    if due or held != scaling:
         session.intend(f"slot {record.stable} keeps {held.stable_floor} pods", scaling=held)
-    if found is not None and found.min_replicas != held.stable_floor:
+    if found is not None and due:
         session.ports.autoscalers.set_floor(session.spec.namespace, found, held.stable_floor)
 
 
 def reserve(session: ReleaseSession, floor: int) -> None:
     """Have the candidate's autoscaler keep `floor` pods; may be repeated."""
-    record, scaling = session.record, session.record.scaling
+    slot, scaling = session.record.candidate, session.record.scaling
     if scaling is None:
         return
     kept = with_candidate_floor(scaling, floor)
-    if kept != scaling:
-        slot = record.candidate
-        session.intend(f"slot {slot} keeps {kept.candidate_floor} pods", scaling=kept)
+    found = _own(session, slot)
+    if kept == scaling and found is not None and found.min_replicas == kept.candidate_floor:
+        return
+    session.intend(f"slot {slot} keeps {kept.candidate_floor} pods", scaling=kept)
     _apply_candidate(session, kept)
 
 

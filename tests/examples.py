@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from slipway.core.release.admission import Request, Start, admit
-from slipway.core.release.record import Phase, ReleaseRecord, advance
+from slipway.core.release.record import Digests, Phase, ReleaseRecord, advance
 from slipway.core.release.scaling import Autoscaler
 from slipway.core.rollout import PodObservation, RolloutObservation
+from slipway.core.routing import Slot
 from slipway.core.service import (
     AutoscalerKind,
     Autoscaling,
     BenchmarkPolicy,
     GoldenPrompt,
     QualityPolicy,
+    RampStep,
     ReleasePolicy,
     Resources,
     Server,
     ServerKind,
     ServiceSpec,
     Slo,
+    Strategy,
     Weights,
     WeightsVolume,
 )
@@ -108,6 +112,21 @@ def record(version: str = "1", *, now_ns: int = 1_000) -> ReleaseRecord:
     )
     assert isinstance(started, Start)
     return started.record
+
+
+def ramping(weight: int = 0, *, steps: tuple[RampStep, ...], **changes: Any) -> ReleaseRecord:
+    """Return the record of a canary of green over blue that runs `DIGEST`."""
+    canary = replace(
+        record("2"),
+        phase=Phase.RAMPING,
+        candidate=Slot.GREEN,
+        stable=Slot.BLUE,
+        strategy=Strategy.CANARY,
+        steps=steps,
+        weight_percent=weight,
+        digests=Digests(image=DIGEST),
+    )
+    return replace(canary, **changes)
 
 
 def advanced(start: ReleaseRecord, *phases: Phase) -> ReleaseRecord:

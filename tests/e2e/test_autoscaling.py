@@ -122,7 +122,7 @@ def wait_for_pods(world: World, slot: Slot, count: int, *, timeout_s: float = 90
     deadline = time.monotonic() + timeout_s
     while pods_asked(world, slot) != count:
         assert time.monotonic() < deadline, (slot, pods_asked(world, slot), hpa_said(world, slot))
-        time.sleep(0.5)
+        time.sleep(0.5)  # between two looks; the deadline decides
 
 
 def hpa_said(world: World, slot: Slot) -> Any:
@@ -199,7 +199,7 @@ def test_canary_is_promoted_and_the_controller_never_fights(
         wait_for_pods(world, stable, ALL)
         with looking(world) as looks:
             released = world.release(SERVICE, world.given_version(SERVICE, ttft_ms=6))
-        time.sleep(5)
+        time.sleep(5)  # a controller that fights would have begun by then
         ledger = crowd.stop()
     assert released.returncode == 0, said(released)
     assert Counter(row["status"] for row in ledger).keys() == {"ok"}
@@ -240,7 +240,7 @@ def test_canary_that_is_aborted_never_grows_again(world: World, metric: UsersSee
             assert aborted.returncode == 0, said(aborted)
             code, output = release.wait()
             assert code != 0, output
-            time.sleep(10)
+            time.sleep(10)  # several rounds of the controller, which must not wake the slot
         ledger = crowd.stop()
     assert Counter(row["status"] for row in ledger).keys() == {"ok"}
     assert [row for row in rows_of(world, SERVICE, began_ns) if row.failed] == []
@@ -260,7 +260,7 @@ def wait_for_weight(world: World, percent: int) -> None:
     deadline = time.monotonic() + 120
     while world.record(SERVICE).weight_percent != percent:
         assert time.monotonic() < deadline, world.record(SERVICE)
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks; the deadline decides
 
 
 def test_slot_that_a_person_scales_is_refused_before_the_first_write(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -20,20 +20,17 @@ from slipway.bench.values import (
     CANDIDATE,
     STABLE,
     BenchmarkPlan,
-    RequestRow,
     RequestTable,
-    Status,
     Target,
 )
 from slipway.bootstrap import Ports
 from slipway.core.errors import ConflictError, InputError, TransientError
-from slipway.core.release.decision import replicas_for
 from slipway.core.release.orders import Order, OrderKind, order_to_storage
 from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.core.release.scaling import replicas_for
 from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import AutoscalerKind, RampPolicy, RampStep, Strategy
-from slipway.evaluation.endpoint import ChatAnswer
 from slipway.manifests.names import HTTP_PORT, RELEASE_LABEL
 from slipway.ports import Lease, Releases
 from slipway.settings import from_environment
@@ -53,6 +50,7 @@ from tests.fakes.services import BASE_IMAGE, small_service
 from tests.fakes.stores import FakeImageStore, FakeMetrics, FakeObjectStore, FakeRegistry
 from tests.fakes.traffic import FakeTraffic
 from tests.fakes.workloads import FakeWorkloads
+from tests.flow.model import FakeEndpoint, FakeModel, table
 
 SERVICE = "chat"
 MODEL = "demo"
@@ -63,33 +61,6 @@ _CLOCKED = (
     *("warm_up", "plan", "takeover"),
 )
 _STAGES = (benchmark, former, image, model, ramp, traffic, warm_up, workload)
-
-
-@dataclass
-class FakeModel:
-    """How the version under release behaves; a test makes it bad.
-
-    Attributes:
-        answer: what it says to every golden prompt; empty is no answer at all.
-        ttft_ms: its time to first token under load.
-        error_percent: of its requests under load.
-        stable_ttft_ms: the live version's time to first token when the two are compared.
-        stable_fails: the live version answers no request then.
-        warm_after: how many times its pods fail to answer when it serves again.
-        invalid_tables: how many of the next tables break the rules of a table.
-        benchmarks: how often it was loaded.
-        while_benchmarked: called when the load begins.
-    """
-
-    answer: str = "pong"
-    ttft_ms: float = 50.0
-    error_percent: int = 0
-    stable_ttft_ms: float = 50.0
-    stable_fails: bool = False
-    warm_after: int = 0
-    invalid_tables: int = 0
-    benchmarks: int = 0
-    while_benchmarked: list[Callable[[], None]] = field(default_factory=list)
 
 
 class World:
@@ -425,14 +396,8 @@ class World:
         for asked, arm in arms:
             for index in range(plan.requests):
                 status = self.gateway.ask(dict(asked.headers)).status
-                rows.append(self._row(f"{run_id}-{arm.scenario}-{index}", arm, status, index))
-        return RequestTable(
-            rows=tuple(rows),
-            started_ns=1,
-            window_s=10.0,
-            ended_at_ns=self.clock.time_ns(),
-            client_cpu_percent=1.0,
-        )
+                rows.append(self.model.row(f"{run_id}-{arm.scenario}-{index}", arm, status, index))
+        return table(rows, ended_at_ns=self.clock.time_ns())
 
     def _ask_a_pod(self, target: Target, plan: BenchmarkPlan, *, run_id: str) -> RequestTable:
         """Answer as a pod that is asked at its own address."""
@@ -444,40 +409,14 @@ class World:
         }
         self.model.warm_after -= 1
         status = 200 if target.url in ready and self.model.warm_after < 0 else 503
-        rows = [self._row(f"{run_id}-{n}", plan, status, n) for n in range(4)]
-        return RequestTable(
-            rows=tuple(rows),
-            started_ns=1,
-            window_s=1.0,
-            ended_at_ns=self.clock.time_ns(),
-            client_cpu_percent=1.0,
-        )
+        rows = [self.model.row(f"{run_id}-{n}", plan, status, n) for n in range(4)]
+        return table(rows, ended_at_ns=self.clock.time_ns())
 
     def _validate(self, table: RequestTable, plan: BenchmarkPlan) -> TableReport:
         invalid = self.model.invalid_tables > 0
         self.model.invalid_tables -= invalid
         problems = ("latency_ms: below 0",) if invalid else ()
         return TableReport(valid=not invalid, problems=problems, rules=1)
-
-    def _row(self, request_id: str, plan: BenchmarkPlan, status: int, index: int) -> RequestRow:
-        failed = status != 200 or index * 100 < self.model.error_percent * plan.requests
-        ttft_ms, itl_ms = self.model.ttft_ms, 10.0
-        if plan.scenario == STABLE:
-            ttft_ms = self.model.stable_ttft_ms
-            failed = failed or self.model.stable_fails
-        latency_ms = ttft_ms + itl_ms * (plan.max_tokens - 1)
-        return RequestRow(
-            request_id=request_id,
-            scenario=plan.scenario,
-            start_ns=1 + index,
-            ttft_ms=None if failed else ttft_ms,
-            latency_ms=None if failed else latency_ms,
-            itl_ms=None if failed else itl_ms,
-            input_tokens=None if failed else 8,
-            output_tokens=0 if failed else plan.max_tokens,
-            status=Status.ERROR if failed else Status.OK,
-            error=f"status {status}" if failed else "",
-        )
 
 
 def _without_number(key: str) -> str:
@@ -491,16 +430,3 @@ def _load_nothing() -> None:
 
 def _show_nothing(**_: str) -> None:
     """Publish no artifact."""
-
-
-class FakeEndpoint:
-    """A model server that answers every prompt alike."""
-
-    def __init__(self, behaviour: FakeModel) -> None:
-        self._behaviour = behaviour
-
-    def ask(self, prompt: str, *, model: str, max_tokens: int) -> ChatAnswer:
-        """Return the answer."""
-        if not self._behaviour.answer:
-            raise TransientError("no answer", code="endpoint-unreachable", hint="look at its log")
-        return ChatAnswer(text=self._behaviour.answer, latency_ms=5.0)

@@ -17,12 +17,11 @@ from slipway.core.release.decision import (
     decide_ramp,
 )
 from slipway.core.release.ramp import RampWatch, Tally, judge_ramp, ramp_evidence
-from slipway.core.release.record import Digests, Phase, ReleaseRecord, hold
-from slipway.core.routing import Slot
-from slipway.core.service import RampPolicy, RampStep, Slo, Strategy
+from slipway.core.release.record import Phase, ReleaseRecord, hold
+from slipway.core.service import RampPolicy, RampStep, Slo
 from slipway.core.traffic import LogPosition
 from slipway.core.verdicts import GateResult, Verdict
-from tests.examples import DIGEST, pod, record, rollout
+from tests.examples import DIGEST, pod, ramping, rollout
 
 POLICY = RampPolicy(requests_min=20, data_timeout_s=60.0, hold_timeout_s=600.0)
 SLO = Slo(ttft_p95_ms=500, error_rate_percent=1, output_tokens_per_s=5)
@@ -60,20 +59,12 @@ def releases(draw: st.DrawFn) -> ReleaseRecord:
         RampStep(weight_percent=weight, bake_s=5.0, approval=draw(st.booleans()))
         for weight in weights
     )
-    ramping = replace(
-        record("2"),
-        phase=Phase.RAMPING,
-        candidate=Slot.GREEN,
-        stable=Slot.BLUE,
-        strategy=Strategy.CANARY,
-        steps=steps,
-        weight_percent=draw(st.sampled_from([0, *weights])),
-        digests=Digests(image=DIGEST),
-        tested_pod_uids=tuple(f"uid-{name}" for name in "abcd"),
-    )
+    tested = tuple(f"uid-{name}" for name in "abcd")
+    weight = draw(st.sampled_from([0, *weights]))
+    canary = ramping(weight, steps=steps, tested_pod_uids=tested)
     if draw(st.booleans()):
-        return hold(ramping, reason="waits", timeout_s=600.0, now_ns=1)
-    return ramping
+        return hold(canary, reason="waits", timeout_s=600.0, now_ns=1)
+    return canary
 
 
 @st.composite

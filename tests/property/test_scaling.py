@@ -15,21 +15,20 @@ from slipway.core.release.decision import (
     SetWeight,
     TakeBack,
     decide_ramp,
-    replicas_for,
 )
 from slipway.core.release.ramp import judge_ramp
-from slipway.core.release.record import Digests, Phase, ReleaseRecord
+from slipway.core.release.record import ReleaseRecord
 from slipway.core.release.scaling import (
     Scaling,
+    replicas_for,
     replicas_needed,
     with_candidate_floor,
     with_growth,
     with_stable_held,
 )
-from slipway.core.routing import Slot
-from slipway.core.service import RampPolicy, RampStep, Slo, Strategy
+from slipway.core.service import RampPolicy, RampStep, Slo
 from slipway.core.verdicts import Verdict
-from tests.examples import DIGEST, autoscaler_seen, autoscaling, pod, record, rollout
+from tests.examples import DIGEST, autoscaler_seen, autoscaling, pod, ramping, rollout
 
 POLICY = RampPolicy(requests_min=20, data_timeout_s=60.0, hold_timeout_s=600.0)
 SLO = Slo(ttft_p95_ms=500, error_rate_percent=1, output_tokens_per_s=5)
@@ -53,17 +52,7 @@ def scalings(draw: st.DrawFn) -> Scaling:
 @st.composite
 def releases(draw: st.DrawFn) -> ReleaseRecord:
     steps = tuple(RampStep(weight_percent=weight, bake_s=0.0) for weight in (1, 10, 50))
-    return replace(
-        record("2"),
-        phase=Phase.RAMPING,
-        candidate=Slot.GREEN,
-        stable=Slot.BLUE,
-        strategy=Strategy.CANARY,
-        steps=steps,
-        weight_percent=draw(weights),
-        digests=Digests(image=DIGEST),
-        scaling=draw(scalings()),
-    )
+    return ramping(draw(weights), steps=steps, scaling=draw(scalings()))
 
 
 @given(releases(), pods, st.integers(LEAST, MOST))

@@ -5,9 +5,9 @@ What a release owes to those who asked for it stands in `duties`.
 
 from __future__ import annotations
 
-from slipway.core.release.decision import replicas_for
 from slipway.core.release.orphan import users_on_dead_candidate
 from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.core.release.scaling import replicas_for
 from slipway.core.routing import Route, Slot
 from slipway.core.verdicts import Verdict
 from slipway.manifests.release_objects import record_name

@@ -18,7 +18,8 @@ from tests.fakes.cluster import FakeCluster, Fault
 from tests.fakes.journal import Journal
 from tests.fakes.stores import FakeRegistry
 from tests.fakes.traffic import FakeTraffic
-from tests.flow.world import SERVICE, FakeEndpoint, FakeModel, World
+from tests.flow.model import FakeEndpoint, FakeModel
+from tests.flow.world import SERVICE, World
 from tests.simulation.wires import Wires
 
 Judge = Callable[[Route, Route], None]

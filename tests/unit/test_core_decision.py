@@ -16,23 +16,20 @@ from slipway.core.release.decision import (
     TakeBack,
     Wait,
     decide_ramp,
-    replicas_for,
     step_to_approve,
 )
 from slipway.core.release.record import (
     Approval,
-    Digests,
-    Phase,
     ReleaseRecord,
     hold,
     with_approval,
 )
-from slipway.core.release.scaling import Scaling
+from slipway.core.release.scaling import Scaling, replicas_for
 from slipway.core.rollout import PodObservation
-from slipway.core.routing import Slot
-from slipway.core.service import RampPolicy, RampStep, Strategy
+from slipway.core.service import RampPolicy, RampStep
 from slipway.core.verdicts import Bound, Gate, GateResult, Verdict
-from tests.examples import DIGEST, autoscaling, pod, record, rollout
+from tests.examples import DIGEST, autoscaling, pod, rollout
+from tests.examples import ramping as canary
 
 POLICY = RampPolicy(requests_min=20, data_timeout_s=60.0, hold_timeout_s=600.0)
 STEPS = (
@@ -44,17 +41,7 @@ STEPS = (
 
 def ramping(weight: int = 0, *, steps: tuple[RampStep, ...] = STEPS) -> ReleaseRecord:
     """Return a canary of green over blue whose pods a and b were tested."""
-    return replace(
-        record("2"),
-        phase=Phase.RAMPING,
-        candidate=Slot.GREEN,
-        stable=Slot.BLUE,
-        strategy=Strategy.CANARY,
-        steps=steps,
-        weight_percent=weight,
-        digests=Digests(image=DIGEST),
-        tested_pod_uids=("uid-a", "uid-b"),
-    )
+    return canary(weight, steps=steps, tested_pod_uids=("uid-a", "uid-b"))
 
 
 def known_pod(name: str, *, ready: bool = True) -> PodObservation:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.core.release.decision import replicas_for
 from slipway.core.release.scaling import (
     Scaling,
     at_rest,
+    replicas_for,
     replicas_needed,
     with_candidate_floor,
     with_growth,

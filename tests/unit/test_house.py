@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 _ROOT = Path(__file__).parents[2]
+_LARGE_BYTES = 1_000_000
 _CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _ERRORS = frozenset(
     {"SlipwayError", "InputError", "TransientError", "ConflictError", "PermanentError"}
@@ -92,6 +94,17 @@ def test_prefect_yaml_names_each_deployment_once_and_says_what_it_is_for() -> No
     names = [deployment["name"] for deployment in _deployments()]
     assert len(set(names)) == len(names)
     assert all(deployment.get("description") for deployment in _deployments())
+
+
+def test_no_large_file_is_in_the_repository() -> None:
+    listed = subprocess.run(
+        ("git", "-C", str(_ROOT), "ls-files", "-z"), capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no checkout of git")
+    tracked = [_ROOT / name for name in listed.stdout.split("\0") if name]
+    sizes = {path.name: path.stat().st_size for path in tracked if path.is_file()}
+    assert {name: size for name, size in sizes.items() if size > _LARGE_BYTES} == {}
 
 
 @pytest.mark.parametrize("deployment", _deployments(), ids=lambda item: str(item["name"]))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from slipway.core.release.promotion import promotion_refusal
 from slipway.core.release.ramp import enough
 from slipway.core.release.record import Phase, ReleaseRecord
-from slipway.core.release.scaling import EVERYBODY
+from slipway.core.release.scaling import EVERYBODY, replicas_for
 from slipway.core.rollout import RolloutObservation
 from slipway.core.service import RampPolicy, RampStep
 from slipway.core.verdicts import GateResult, Verdict, overall
@@ -136,11 +135,6 @@ def step_to_approve(record: ReleaseRecord) -> RampStep | None:
     """Return the next step when a person must allow it and nobody has yet."""
     step = _next_step(record)
     return None if step is None or record.is_approved(step) else step
-
-
-def replicas_for(weight_percent: int, replicas: int) -> int:
-    """Return how many ready pods carry `weight_percent` of a service that needs `replicas` (R2)."""
-    return math.ceil(weight_percent * replicas / 100)
 
 
 def _decide(record: ReleaseRecord, view: RampView, policy: RampPolicy, replicas: int) -> Decision:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
-from slipway.core.release.decision import replicas_for
 from slipway.core.release.orders import Leftover, leftover
 from slipway.core.release.record import Phase, ReleaseRecord
-from slipway.core.release.scaling import EVERYBODY, within
+from slipway.core.release.scaling import Scaling, first_scaling, replicas_for
 from slipway.core.release.stages import (
     ALIAS,
     BAKE,
@@ -33,7 +32,7 @@ from slipway.core.report import amount_of_files
 from slipway.core.routing import Slot
 from slipway.core.service import RampStep, ServiceSpec, Weights, WhenBusy
 
-_NO_TOKEN = "drawn when the release begins"  # noqa: S105  # says that there is none yet
+_UNDRAWN = "drawn when the release begins"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,22 +105,20 @@ class _Case:
         return self.record.slot(self.record.candidate).workload
 
     @property
+    def scaling(self) -> Scaling | None:
+        stable = self.record.stable
+        asked = 0 if stable is None else self.seen.asked.get(stable, 0)
+        return first_scaling(self.spec, self.record.steps, stable=asked)
+
+    @property
     def needed(self) -> int:
         """Pods that carry all users now."""
-        spec, stable = self.spec, self.record.stable
-        if spec.autoscaling is None:
-            return spec.replicas
-        runs_with = 0 if stable is None else self.seen.asked.get(stable, 0)
-        return within(spec.autoscaling, runs_with or spec.replicas)
+        return self.spec.replicas if self.scaling is None else self.scaling.needed
 
     @property
     def at_first(self) -> int:
         """Pods that the candidate begins with."""
-        spec, steps = self.spec, self.record.steps
-        if spec.autoscaling is None:
-            return spec.replicas
-        first = steps[0].weight_percent if steps else EVERYBODY
-        return within(spec.autoscaling, replicas_for(first, self.needed))
+        return self.spec.replicas if self.scaling is None else self.scaling.candidate_floor
 
 
 def plan_release(request: Request, seen: Seen, spec: ServiceSpec, *, now_ns: int) -> ReleasePlan:
@@ -138,7 +135,7 @@ def plan_release(request: Request, seen: Seen, spec: ServiceSpec, *, now_ns: int
     """
     waits, before = _first(request, seen, spec)
     fence = 0 if seen.record is None else seen.record.fence
-    admission = admit(request, before, token=_NO_TOKEN, fence=fence, now_ns=now_ns)
+    admission = admit(request, before, token=_UNDRAWN, fence=fence, now_ns=now_ns)
     record = admission.record
     if isinstance(admission, AlreadyDone):
         said = f"version {request.version} is live already: nothing to do"

@@ -6,9 +6,10 @@ many pods a slot has: it only sets the least number, the floor, that a slot's au
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
-from slipway.core.service import Autoscaling
+from slipway.core.service import Autoscaling, RampStep, ServiceSpec
 
 EVERYBODY = 100
 """Percent of the users."""
@@ -55,6 +56,30 @@ class Autoscaler:
     ours: bool
     min_replicas: int
     max_replicas: int
+
+
+def replicas_for(weight_percent: int, replicas: int) -> int:
+    """Return how many ready pods carry `weight_percent` of a service that needs `replicas` (R2)."""
+    return math.ceil(weight_percent * replicas / EVERYBODY)
+
+
+def first_scaling(spec: ServiceSpec, steps: tuple[RampStep, ...], *, stable: int) -> Scaling | None:
+    """Return what a candidate begins with: pods for its first share of the users.
+
+    None where the service file says how many pods a slot has.
+
+    Args:
+        spec: of the service.
+        steps: of the canary; none where all users move at once.
+        stable: pods that the stable slot is to have, 0 without one.
+    """
+    settings = spec.autoscaling
+    if settings is None:
+        return None
+    needed = within(settings, stable or spec.replicas)
+    first = steps[0].weight_percent if steps else EVERYBODY
+    floor = within(settings, replicas_for(first, needed))
+    return Scaling(settings=settings, needed=needed, candidate_floor=floor)
 
 
 def within(settings: Autoscaling, replicas: int) -> int:
