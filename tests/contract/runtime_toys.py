@@ -246,9 +246,19 @@ class ToyNode:
                         found.append(int(entry.name))
         return found
 
-    def processes(self) -> list[int]:
+    def keeper_of(self, container: str) -> int:
+        """Return the keeper of a container; the containers of other tests run beside it."""
+        return next(pid for pid in self.keepers() if f"/{container}" in command_of(pid))
+
+    def family(self, container: str) -> set[int]:
+        """Return the keeper of a container and all that came of it."""
+        return self._with_descendants({self.keeper_of(container)})
+
+    def processes(self) -> set[int]:
         """Return the keepers and all that came of them."""
-        found = set(self.keepers())
+        return self._with_descendants(set(self.keepers()))
+
+    def _with_descendants(self, found: set[int]) -> set[int]:
         parents: dict[int, int] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != self.process.pid:
@@ -257,7 +267,14 @@ class ToyNode:
                     parents[int(entry.name)] = int(stat.split()[1])
         while further := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= further
-        return sorted(found)
+        return found
+
+    @staticmethod
+    def running(*words: str) -> bool:
+        """Return whether a process anywhere runs just this command line."""
+        command = "".join(f"{word}\0" for word in words)
+        pids = (entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return any(command_of(int(pid)) == command for pid in pids)
 
     @staticmethod
     def living(pids: set[int]) -> set[int]:
@@ -317,6 +334,13 @@ def _start(
     log = (folder / "runtime.log").open("ab")
     with log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process, its words ended by NUL; "" when there is none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 @contextlib.contextmanager

@@ -97,16 +97,16 @@ def test_exec_sync_finds_the_same_paths(node: ToyNode, image: str) -> None:
 
 
 def test_stop_ends_every_process_of_the_container(node: ToyNode, image: str) -> None:
-    before = set(node.processes())
     script = (
         "trap 'exit 7' TERM; (setsid sleep 300 &) ; sleep 300 & echo up; while true; do wait; done"
     )
     container = node.start(image, script)
     node.wait_for_log(container, "up")
-    assert len(set(node.processes()) - before) >= 4
+    inside = node.family(container)
+    assert len(inside) >= 4
     node.cri.call("StopContainer", container_id=container, timeout=10)
     assert node.status(container).exit_code == 7
-    assert set(node.processes()) <= before
+    assert node.living(inside) == set()
 
 
 def test_every_process_carries_the_mark_by_which_it_is_found(node: ToyNode, image: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.contract.runtime_toys import (
     Executable,
     ToyNode,
     archive,
+    command_of,
     toy_node,
     wait_for,
 )
@@ -236,10 +238,9 @@ def test_stop_kills_after_the_grace_with_every_process_of_the_container(
 ) -> None:
     """StopContainer in api.proto; `pid_namespaces(7)`: when PID 1 ends, all are killed."""
     script = "trap '' TERM; (setsid sleep 300 &) ; sleep 300 & echo up; while true; do wait; done"
-    before = set(node.processes())
     container = node.start(image, script)
     node.wait_for_log(container, "up")
-    inside = set(node.processes()) - before
+    inside = node.family(container)
     assert len(inside) >= 4
     begin_s = time.monotonic()
     node.cri.call("StopContainer", container_id=container, timeout=1)
@@ -261,19 +262,13 @@ def test_stop_signal_of_image_and_container_is_used(node: ToyNode) -> None:
 
 def test_killed_keeper_takes_its_container_along(node: ToyNode, image: str) -> None:
     """Nothing runs unwatched: PR_SET_PDEATHSIG, `prctl(2)`."""
-    before = set(node.processes())
     container = node.start(image, "(setsid sleep 300 &); echo up; sleep 300")
     node.wait_for_log(container, "up")
-    inside = set(node.processes()) - before
-    keeper = next(pid for pid in inside if container.encode() in _cmdline(pid))
-    os.kill(keeper, 9)
+    inside = node.family(container)
+    os.kill(node.keeper_of(container), signal.SIGKILL)
     status = node.ended(container)
     assert (status.exit_code, status.reason) == (137, "Error")
     wait_for(lambda: not node.living(inside), "the container's processes to end")
-
-
-def _cmdline(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 # -- exec -----------------------------------------------------------------------------------------
@@ -292,11 +287,10 @@ def test_exec_sync_that_takes_too_long_is_killed(node: ToyNode, image: str) -> N
     """ExecSync in api.proto: timeout; the kubelet takes DEADLINE_EXCEEDED for a failed probe."""
     container = node.start(image, "echo up; sleep 300")
     node.wait_for_log(container, "up")
-    before = len(node.processes())
     with pytest.raises(grpc.RpcError) as caught:
-        node.cri.call("ExecSync", container_id=container, cmd=["sleep", "60"], timeout=1)
+        node.cri.call("ExecSync", container_id=container, cmd=["sleep", "59.5"], timeout=1)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_for(lambda: len(node.processes()) == before, "the command to end")
+    wait_for(lambda: not node.running("sleep", "59.5"), "the command to end")
 
 
 def test_exec_in_an_ended_container_is_refused(node: ToyNode, image: str) -> None:
@@ -348,7 +342,7 @@ def test_removing_a_pod_leaves_no_process_and_no_file(node: ToyNode, image: str)
     assert [
         path for path in node.root.rglob("*") if container in path.name or pod in path.name
     ] == []
-    assert all(container.encode() not in _cmdline(pid) for pid in node.processes())
+    assert all(container not in command_of(pid) for pid in node.processes())
     for name, field, value in (
         ("PodSandboxStatus", "pod_sandbox_id", pod),
         ("ContainerStatus", "container_id", container),
@@ -430,7 +424,7 @@ def test_containers_outlive_a_killed_runtime_and_are_adopted(
         node.wait_for_log(lives, "up")
         dies = node.start(image, "while ! test -e /tmp/go; do sleep 0.02; done; exit 9")
         doomed = node.start(image, "sleep 300")
-        keeper = next(pid for pid in node.processes() if doomed.encode() in _cmdline(pid))
+        keeper = node.keeper_of(doomed)
         address = _address(node, _pod_of(node, lives))
         node.cri.call("ExecSync", container_id=dies, cmd=["touch", "/tmp/go"], timeout=5)
         node.kill()
@@ -479,7 +473,7 @@ def test_orderly_end_leaves_no_process(tmp_path_factory: pytest.TempPathFactory)
         node.wait_for_log(container, "up")
         node.process.terminate()
         assert node.process.wait(20) == 0
-        assert node.processes() == []
+        assert node.processes() == set()
         node.restart()
         assert node.status(container).state == 2
         assert not node.cri.call(

@@ -102,7 +102,7 @@ def live(node: ToyNode, kubelet: Kubelet) -> None:
 
     def is_removed() -> None:
         kubelet.remove()
-        assert node.processes() == []
+        assert node.processes() == set()
         assert list((node.root / "containers").iterdir()) == []
         assert list((node.root / "pods").iterdir()) == []
 

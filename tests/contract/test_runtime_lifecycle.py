@@ -112,15 +112,14 @@ def test_asking_for_what_is_not_there_is_an_error(node: ToyNode, call: str, fiel
 
 def test_remove_ends_a_running_container(node: ToyNode, image: str) -> None:
     """RemoveContainer: a running container is forcibly removed."""
-    before = set(node.processes())
     container = up(node, image, DEAF)
-    keepers = set(node.keepers())
-    inside = set(node.processes()) - before - keepers
+    keeper = node.keeper_of(container)
+    inside = node.family(container) - {keeper}
     node.cri.call("RemoveContainer", container_id=container)
     assert node.living(inside) == set()
     assert inside
     # Its keeper has told of the end, and ends.
-    wait_for(lambda: not node.living(keepers - before), "the end of its keeper")
+    wait_for(lambda: not node.living({keeper}), "the end of its keeper")
     assert refused(node, "ContainerStatus", container_id=container).code() is (
         grpc.StatusCode.NOT_FOUND
     )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	noop "go.opentelemetry.io/otel/trace/noop"
@@ -119,6 +120,9 @@ func (n *node) server() (*options.KubeletServer, error) {
 	// The Node is registered with its address by this program, as a cloud's controller would do it.
 	flags.CloudProvider = "external"
 	flags.NodeLabels = n.labels()
+	// Upstream counts a container that is created and not yet started among the dead: on a slow machine
+	// its collection takes the log of the attempt before away while the next one starts.
+	flags.MinimumGCAge.Duration = time.Minute
 
 	c, err := options.NewKubeletConfiguration()
 	if err != nil {
