@@ -36,6 +36,7 @@ from tasks.scaling import (
     pods_promised,
     reserve,
     reserve_again,
+    stable_has_grown,
 )
 from tasks.session import ReleaseSession, evidence_prefix
 from tasks.stage import release_stage
@@ -206,10 +207,17 @@ def _watch(session: ReleaseSession, weight_percent: int) -> RampWatch:
 
 def _set_weight(session: ReleaseSession, weight_percent: int, needed: int) -> None:
     traffic, record = session.ports.traffic, session.record
-    route, intent = route_at(record, weight_percent), f"{weight_percent} % of the users to slot"
     if weight_percent == record.weight_percent:  # written again: nothing rises
         needed = pods_promised(record, replicas=needed)
-    session.intend(f"{intent} {record.candidate}", scaling=judged_by(record, needed))
+    if record.scaling is not None:
+        hold_stable(session)  # it may have grown since the weight before
+    route = route_at(record, weight_percent)
+    session.intend(
+        f"{weight_percent} % of the users to slot {record.candidate}",
+        scaling=judged_by(session.record, needed),
+    )
+    if stable_has_grown(session):
+        return  # while the intent was written: the next look decides again
     session.ramp_watch = session.short_since_s = None
     _require_fit(session, weight_percent, needed)
     traffic.apply(route)

@@ -107,7 +107,10 @@ def pods_promised(record: ReleaseRecord, *, replicas: int) -> int:
 
 
 def hold_stable(session: ReleaseSession) -> None:
-    """Keep the stable slot at the number it has now, for as long as users may come back to it."""
+    """Keep the stable slot at the number it has now, for as long as users may come back to it.
+
+    Called before any users leave it, and again before more of them do.
+    """
     record, scaling = session.record, session.record.scaling
     if record.stable is None:
         return
@@ -122,6 +125,15 @@ def hold_stable(session: ReleaseSession) -> None:
         session.intend(f"slot {record.stable} keeps {held.stable_floor} pods", scaling=held)
     if found is not None and due:
         session.ports.autoscalers.set_floor(session.spec.namespace, found, held.stable_floor)
+
+
+def stable_has_grown(session: ReleaseSession) -> bool:
+    """Return whether the stable slot has more pods now than it is held at: load does not wait."""
+    record, scaling = session.record, session.record.scaling
+    if scaling is None or record.stable is None:
+        return False
+    found = _own(session, record.stable)
+    return with_stable_held(scaling, desired=_stable_pods(session), found=found) != scaling
 
 
 def reserve(session: ReleaseSession, floor: int) -> None:

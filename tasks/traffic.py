@@ -24,6 +24,7 @@ from tasks.scaling import (
     judged_by,
     pods_promised,
     shortest_bake_s,
+    stable_has_grown,
 )
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
@@ -103,13 +104,8 @@ def promote(session: ReleaseSession) -> str:
     traffic = session.ports.traffic
     if not session.reached(Phase.RAMPING):
         session.advance(Phase.RAMPING, "every gate passed")
-    hold_stable(session)
-    replicas = await_everybodys_pods(session)
+    replicas = _await_room_for_everybody(session)
     route = route_with_users_on_candidate(session.record)
-    session.intend(
-        f"all users to slot {session.record.candidate}",
-        scaling=judged_by(session.record, replicas),
-    )
     # After the intent: an API server that was away while it was written has aged every look before.
     refusal = promotion_refusal(
         session.record, session.observe(session.record.candidate), replicas=replicas
@@ -125,6 +121,20 @@ def promote(session: ReleaseSession) -> str:
         f"users on slot {session.record.candidate}: {proof.requests} answers by route "
         f"{proof.revision}, seen after {proof.waited_ms:.0f} ms"
     )
+
+
+def _await_room_for_everybody(session: ReleaseSession) -> int:
+    """Have the pods on either side, and say that all users move; returns how many carry them."""
+    while True:
+        hold_stable(session)
+        replicas = await_everybodys_pods(session)
+        session.intend(
+            f"all users to slot {session.record.candidate}",
+            scaling=judged_by(session.record, replicas),
+        )
+        if not stable_has_grown(session):
+            return replicas
+        # while pods started or the intent was written: both sides need more now
 
 
 @release_stage(ALIAS)

@@ -147,6 +147,44 @@ def test_load_that_grows_in_the_ramp_takes_nothing_back(canary: World) -> None:
     assert all(row.status == 200 for row in canary.cluster.rows)
 
 
+def grow_at(world: World, write: str, users_need: int) -> None:
+    """Let the load grow, and the slots with it, just when something is written."""
+
+    def grow() -> None:
+        world.controller.users_need = users_need
+        world.clock.sleep(1.0)
+
+    world.at_write(write, grow)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["route blue 90, green 10", "record ramping: 50 % of the users to slot green"],
+)
+def test_stable_slot_that_grew_in_the_ramp_keeps_that_for_whoever_comes_back(
+    canary: World, moment: str
+) -> None:
+    grow_at(canary, moment, 8)
+    assert canary.release("2")["outcome"] == "done"
+    held = numbers(canary, BLUE)
+    assert held == sorted(held), "it shrank while its users were on the way"
+    assert held[-1] > LOAD
+    floor = place(canary, f"floor of HorizontalPodAutoscaler {BLUE} {held[-1]}")
+    assert floor < place(canary, "route blue 50, green 50")
+
+
+@pytest.mark.parametrize("moment", ["record smoked", "record ramping: all users to slot green"])
+def test_blue_green_holds_what_the_stable_slot_grew_to_while_pods_started(
+    scaled: World, moment: str
+) -> None:
+    grow_at(scaled, moment, 7)
+    assert scaled.release("2")["outcome"] == "done"
+    switch = place(scaled, "route green 100")
+    assert place(scaled, f"floor of HorizontalPodAutoscaler {BLUE} 7") < switch
+    assert place(scaled, f"apply HorizontalPodAutoscaler {GREEN}, at least 7") < switch
+    assert numbers(scaled, BLUE) == [7]
+
+
 @pytest.mark.parametrize("kind", list(AutoscalerKind))
 def test_failing_canary_is_emptied_for_good_and_the_stable_slot_is_free_again(
     fresh: World, kind: AutoscalerKind

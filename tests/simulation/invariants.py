@@ -13,6 +13,7 @@ from slipway.core.verdicts import Verdict
 from slipway.manifests.release_objects import record_name
 from slipway.ports import Lease
 from tests.flow.world import MODEL, SERVICE
+from tests.simulation.autoscaled import KINDS, Autoscaled
 from tests.simulation.engine import Engine, SimulationError
 from tests.simulation.scenario import Scenario
 from tests.simulation.wires import Trouble
@@ -30,9 +31,16 @@ class Invariants:
     """Judges every write when it takes effect, and the world after every step and at its end."""
 
     def __init__(
-        self, engine: Engine, world: SharedWorld, asked: Scenario, trouble: Trouble
+        self,
+        engine: Engine,
+        world: SharedWorld,
+        asked: Scenario,
+        trouble: Trouble,
+        *,
+        scaled: Autoscaled,
     ) -> None:
         self._engine, self._world, self._asked, self._trouble = engine, world, asked, trouble
+        self._scaled = scaled
         self._ready = dict.fromkeys(Slot, 0)
         self._was_ready_ns: dict[Slot, dict[int, int]] = {slot: {} for slot in Slot}
         self._dead_since_ns: int | None = None
@@ -103,6 +111,8 @@ class Invariants:
     def pass_time(self, seconds: float) -> None:
         """Let users ask while time passes: R6."""
         self.after_step()
+        if self._scaled.act(self._record()):
+            self.note_pods()
         self._users += seconds * 8
         asking, self._users = int(self._users), self._users % 1
         record = self._record()
@@ -121,7 +131,7 @@ class Invariants:
         process, clock = self._engine.process, self._engine.clock
         needed = 1
         if record is not None and slot is record.candidate and not record.terminal:
-            needed = max(1, replicas_for(route.percent(slot), self._world.spec.replicas))
+            needed = max(1, replicas_for(route.percent(slot), self._scaled.pods_needed))
         elif self._world.cluster.ready_count(SERVICE, slot.other) == 0:
             return  # neither serves: there is no better place for the users
         if process is None or self._world.cluster.ready_count(SERVICE, slot) >= needed:
@@ -175,6 +185,7 @@ class Invariants:
             return
         guarded = [(kind, SERVICE) for kind in _ROUTE_KINDS]
         guarded += [("Deployment", item.name) for item in cluster.deployments.values()]
+        guarded += [(kind, name) for _, kind, name in cluster.autoscalers]
         behind = [item for item in guarded if cluster.fences.get(item) != process.fence]
         if behind:
             raise SimulationError(f"R4: {what!r} is decided before {behind} are stamped")
@@ -237,6 +248,7 @@ class Invariants:
             _require(cluster.ready_count(SERVICE, live) > 0, f"R5: slot {live} has no ready pod")
         left = world.replicas(live.other)
         _require(left == 0, f"R7: slot {live.other} keeps {left} pods")
+        self._scaled.require_tidy(live)
         if self._alias_fence == cluster.leases[SERVICE].fence:
             return  # the next release puts it right
         due = record.slot(live).version
@@ -257,8 +269,8 @@ def _guarded(what: str) -> list[tuple[str, str]]:
         return [("ConfigMap", record_name(SERVICE))]
     if words[0] == "route":
         return [(kind, SERVICE) for kind in _ROUTE_KINDS]
-    if words[0] == "stamp" or what.startswith("apply Deployment"):
-        return [(words[1], words[2])]
-    if words[0] == "scale":
-        return [("Deployment", words[1])]
-    return []
+    if words[0] in {"stamp", "apply"} and words[1] in {"Deployment", *KINDS, *_ROUTE_KINDS}:
+        return [(words[1], words[2].rstrip(","))]
+    if words[0] == "floor":
+        return [(words[2], words[3])]
+    return [("Deployment", words[1])] if words[0] == "scale" else []

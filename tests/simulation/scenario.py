@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from slipway.core.service import RampStep, Strategy, WhenBusy
+from tests.simulation.autoscaled import FIXED, Load, draw_load
 from tests.simulation.wires import Fault, Trap, Trouble
 
 _CALM_S = 45.0
@@ -47,6 +48,7 @@ class Scenario:
         benchmark_s: how long a benchmark takes.
         dies_then: the slot whose pods die when the trap has sprung; none when empty.
         invalid_tables: so many of the benchmark's tables break the rules of a table.
+        load: who decides how many pods a slot has, and what the users need.
     """
 
     policy: dict[str, Any]
@@ -65,6 +67,7 @@ class Scenario:
     benchmark_s: float = 0.0
     dies_then: str = ""
     invalid_tables: int = 0
+    load: Load = FIXED
 
     @property
     def calm(self) -> bool:
@@ -81,7 +84,7 @@ class Scenario:
 
 def scenario(rng: random.Random) -> Scenario:
     """Draw a schedule: half of them anything at all, the others aimed at something rare."""
-    made = _anything(rng)
+    made = replace(_anything(rng), load=draw_load(rng))
     return rng.choice(_AIMS)(rng, made)
 
 

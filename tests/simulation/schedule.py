@@ -14,6 +14,7 @@ from tasks.approve import approve_step
 from tasks.session import connected
 from tasks.watch import Watcher
 from tests.flow.world import SERVICE
+from tests.simulation.autoscaled import FIXED, Autoscaled, Load, first_autoscaled
 from tests.simulation.duties import Duties
 from tests.simulation.engine import Engine, Process
 from tests.simulation.install import FLOWS, Stage, installed
@@ -73,11 +74,17 @@ class _Run:
         self, stage: Stage, seed: int, asked: Scenario, rng: random.Random, *, trace: bool
     ) -> None:
         self._seed, self._asked, self._trace = seed, asked, trace
-        self.world = _released(stage).thawed()
+        load = asked.load
+        self.world = _released(
+            stage, replace(load, changes=()) if load.scaled.before else FIXED
+        ).thawed()
         self._faults = asked.trouble.left
         self.trouble = asked.trouble
         self.engine = Engine(rng, after_step=self._after_step, trace=trace)
-        self._invariants = Invariants(self.engine, self.world, asked, self.trouble)
+        self._scaled = Autoscaled(self.engine, self.world, load)
+        self._invariants = Invariants(
+            self.engine, self.world, asked, self.trouble, scaled=self._scaled
+        )
         self._duties = Duties(self.engine, self.world, asked, self.trouble)
         self._set_up(stage)
         self._watcher: Process | None = None
@@ -96,13 +103,14 @@ class _Run:
             sprung=self._sprung,
             taken=judge.judge_taking,
         )
-        world.traffic.judges = [judge.judge_route, duties.judge_route]
+        world.traffic.judges = [judge.judge_route, duties.judge_route, self._scaled.judge_route]
         world.journal.checks = [judge.wrote, duties.wrote]
         stage.set(self.engine, world)
 
     def _prepare(self) -> None:
         world, asked, engine = self.world, self._asked, self.engine
         world.set_policy(**asked.policy)
+        self._scaled.prepare()
         if asked.steps and asked.strategy == "canary":
             hold_s = asked.hold_timeout_s
             world.set_canary(*asked.steps, data_timeout_s=20.0, hold_timeout_s=hold_s)
@@ -217,9 +225,15 @@ def _spoil(world: SharedWorld, bad: str) -> None:
 
 
 @cache
-def _released(stage: Stage) -> FrozenWorld:
-    """Return the world after a first release, version 1 in slot blue."""
+def _released(stage: Stage, load: Load) -> FrozenWorld:
+    """Return the world after a first release, version 1 in slot blue.
+
+    Args:
+        load: with the changes left out, which come later.
+    """
     world = SharedWorld()
+    if load.scaled.before:
+        world.set_autoscaling(load.kind)
     engine = Engine(random.Random(0), after_step=lambda: None)
     clock = world.cluster.clock
     stage.set(engine, world)
@@ -233,4 +247,6 @@ def _released(stage: Stage) -> FrozenWorld:
     stage.keep_records()
     world.journal.next_process()
     world.cluster.rows.clear()  # nobody looks back at the first release's users
+    if load.scaled.before:
+        first_autoscaled(world)
     return world.frozen()

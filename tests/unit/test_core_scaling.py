@@ -83,13 +83,22 @@ def test_stable_slot_keeps_the_number_it_has_when_users_begin_to_move() -> None:
 def test_process_that_goes_on_does_not_take_the_floor_for_the_number_before() -> None:
     held = replace(SCALING, stable_floor=5, stable_min=2)
     found = autoscaler_seen(min_replicas=5)
-    assert with_stable_held(held, desired=7, found=found) == held
+    assert with_stable_held(held, desired=5, found=found) == held
+
+
+@pytest.mark.parametrize(("desired", "floor"), [(3, 5), (7, 7), (9, 8)])
+def test_stable_slot_that_grew_while_users_moved_keeps_that(desired: int, floor: int) -> None:
+    held = replace(SCALING, stable_floor=5, stable_min=2)
+    found = autoscaler_seen(min_replicas=5, max_replicas=8)
+    again = with_stable_held(held, desired=desired, found=found)
+    assert (again.stable_floor, again.stable_min) == (floor, 2)
 
 
 @pytest.mark.parametrize(("desired", "floor"), [(0, 1), (3, 3)])
 def test_stable_slot_that_nothing_scales_is_noted_too(desired: int, floor: int) -> None:
     held = with_stable_held(SCALING, desired=desired, found=None)
     assert (held.stable_floor, held.stable_min) == (floor, 0)
+    assert with_stable_held(held, desired=desired + 4, found=None) == held
 
 
 def test_after_the_release_the_services_own_number_is_kept() -> None:

@@ -130,21 +130,24 @@ def with_candidate_floor(scaling: Scaling, floor: int) -> Scaling:
 
 
 def with_stable_held(scaling: Scaling, *, desired: int, found: Autoscaler | None) -> Scaling:
-    """Return the scaling whose stable slot keeps the number it has now; the first look counts.
+    """Return the scaling whose stable slot keeps the number it has now, or had at an earlier look.
 
-    A process that goes on with a release finds the stable slot at its floor, and its autoscaler's
-    least number set to it: neither is what it was before the release.
+    Load grows while users move, so each weight holds what the users who leave now come back to. A
+    process that goes on with a release finds the least number set to the floor: the first look
+    alone tells what it was before the release.
 
     Args:
         desired: pods that the stable slot is to have.
-        found: its autoscaler of ours; None when it has none.
+        found: its autoscaler of ours; None when it has none, so that nothing changes its number.
     """
-    if scaling.stable_floor:
-        return scaling
     if found is None:
-        return replace(scaling, stable_floor=max(desired, 1))
-    floor = max(found.min_replicas, min(desired, found.max_replicas))
-    return replace(scaling, stable_floor=floor, stable_min=found.min_replicas)
+        return replace(scaling, stable_floor=scaling.stable_floor or max(desired, 1))
+    kept = max(scaling.stable_floor, found.min_replicas)
+    return replace(
+        scaling,
+        stable_floor=max(kept, min(desired, found.max_replicas)),
+        stable_min=scaling.stable_min or found.min_replicas,
+    )
 
 
 def at_rest(scaling: Scaling) -> Scaling:
