@@ -54,6 +54,7 @@ test-browser: $(READY) ## a release from Prefect's UI in a real browser (Debian'
 soak: $(READY) ## the full matrix; long
 	@SLIPWAY_SOAK=1 $(RUN) -m pytest -q tests/unit tests/property tests/contract tests/flow
 	@SLIPWAY_SOAK=1 $(RUN) -m tests.e2e.lanes
+	@$(RUN) -m tests.kill_matrix
 	@$(RUN) -m tests.simulation --soak
 	@$(RUN) -m tests.simulation.mutants --further
 	@$(RUN) -m tests.mutations

@@ -43,6 +43,7 @@ LANES = {
         "release_canary_refused",
         "release_outages",
         "release_port_faults",
+        "runs_that_end_early",
         "side_by_side",
     ),
 }

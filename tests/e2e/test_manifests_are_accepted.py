@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import pytest
+import yaml
 
 from slipway.core.routing import Route, Share, Slot, empty, with_preview
 from slipway.core.service import ServerKind, ServiceSpec
@@ -22,8 +23,10 @@ from slipway.manifests.install import install_objects, platform_objects
 from slipway.manifests.release_objects import record_config_map, release_event
 from slipway.manifests.traffic import destination_rule, virtual_service
 from slipway.manifests.weights import sweep_pod
+from tests.e2e.conftest import PROJECT
 from tests.examples import IMAGE, record, service, service_on_a_volume, weights_fetch
 
+WATCHER = PROJECT / "deployments/kubernetes/watcher.yaml"
 BOTH = frozenset(Slot)
 DIVIDED = Route(
     service="chat",
@@ -135,6 +138,18 @@ def test_installation_and_record_are_accepted(installed: Sandbox) -> None:
     for manifest in (*platform_objects(), *install_objects(spec_of()), stored):
         answer = asked(installed, manifest)
         assert answer.returncode == 0, answer.stderr
+
+
+def test_watcher_is_accepted_with_its_pod(installed: Sandbox) -> None:
+    objects = list(yaml.safe_load_all(WATCHER.read_text()))
+    template = objects[-1]["spec"]["template"]
+    metadata = {**template["metadata"], "name": "slipway-watch"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    for manifest in (*objects, pod):
+        manifest["metadata"]["namespace"] = NAMESPACE
+        answer = asked(installed, manifest)
+        assert answer.returncode == 0, answer.stderr
+        assert "would violate PodSecurity" not in answer.stderr
 
 
 def test_event_of_a_release_is_accepted(installed: Sandbox) -> None:

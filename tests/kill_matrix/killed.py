@@ -1,4 +1,4 @@
-"""`slipway`, killed at one of its writes to the outside: `python -m tests.e2e.killed ARGS`.
+"""`slipway`, killed at one of its writes to the outside: `python -m tests.kill_matrix.killed ARGS`.
 
 `SLIPWAY_KILL` says where: `before:12` or `after:12` ends the process by SIGKILL right before or
 after its twelfth write; `count` kills nobody and leaves a line per write in `SLIPWAY_KILL_LOG`.
@@ -97,7 +97,12 @@ def watch_writes(counter: Counter) -> None:
     patch.object(tasks.session, "connect", connected).start()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be `slipway`, watched as the variables say."""
     log = os.environ.get(LOG)
-    watch_writes(Counter(os.environ[WHERE], Path(log) if log else None))
+    watch_writes(Counter(os.environ.get(WHERE, ""), Path(log) if log else None))
     cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A process killed before and after each write it makes to the outside, under users: every cell."""

@@ -1,0 +1,169 @@
+"""The cells of the matrix, and what is kept of those that were run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+SIDES = ("after", "before")
+"""Every state between two writes comes first; next, what becomes of it while nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One command that is killed at each of its writes.
+
+    Args:
+        strategy: of the service.
+        direction: `promote`, `take back` (the version is bad), or `roll back` (by command).
+    """
+
+    strategy: str
+    direction: str
+
+    def __str__(self) -> str:
+        return f"{self.strategy}, {self.direction}"
+
+
+ROUNDS = (
+    Round("canary", "promote"),
+    Round("canary", "take back"),  # users were there
+    Round("blue_green", "promote"),
+    Round("blue_green", "take back"),  # no user was
+    Round("blue_green", "roll back"),  # `slipway rollback` after a release that went well
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One kill.
+
+    Args:
+        write: its number, from 1.
+        what: the write, in words.
+    """
+
+    round: Round
+    side: str
+    write: int
+    what: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
+        return f"{self.round}, {self.side} write {self.write}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a kill.
+
+    Args:
+        ended: phase of the record at the end.
+        problem: what was not as it should be, "" when all was.
+        requests: of users, meanwhile.
+        harmed: of those, failed or cut short.
+    """
+
+    ended: str
+    problem: str
+    requests: int
+    harmed: int
+    took_s: float
+
+    @property
+    def right(self) -> bool:
+        """Whether all was as it should be."""
+        return not self.problem and not self.harmed
+
+
+def every_cell(round_: Round, writes: Iterable[str]) -> list[Cell]:
+    """Return the cells of a round in the order in which they are run."""
+    numbered = list(enumerate(writes, start=1))
+    return [Cell(round_, side, write, what) for side in SIDES for write, what in numbered]
+
+
+class Results:
+    """Outcomes in a file, a line each; a run that was killed goes on behind the last whole one."""
+
+    def __init__(self, path: Path = RESULTS) -> None:
+        """Take what the file holds."""
+        self._path = path
+        self._lock = threading.Lock()
+        self.rows = [json.loads(line) for line in _whole_lines(path)]
+
+    def known(self) -> set[str]:
+        """Return the names of the cells that were run, rightly or not."""
+        return {row["cell"] for row in self.rows}
+
+    def keep(self, cell: Cell, outcome: Outcome) -> None:
+        """Append an outcome."""
+        row = {
+            "cell": cell.name,
+            "round": str(cell.round),
+            "what": cell.what,
+            "commit": _commit(),
+            **asdict(outcome),
+        }
+        with self._lock:
+            self.rows.append(row)
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:  # killed in the middle of a line
+        path.write_text(whole)
+    return whole.splitlines()
+
+
+def _commit() -> str:
+    command = ("git", "-C", str(RESULTS.parent), "rev-parse", "--short", "HEAD")
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+class Board:
+    """Which cells are left, for several who take them at once."""
+
+    def __init__(self, rounds: Iterable[Round], known: set[str], *, few: int = 4) -> None:
+        """Begin.
+
+        Args:
+            rounds: in the order in which they are opened.
+            known: names of cells that are not run again.
+            few: with fewer cells left, nobody joins a round: to begin costs two releases.
+        """
+        self._unopened = deque(rounds)
+        self._left: dict[Round, deque[Cell]] = {}
+        self._known, self._few = known, few
+        self._lock = threading.Lock()
+
+    def join(self) -> Round | None:
+        """Return a round to work on: one that nobody has begun, else the one with most to do."""
+        with self._lock:
+            if self._unopened:
+                return self._unopened.popleft()
+            most = max(self._left, key=lambda item: len(self._left[item]), default=None)
+            return most if most is not None and len(self._left[most]) >= self._few else None
+
+    def open(self, cells: list[Cell]) -> None:
+        """Say which cells a round has; the first who says it counts."""
+        with self._lock:
+            left = deque(cell for cell in cells if cell.name not in self._known)
+            self._left.setdefault(cells[0].round, left)
+
+    def take(self, round_: Round) -> Cell | None:
+        """Return a cell of a round that nobody has taken."""
+        with self._lock:
+            left = self._left[round_]
+            return left.popleft() if left else None
