@@ -156,6 +156,12 @@ class Board:
             most = max(self._left, key=lambda item: len(self._left[item]), default=None)
             return most if most is not None and len(self._left[most]) >= self._few else None
 
+    def leave(self, round_: Round) -> None:
+        """Give a round back that has not been opened."""
+        with self._lock:
+            if round_ not in self._left and round_ not in self._unopened:
+                self._unopened.append(round_)
+
     def open(self, cells: list[Cell]) -> None:
         """Say which cells a round has; the first who says it counts."""
         with self._lock:
