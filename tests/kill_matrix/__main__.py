@@ -98,8 +98,8 @@ def main(arguments: list[str]) -> int:
                 works = [pool.submit(run.work) for _ in range(chosen.at_once)]
                 for work in as_completed(works):
                     work.result()
+        sys.stdout.write(f"{run.broken} services broke down on the way\n")
     PAGE.write_text(page(results.rows))
-        sys.stdout.write(f"{run.broken} services broke down\n")
     wrong = [row["cell"] for row in results.rows if row["problem"] or row["harmed"]]
     sys.stdout.write(f"{len(results.rows)} cells are known, {len(wrong)} went wrong {wrong}\n")
     return 1 if wrong else 0
