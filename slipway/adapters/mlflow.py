@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.adapters import model_manifest
-from slipway.adapters.mlflow_errors import is_missing, mapped
+from slipway.adapters.mlflow_errors import mapped, unless_it_exists
 from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import InputError, PermanentError, SlipwayError
 from slipway.ports import ModelFile, ModelVersion
@@ -170,18 +170,12 @@ class MlflowRegistry:
         return MlflowClient(tracking_uri=self.url, registry_uri=self.url)
 
     def _new_run(self, model: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.get_registered_model(model)
-        except MlflowException as error:
-            if not is_missing(error):
-                raise
+        with unless_it_exists():  # somebody else may register the first version just now, too
             self._client.create_registered_model(model)
-        experiment = self._client.get_experiment_by_name(EXPERIMENT)
-        number = (
-            experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
-        )
+        if self._client.get_experiment_by_name(EXPERIMENT) is None:
+            with unless_it_exists():
+                self._client.create_experiment(EXPERIMENT)
+        number = self._client.get_experiment_by_name(EXPERIMENT).experiment_id
         return str(self._client.create_run(number, run_name=f"register {model}").info.run_id)
 
     def _stored_model(self, model: str) -> Any:

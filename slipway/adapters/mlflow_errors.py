@@ -9,7 +9,8 @@ from typing import Any
 from slipway.core.errors import InputError, PermanentError, SlipwayError, TransientError
 
 _MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
-_INPUT = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"})
+_EXISTS = "RESOURCE_ALREADY_EXISTS"
+_INPUT = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", _EXISTS})
 _RIGHTS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
 _HTTP_NOT_FOUND = 404
 _HTTP_TOO_MANY = 429
@@ -50,6 +51,18 @@ def mapped(what: str, *, url: str, missing: SlipwayError | None = None) -> Itera
 def is_missing(error: Any) -> bool:
     """Return whether an MlflowException says that the object does not exist."""
     return str(error.error_code) in _MISSING
+
+
+@contextmanager
+def unless_it_exists() -> Iterator[None]:
+    """Make something that may be there already."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if str(error.error_code) != _EXISTS:
+            raise
 
 
 def _of_code(what: str, url: str, code: str, said: str) -> SlipwayError:

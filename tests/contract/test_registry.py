@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,6 +150,31 @@ def test_the_same_folder_twice_makes_two_versions(
     second = registry.register(model, folder)
     assert (first.version, second.version) == ("1", "2")
     assert first.files == second.files
+
+
+def test_two_first_versions_at_once_are_both_registered(
+    mlflow_registry: MlflowRegistry, model: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the model nor the experiment is there when both of them look."""
+    from mlflow.tracking.client import MlflowClient
+
+    monkeypatch.setattr("slipway.adapters.mlflow.EXPERIMENT", f"of-{model}")
+    for verb in ("create_registered_model", "create_experiment"):
+        monkeypatch.setattr(MlflowClient, verb, together(getattr(MlflowClient, verb), 2))
+    with ThreadPoolExecutor(2) as both:
+        asked = [both.submit(mlflow_registry.register, model, folder) for _ in range(2)]
+        assert {made.result(60).version for made in asked} == {"1", "2"}
+
+
+def together(verb: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """Let so many have come to a call before the first one makes it."""
+    come = threading.Barrier(count, timeout=30)
+
+    def called(*args: Any, **named: Any) -> Any:
+        come.wait()
+        return verb(*args, **named)
+
+    return called
 
 
 def test_an_unknown_model_is_named(registry: Registry, model: str) -> None:

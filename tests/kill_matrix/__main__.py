@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.e2e.conftest import Sandbox, fresh_sandbox
 from tests.e2e.support import World
-from tests.kill_matrix.cells import RESULTS, ROUNDS, Board, Results, Round, every_cell
+from tests.kill_matrix.cells import RESULTS, ROUNDS, Board, Results, Round
 from tests.kill_matrix.killing import killing
 from tests.kill_matrix.page import PAGE, page
 
@@ -52,7 +52,7 @@ class _Run:
             try:
                 self._work_on(round_)
             # Whatever it was, the others go on, and so does this one, with a service anew.
-            except Exception:  # noqa: BLE001
+            except Exception:
                 traceback.print_exc()
                 self.broken += 1
                 if self.broken > _MOST_BROKEN:
@@ -65,7 +65,8 @@ class _Run:
         folder.mkdir()
         world = World(self._sandbox, folder)
         with killing(world, round_, rate=_RATE_PER_S, number=number) as (service, crowd):
-            self._board.open(every_cell(round_, service.writes()))
+            self._results.count(round_, service.writes())
+            self._board.open(round_, self._results.due(round_))
             while time.monotonic() < self._until_s:
                 cell = self._board.take(round_)
                 if cell is None:
@@ -99,7 +100,7 @@ def main(arguments: list[str]) -> int:
                 for work in as_completed(works):
                     work.result()
         sys.stdout.write(f"{run.broken} services broke down on the way\n")
-    PAGE.write_text(page(results.rows))
+    PAGE.write_text(page(results))
     wrong = [row["cell"] for row in results.rows if row["problem"] or row["harmed"]]
     sys.stdout.write(f"{len(results.rows)} cells are known, {len(wrong)} went wrong {wrong}\n")
     return 1 if wrong else 0

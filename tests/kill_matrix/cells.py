@@ -6,13 +6,16 @@ import json
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 SIDES = ("after", "before")
-"""Every state between two writes comes first; next, what becomes of it while nothing is written."""
+
+AT_ONCE_S = 0.1
+"""Writes that follow each other sooner leave the world no time to change between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,33 @@ class Outcome:
         return not self.problem and not self.harmed
 
 
-def every_cell(round_: Round, writes: Iterable[str]) -> list[Cell]:
-    """Return the cells of a round in the order in which they are run."""
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write of a command that nobody killed.
+
+    Args:
+        idle_s: time since the write before it.
+    """
+
+    what: str
+    idle_s: float
+
+
+def every_cell(round_: Round, writes: Sequence[Write]) -> list[Cell]:
+    """Return the cells of a round in the order in which they are run.
+
+    A moment before a write that follows the one before at once is the moment after that one: the
+    world has not changed. It is a cell of its own where time has passed, in which pods start,
+    leases run and users ask.
+    """
     numbered = list(enumerate(writes, start=1))
-    return [Cell(round_, side, write, what) for side in SIDES for write, what in numbered]
+    after = [Cell(round_, "after", number, write.what) for number, write in numbered]
+    before = [
+        Cell(round_, "before", number, write.what)
+        for number, write in numbered
+        if number == 1 or write.idle_s >= AT_ONCE_S
+    ]
+    return after + before
 
 
 class Results:
@@ -96,7 +122,9 @@ class Results:
         """Take what the file holds."""
         self._path = path
         self._lock = threading.Lock()
-        self.rows = [json.loads(line) for line in _whole_lines(path)]
+        found = [json.loads(line) for line in _whole_lines(path)]
+        self.rows = [line for line in found if "cell" in line]
+        self.writes = {line["round"]: line["writes"] for line in found if "writes" in line}
 
     def known(self) -> set[str]:
         """Return the names of the cells that were run, rightly or not."""
@@ -113,8 +141,24 @@ class Results:
         }
         with self._lock:
             self.rows.append(row)
-            with self._path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            self._append(row)
+
+    def count(self, round_: Round, writes: Sequence[Write]) -> None:
+        """Append what a command of the round writes unharmed; the first count stands."""
+        counted = [asdict(write) for write in writes]
+        with self._lock:
+            if str(round_) not in self.writes:
+                self.writes[str(round_)] = counted
+                self._append({"round": str(round_), "writes": counted})
+
+    def due(self, round_: Round) -> list[Cell]:
+        """Return every cell of a round; none before its writes were counted."""
+        writes = [Write(**each) for each in self.writes.get(str(round_), ())]
+        return every_cell(round_, writes)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -162,11 +206,11 @@ class Board:
             if round_ not in self._left and round_ not in self._unopened:
                 self._unopened.append(round_)
 
-    def open(self, cells: list[Cell]) -> None:
+    def open(self, round_: Round, cells: list[Cell]) -> None:
         """Say which cells a round has; the first who says it counts."""
         with self._lock:
             left = deque(cell for cell in cells if cell.name not in self._known)
-            self._left.setdefault(cells[0].round, left)
+            self._left.setdefault(round_, left)
 
     def take(self, round_: Round) -> Cell | None:
         """Return a cell of a round that nobody has taken."""

@@ -1,15 +1,18 @@
 """`slipway`, killed at one of its writes to the outside: `python -m tests.kill_matrix.killed ARGS`.
 
 `SLIPWAY_KILL` says where: `before:12` or `after:12` ends the process by SIGKILL right before or
-after its twelfth write; `count` kills nobody and leaves a line per write in `SLIPWAY_KILL_LOG`.
+after its twelfth write; `count` kills nobody and leaves a line of JSON a write in the file that
+`SLIPWAY_KILL_LOG` names.
 Counted are the calls to the API server that change something (but the lock's own renewals, which
 come from a thread), image pushes, the registry's alias and evidence.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -34,10 +37,12 @@ class Counter:
         self._number = int(number or 0)
         self._log = log
         self._count = 0
+        self._ended_s = time.monotonic()
 
     def around(self, what: str, write: Callable[[], Any]) -> Any:
         """Carry out a write, if this process lives to do so."""
         self._count += 1
+        began_s = time.monotonic()
         chosen = self._count == self._number
         if chosen and self._side == "before":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -45,8 +50,10 @@ class Counter:
         if chosen and self._side == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         if self._log is not None:
+            line = {"what": what, "idle_s": began_s - self._ended_s}
+            self._ended_s = time.monotonic()
             with self._log.open("a") as log:
-                log.write(f"{what}\n")
+                log.write(json.dumps(line) + "\n")
         return answer
 
 

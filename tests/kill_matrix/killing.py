@@ -11,7 +11,7 @@ from typing import Any
 
 from slipway.core.release.record import Phase
 from tests.e2e.support import LONGEST_RELEASE_S, Users, World, users
-from tests.kill_matrix.cells import Cell, Outcome, Round
+from tests.kill_matrix.cells import Cell, Outcome, Round, Write
 from tests.kill_matrix.killed import LOG, WHERE
 from tests.kill_matrix.nursery import Nursery
 
@@ -71,11 +71,11 @@ class Killing:
         self._must("release", self.service, other)
         return ("rollback", self.service)
 
-    def writes(self) -> list[str]:
+    def writes(self) -> list[Write]:
         """Run the command once, unharmed; returns what it wrote, in order."""
         log = self.world.folder / f"writes-{time.time_ns()}"
         self.run(*self._begin(), **{WHERE: "count", LOG: str(log)})
-        found = log.read_text().splitlines()
+        found = [Write(**json.loads(line)) for line in log.read_text().splitlines()]
         assert len(found) > _FEWEST_WRITES
         return found
 

@@ -8,6 +8,7 @@ answers each with a line, the return code as `subprocess` has it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -18,10 +19,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+from slipway.cli import application
 from tests.kill_matrix import killed
 
 _PROJECT = Path(__file__).resolve().parents[2]
 _POLL_S = 0.02
+_SLOW = (
+    "anyio._backends._asyncio",
+    "boto3",
+    "fastapi.encoders",
+    "flows.reconcile",
+    "flows.release",
+    "flows.rollback",
+    "great_expectations",
+    "mlflow.tracking.client",
+    "mlflow.tracking.request_header.registry",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "pyarrow.parquet",
+)
+"""What a release imports on its way."""
 
 
 class Nursery:
@@ -78,11 +95,8 @@ def main() -> None:
 
 
 def _import_everything() -> None:
-    import great_expectations  # noqa: F401  the slowest of all
-
-    from flows import reconcile, release, rollback  # noqa: F401
-    from slipway.cli import application
-
+    for name in _SLOW:
+        importlib.import_module(name)
     application()
 
 
