@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
+from slipway.core.release.holder import refuse_stranger
 from slipway.ports import Lease, Releases
 
 LEASE_DURATION_S = 15.0
@@ -42,7 +43,7 @@ def take_lock(releases: Releases, service: str, *, holder: str, report: Report) 
 
     Raises:
         ConflictError: `release-running`, another process holds the lock and lives.
-        PermanentError: the service is not installed.
+        PermanentError: the service is not installed, or something else holds its lock.
     """
     found = watch_lock(releases, service, holder=holder, report=report)
     for _ in range(_TAKES - 1):
@@ -67,11 +68,12 @@ def watch_lock(releases: Releases, service: str, *, holder: str, report: Report)
 
     Raises:
         ConflictError: `release-running`, another process holds the lock and lives.
-        PermanentError: the service is not installed.
+        PermanentError: the service is not installed, or something else holds its lock.
     """
     found = releases.lock(service)
     if found.holder in {"", holder}:
         return found
+    refuse_stranger(service, found.holder)
     if found.duration_s > _LONGEST_WATCH_S:
         raise _running(releases, found)
     report(

@@ -17,6 +17,7 @@ from slipway.bootstrap import Ports, connect
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.core.release.admission import AlreadyDone, Resume, admit, requested
 from slipway.core.release.bake import BakeWatch
+from slipway.core.release.holder import holder_name
 from slipway.core.release.orders import Leftover, Meaning, Order, leftover, stop_by
 from slipway.core.release.ramp import RampWatch
 from slipway.core.release.record import (
@@ -331,7 +332,7 @@ def installation() -> Settings:
 
 def new_holder() -> str:
     """Return a name for a holder of a lock, unique to this process."""
-    return f"{socket.gethostname()}/{getpid()}/{secrets.token_hex(4)}"
+    return holder_name(socket.gethostname(), getpid(), secrets.token_hex(4))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import assert_never
 
 from slipway.bootstrap import Ports
 from slipway.core.errors import PermanentError, SlipwayError
+from slipway.core.release.holder import refuse_stranger
 from slipway.core.release.orphan import (
     GiveUsersBack,
     Leave,
@@ -77,7 +78,9 @@ class Watcher:
 
     def _look_at(self, ports: Ports, memory: _Memory) -> None:
         service = ports.spec.name
-        lock = _seen(ports.releases.lock(service), memory)
+        lease = ports.releases.lock(service)
+        refuse_stranger(service, lease.holder)
+        lock = _seen(lease, memory)
         stored = ports.releases.load(service)
         record = stored.record if stored else None
         route, ready = _traffic(ports, record)

@@ -86,6 +86,11 @@ def autoscaling(
     )
 
 
+def holder_on(host: str) -> str:
+    """Return the name of a process that holds a lock."""
+    return f"{host}/1/0123abcd"
+
+
 def autoscaler_seen(
     name: str = "chat-blue", *, ours: bool = True, min_replicas: int = 2, max_replicas: int = 8
 ) -> Autoscaler:

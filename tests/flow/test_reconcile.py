@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from slipway.core.errors import TransientError
+from slipway.core.release.holder import refuse_stranger
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import RampStep
+from tasks.session import new_holder
 from tests.fakes.cluster import Fault
 from tests.fakes.journal import ProcessDied
 from tests.flow.world import SERVICE, World
@@ -207,3 +211,16 @@ def test_watcher_goes_on_when_a_service_cannot_be_seen(world: World) -> None:
     world.watch(world.watcher(), seconds=5)
     (told,) = world.told
     assert "does not exist" in told
+
+
+def test_watcher_leaves_a_service_whose_lock_a_stranger_holds_alone(canary: World) -> None:
+    _left_at_10_percent(canary)
+    held = canary.cluster.leases[SERVICE]
+    canary.cluster.leases[SERVICE] = replace(held, holder="kube-scheduler")
+    canary.watch(canary.watcher(), seconds=60)
+    assert canary.started == []
+    assert "held by 'kube-scheduler', which is no process of Slipway" in canary.told[0]
+
+
+def test_own_processes_are_no_strangers() -> None:
+    refuse_stranger(SERVICE, new_holder())

@@ -12,6 +12,7 @@ from slipway.core.release.orders import OrderKind
 from slipway.core.release.record import FORWARD, Phase
 from slipway.core.routing import Slot
 from slipway.core.service import RampPolicy, RampStep, Strategy, WhenBusy
+from tests.examples import holder_on
 from tests.fakes.journal import ProcessDied
 from tests.flow.sweeps import swept
 from tests.flow.world import SERVICE, World
@@ -95,7 +96,7 @@ def test_abort_counts_for_more_than_a_newer_request(world: World) -> None:
 def _hold(world: World, *, then: Callable[[], None], looks: int = 40) -> list[int]:
     """Let somebody hold the lock, and do something after some waits of the newcomer's."""
     found = world.releases.lock(SERVICE)
-    lease = world.releases.take(found, holder="first", duration_s=15)
+    lease = world.releases.take(found, holder=holder_on("first"), duration_s=15)
     seen = [0]
 
     def live() -> None:
@@ -136,7 +137,7 @@ def test_newcomer_that_waits_is_overtaken_by_a_newer_request_and_takes_its_order
         world.release("2")
     assert caught.value.code == "overtaken"
     assert world.record.version == "1"
-    assert world.cluster.leases[SERVICE].holder == "first"
+    assert world.cluster.leases[SERVICE].holder == holder_on("first")
     assert len(world.ordered()) == 1
 
 

@@ -38,7 +38,7 @@ from tasks import benchmark, former, image, model, ramp, traffic, warm_up, workl
 from tasks import rollback as taking_back
 from tasks.lock import LockKeeper
 from tasks.watch import Watcher
-from tests.examples import autoscaling
+from tests.examples import autoscaling, holder_on
 from tests.fakes.autoscalers import FakeAutoscalerController, FakeAutoscalers
 from tests.fakes.clock import FakeClock
 from tests.fakes.cluster import FakeCluster
@@ -272,7 +272,7 @@ class World:
         """Let another process take the service's lock, long after ours ran out."""
         self.clock.advance(60)
         found = self.releases.lock(SERVICE)
-        self.releases.take(found, holder="heir", duration_s=3600)
+        self.releases.take(found, holder=holder_on("heir"), duration_s=3600)
 
     def assert_taken_back(self, version: str, *, code: str) -> None:
         """Check that a release of `version` onto version 1 in slot blue was taken back whole."""

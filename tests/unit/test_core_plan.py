@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from slipway.core.errors import ConflictError
+from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.admission import requested
 from slipway.core.release.plan import PlannedStep, ReleasePlan, Seen, plan_release
 from slipway.core.release.record import Approval, Phase, ReleaseRecord, SlotRecord
@@ -149,14 +149,20 @@ def test_other_versions_leftover_refuses_as_the_release_itself_would() -> None:
     ],
 )
 def test_held_lock_is_named_with_what_the_policy_says(when_busy: WhenBusy, means: str) -> None:
-    made = plan(canary(when_busy=when_busy), live(), holder="host/1/ab")
-    assert made.steps[0].does == "the service's lock is held by host/1/ab"
+    made = plan(canary(when_busy=when_busy), live(), holder="host/1/ab12cd34")
+    assert made.steps[0].does == "the service's lock is held by host/1/ab12cd34"
     assert means in made.steps[0].why
 
 
 def test_held_lock_of_a_service_never_released_is_named_too() -> None:
-    made = plan(service(), None, holder="host/1/ab")
+    made = plan(service(), None, holder="host/1/ab12cd34")
     assert made.steps[0].stage == "turn"
+
+
+def test_lock_of_a_stranger_is_refused() -> None:
+    with pytest.raises(PermanentError) as caught:
+        plan(service(), live(), holder="kube-scheduler")
+    assert caught.value.code == "lock-foreign"
 
 
 def test_weights_on_a_volume_stay_out_of_the_image() -> None:

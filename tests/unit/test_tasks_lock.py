@@ -9,6 +9,7 @@ import pytest
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError, TransientError
 from slipway.ports import Lease
 from tasks.lock import LEASE_DURATION_S, PATIENCE_S, LockKeeper, take_lock
+from tests.examples import holder_on
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.releases import FakeReleases
 
@@ -144,7 +145,7 @@ def test_lock_in_doubt_that_another_took_meanwhile_is_lost_without_a_write(
 ) -> None:
     keeper = _keeper(cluster, releases)
     cluster.clock.advance(LEASE_DURATION_S)
-    taken = releases.take(releases.lock("chat"), holder="other", duration_s=15)
+    taken = releases.take(releases.lock("chat"), holder=holder_on("other"), duration_s=15)
     with pytest.raises(ConflictError, match="other"):
         keeper.check()
     keeper.close()
@@ -222,13 +223,13 @@ def test_lock_that_another_took_while_nobody_was_answered_is_refused(
     class TakenOver(TroubledReleases):
         def take(self, found: Lease, *, holder: str, duration_s: float) -> Lease:
             if holder == "heir" and not self.lock("chat").holder:
-                super().take(found, holder="other", duration_s=duration_s)
+                super().take(found, holder=holder_on("other"), duration_s=duration_s)
                 raise _unreachable()
             return super().take(found, holder=holder, duration_s=duration_s)
 
     with pytest.raises(ConflictError):
         _take(TakenOver(cluster), taking)
-    assert cluster.leases["chat"].holder == "other"
+    assert cluster.leases["chat"].holder == holder_on("other")
 
 
 @pytest.mark.parametrize("step_s", [0, 3600, -3600])
@@ -240,21 +241,27 @@ def test_lock_of_a_dead_holder_is_taken_once_it_did_not_change_for_its_duration(
     step_s: float,
     dead_for_s: float,
 ) -> None:
-    dead = releases.take(releases.lock("chat"), holder="dead", duration_s=LEASE_DURATION_S)
+    dead = releases.take(
+        releases.lock("chat"), holder=holder_on("dead"), duration_s=LEASE_DURATION_S
+    )
     cluster.clock.advance(dead_for_s)
     cluster.clock.step(step_s)
     began_s = cluster.clock.monotonic()
     lease = _take(releases, taking)
     assert (lease.holder, lease.fence) == ("heir", dead.fence + 1)
     assert cluster.clock.monotonic() - began_s == pytest.approx(LEASE_DURATION_S, abs=1)
-    assert taking == ["service chat is locked by dead: watching for 15 s whether it lives"]
+    assert taking == [
+        f"service chat is locked by {holder_on('dead')}: watching for 15 s whether it lives"
+    ]
 
 
 @pytest.mark.parametrize("step_s", [0, 3600, -3600])
 def test_lock_of_a_living_holder_is_refused_whatever_the_clocks_say(
     cluster: FakeCluster, releases: TroubledReleases, taking: list[str], step_s: float
 ) -> None:
-    held = releases.take(releases.lock("chat"), holder="alive", duration_s=LEASE_DURATION_S)
+    held = releases.take(
+        releases.lock("chat"), holder=holder_on("alive"), duration_s=LEASE_DURATION_S
+    )
     cluster.clock.step(step_s)
     began_s = cluster.clock.monotonic()
 
@@ -272,7 +279,9 @@ def test_lock_of_a_living_holder_is_refused_whatever_the_clocks_say(
 def test_lock_given_back_while_it_is_watched_is_taken(
     cluster: FakeCluster, releases: TroubledReleases, taking: list[str]
 ) -> None:
-    held = releases.take(releases.lock("chat"), holder="ends", duration_s=LEASE_DURATION_S)
+    held = releases.take(
+        releases.lock("chat"), holder=holder_on("ends"), duration_s=LEASE_DURATION_S
+    )
     cluster.clock.while_waiting.append(lambda: releases.release(held))
     assert _take(releases, taking).holder == "heir"
     assert len(cluster.clock.waits_s) == 1
@@ -281,10 +290,10 @@ def test_lock_given_back_while_it_is_watched_is_taken(
 def test_lock_taken_by_another_while_it_is_watched_is_refused(
     cluster: FakeCluster, releases: TroubledReleases, taking: list[str]
 ) -> None:
-    releases.take(releases.lock("chat"), holder="dead", duration_s=LEASE_DURATION_S)
+    releases.take(releases.lock("chat"), holder=holder_on("dead"), duration_s=LEASE_DURATION_S)
 
     def take_first() -> None:
-        releases.take(releases.lock("chat"), holder="faster", duration_s=15)
+        releases.take(releases.lock("chat"), holder=holder_on("faster"), duration_s=15)
 
     cluster.clock.while_waiting.append(take_first)
     with pytest.raises(ConflictError, match="faster"):
@@ -294,7 +303,7 @@ def test_lock_taken_by_another_while_it_is_watched_is_refused(
 def test_time_in_which_nobody_is_answered_does_not_count_against_the_holder(
     cluster: FakeCluster, releases: TroubledReleases, taking: list[str]
 ) -> None:
-    releases.take(releases.lock("chat"), holder="cut off", duration_s=LEASE_DURATION_S)
+    releases.take(releases.lock("chat"), holder=holder_on("cut-off"), duration_s=LEASE_DURATION_S)
     began_s = cluster.clock.monotonic()
     releases.answers_after_s = [0.0, 0.0, 0.0, 20.0]
     assert _take(releases, taking).holder == "heir"
@@ -304,17 +313,28 @@ def test_time_in_which_nobody_is_answered_does_not_count_against_the_holder(
 def test_lock_for_longer_than_is_worth_watching_is_refused_at_once(
     cluster: FakeCluster, releases: TroubledReleases, taking: list[str]
 ) -> None:
-    releases.take(releases.lock("chat"), holder="other", duration_s=3600)
+    releases.take(releases.lock("chat"), holder=holder_on("other"), duration_s=3600)
     with pytest.raises(ConflictError, match="other"):
         _take(releases, taking)
     assert cluster.clock.waits_s == []
+
+
+@pytest.mark.parametrize("stranger", ["kube-scheduler", "ann", "host/1/ab12cd3", "host/x/ab12cd34"])
+def test_lock_that_a_stranger_holds_is_refused_at_once_with_what_to_do(
+    cluster: FakeCluster, releases: TroubledReleases, taking: list[str], stranger: str
+) -> None:
+    releases.take(releases.lock("chat"), holder=stranger, duration_s=LEASE_DURATION_S)
+    with pytest.raises(PermanentError, match=stranger) as caught:
+        _take(releases, taking)
+    assert (caught.value.code, cluster.clock.waits_s) == ("lock-foreign", [])
+    assert "Lease slipway-chat" in caught.value.hint
 
 
 def test_lock_taken_over_is_lost_and_left_alone(
     cluster: FakeCluster, releases: TroubledReleases
 ) -> None:
     keeper = _keeper(cluster, releases)
-    taken = releases.take(releases.lock("chat"), holder="other", duration_s=15)
+    taken = releases.take(releases.lock("chat"), holder=holder_on("other"), duration_s=15)
     keeper.renew()
     with pytest.raises(ConflictError, match="other"):
         keeper.check()
@@ -339,7 +359,7 @@ def test_closed_lock_is_free_for_the_next_one(
     keeper = _keeper(cluster, releases)
     fence = keeper.lease.fence
     keeper.close()
-    next_one = releases.take(releases.lock("chat"), holder="next", duration_s=15)
+    next_one = releases.take(releases.lock("chat"), holder=holder_on("next"), duration_s=15)
     assert next_one.fence == fence + 1
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
+from slipway.core.release.holder import refuse_stranger
 from slipway.core.release.orders import Leftover, leftover
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.release.scaling import Scaling, first_scaling, replicas_for
@@ -132,6 +133,7 @@ def plan_release(request: Request, seen: Seen, spec: ServiceSpec, *, now_ns: int
 
     Raises:
         ConflictError: it would be refused: another version's release is unfinished.
+        PermanentError: it would be refused: something other than Slipway holds the lock.
     """
     waits, before = _first(request, seen, spec)
     fence = 0 if seen.record is None else seen.record.fence
@@ -164,6 +166,7 @@ def _first(
 ) -> tuple[tuple[PlannedStep, ...], ReleaseRecord | None]:
     """Return what has to end before, and the record as it stands when it has."""
     when_busy, record = spec.policy.when_busy, seen.record
+    refuse_stranger(spec.name, seen.holder)
     waits = () if not seen.holder else (_turn(seen.holder, when_busy),)
     if record is None:
         return waits, None
