@@ -16,10 +16,19 @@ from slipway.core.errors import ConflictError, PermanentError, SlipwayError
 from slipway.core.release.orders import OrderKind, about
 from slipway.core.release.orphan import retirement_is_due
 from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.ports import Lease
 from tasks.former_runs import why_not_again
 from tasks.lock import LEASE_DURATION_S, take_lock, watch_lock
 from tasks.progress import Progress
-from tasks.session import ReleaseSession, connected, installation, new_holder, taken_over
+from tasks.reporting import reported
+from tasks.session import (
+    ReleaseSession,
+    cleared_orders,
+    connected,
+    installation,
+    new_holder,
+    taken_over,
+)
 from tasks.stage import repeatable
 from tasks.workload import empty_former_slot
 
@@ -46,12 +55,13 @@ def reconcile_service(service: str, finish: Finish) -> str:
     if stored is None:
         return "never released"
     record = stored.record
-    if record.terminal and not retirement_is_due(record, now_ns=time.time_ns()):
+    due = retirement_is_due(record, now_ns=time.time_ns())
+    if record.terminal and not due and not ports.releases.lock(service).holder:
         return f"{record.release_id} {record.phase}: nothing was left"
     try:
         dead = watch_lock(ports.releases, service, holder="", report=progress.say)
         if record.terminal:
-            return _retire(ports, progress)
+            return _retire(ports, progress) if due else _close(ports, progress, dead)
         if dead.holder:
             # Given back in its holder's name: whoever finishes it need not watch it all over again.
             holder = new_holder()
@@ -92,6 +102,20 @@ def _retire(ports: Ports, progress: Progress) -> str:
         said = empty_former_slot(session)
         session.save(replace(session.record, retire_after_ns=0, intent="", reason=said))
         return said
+
+
+def _close(ports: Ports, progress: Progress, dead: Lease) -> str:
+    """Do what a process had no time for that died right after the end of its release."""
+    if not dead.holder:
+        return "somebody was about to end"
+    lease = ports.releases.take(dead, holder=new_holder(), duration_s=LEASE_DURATION_S)
+    with taken_over(ports, lease, progress) as (keeper, found):
+        if found is None or not found.record.terminal:
+            return "another release began meanwhile"
+        session = ReleaseSession(ports, found, keeper, progress)
+        session.already_done = True
+        with cleared_orders(session), reported(session):
+            return f"{session.record.release_id} {session.record.phase}: closed, its process died"
 
 
 def start_its_run(record: ReleaseRecord) -> str:

@@ -117,6 +117,27 @@ def test_slot_is_not_retired_while_streams_are_open_on_it(world: World) -> None:
 # -- the watcher ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("last", ["record done", "put releases/chat/chat-v2-2/000002/record.json"])
+def test_release_whose_process_died_right_after_its_end_is_closed(world: World, last: str) -> None:
+    world.die_at_write(last)
+    world.die_in_release("2")
+    assert world.record.phase is Phase.DONE
+    assert world.cluster.leases[SERVICE].holder
+    world.journal.next_process()
+    assert world.reconcile()[SERVICE] == "chat-v2-2 done: closed, its process died"
+    assert (world.cluster.leases[SERVICE].holder, world.ordered()) == ("", [])
+    assert "record.json" in world.evidence()
+    assert world.reconcile()[SERVICE] == "chat-v2-2 done: nothing was left"
+
+
+def test_watcher_has_the_lock_of_a_release_that_has_ended_given_back(world: World) -> None:
+    world.die_at_write("record done")
+    world.die_in_release("2")
+    world.journal.next_process()
+    world.watch(world.watcher(), seconds=20)
+    assert world.started == [SERVICE]
+
+
 def test_watcher_leaves_a_service_at_rest_alone(world: World) -> None:
     world.watch(world.watcher(), seconds=30)
     assert (world.started, world.journal.writes) == ([], [])

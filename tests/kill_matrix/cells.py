@@ -6,7 +6,7 @@ import json
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,20 +115,30 @@ def every_cell(round_: Round, writes: Sequence[Write]) -> list[Cell]:
     return after + before
 
 
+def is_right(row: Mapping[str, Any]) -> bool:
+    """Return whether all was as it should be, of a line of the results."""
+    return not row["problem"] and not row["harmed"]
+
+
 class Results:
     """Outcomes in a file, a line each; a run that was killed goes on behind the last whole one."""
 
     def __init__(self, path: Path = RESULTS) -> None:
         """Take what the file holds."""
-        self._path = path
+        self._path, self._commit = path, _commit()
         self._lock = threading.Lock()
         found = [json.loads(line) for line in _whole_lines(path)]
-        self.rows = [line for line in found if "cell" in line]
+        self.every = [line for line in found if "cell" in line]
         self.writes = {line["round"]: line["writes"] for line in found if "writes" in line}
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The last outcome of each cell."""
+        return list({row["cell"]: row for row in self.every}.values())
+
     def known(self) -> set[str]:
-        """Return the names of the cells that were run, rightly or not."""
-        return {row["cell"] for row in self.rows}
+        """Return the names of the cells that went right; the others are run again."""
+        return {row["cell"] for row in self.rows if is_right(row)}
 
     def keep(self, cell: Cell, outcome: Outcome) -> None:
         """Append an outcome."""
@@ -136,11 +146,11 @@ class Results:
             "cell": cell.name,
             "round": str(cell.round),
             "what": cell.what,
-            "commit": _commit(),
+            "commit": self._commit,
             **asdict(outcome),
         }
         with self._lock:
-            self.rows.append(row)
+            self.every.append(row)
             self._append(row)
 
     def count(self, round_: Round, writes: Sequence[Write]) -> None:

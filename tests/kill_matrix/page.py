@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.kill_matrix.cells import ROUNDS, SIDES, Cell, Results, Round
+from tests.kill_matrix.cells import ROUNDS, SIDES, Cell, Results, Round, is_right
 
 PAGE = Path("docs/design/0009-kill-matrix.md")
 
@@ -35,22 +35,18 @@ def page(results: Results) -> str:
     ]
     for round_ in ROUNDS:
         of = _of(results, round_)
-        right = sum(_right(row) for row in of)
+        right = sum(is_right(row) for row in of)
         requests, harmed = (sum(row[name] for row in of) for name in ("requests", "harmed"))
         writes, cells = len(results.writes.get(str(round_), ())), len(results.due(round_))
         lines.append(
             f"| {round_} | {writes} | {cells} | {len(of)} | {right} | {requests:,} | {harmed} |"
         )
     text = _HEAD + "\n".join(lines) + "\n" + _times(results.rows)
-    return text + "".join(_by_write(results, round_) for round_ in ROUNDS) + _wrong(results.rows)
+    return text + "".join(_by_write(results, round_) for round_ in ROUNDS) + _wrong(results)
 
 
 def _of(results: Results, round_: Round) -> list[dict[str, Any]]:
     return [row for row in results.rows if row["round"] == str(round_)]
-
-
-def _right(row: dict[str, Any]) -> bool:
-    return not row["problem"] and not row["harmed"]
 
 
 def _times(rows: list[dict[str, Any]]) -> str:
@@ -88,15 +84,16 @@ def _short(what: str) -> str:
 def _mark(row: dict[str, Any] | None, due: bool) -> str:
     if row is None:
         return "not run" if due else "="
-    return str(row["ended"]) if _right(row) else "WRONG"
+    return str(row["ended"]) if is_right(row) else "WRONG"
 
 
-def _wrong(rows: list[dict[str, Any]]) -> str:
-    wrong = [row for row in rows if not _right(row)]
-    if not wrong:
-        return ""
-    told = "".join(
-        f"- {row['cell']}: {row['problem'] or 'users'}; {row['harmed']} requests harmed\n"
-        for row in wrong
-    )
-    return f"\n## Wrong\n\n{told}"
+def _wrong(results: Results) -> str:
+    """Return what went wrong, also where it went right when it was run again."""
+    right = {row["cell"] for row in results.rows if is_right(row)}
+    told = ""
+    for row in results.every:
+        if not is_right(row):
+            since = "right when run again" if row["cell"] in right else "**still so**"
+            what = row["problem"] or "users"
+            told += f"- {row['cell']}: {what}; {row['harmed']} requests harmed; {since}\n"
+    return f"\n## Went wrong\n\n{told}" if told else ""

@@ -57,6 +57,15 @@ def test_unfinished_release_without_a_process_is_reconciled(lock: LockView, phas
     assert f"(phase {phase})" in decision.reason
 
 
+@pytest.mark.parametrize("phase", [Phase.DONE, Phase.ROLLED_BACK])
+def test_lock_that_a_release_left_behind_at_its_end_is_given_back(phase: Phase) -> None:
+    decision = decide(release(phase), DEAD)
+    assert isinstance(decision, Reconcile)
+    assert "died as it ended" in decision.reason
+    for lock in (ALIVE, FREE):
+        assert decide(release(phase), lock) == Leave()
+
+
 def test_lock_given_back_a_moment_ago_is_not_abandoned_yet() -> None:
     assert decide(release(), replace(FREE, unchanged_s=1.9)) == Leave()
 

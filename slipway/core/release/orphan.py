@@ -84,7 +84,7 @@ def decide_watch(
     if record is None:
         return Leave()
     if record.terminal:
-        return _retire(record, lock, now_ns)
+        return _after_the_end(record, lock, now_ns)
     if users_on_dead_candidate(record, route, ready) and (dead_s >= PATIENCE_S or lock.abandoned):
         return GiveUsersBack(reason=f"slot {record.candidate} has users and no ready pod")
     if lock.abandoned:
@@ -111,7 +111,9 @@ def retirement_is_due(record: ReleaseRecord, *, now_ns: int) -> bool:
     return record.phase is Phase.DONE and due
 
 
-def _retire(record: ReleaseRecord, lock: LockView, now_ns: int) -> WatchDecision:
+def _after_the_end(record: ReleaseRecord, lock: LockView, now_ns: int) -> WatchDecision:
+    if lock.abandoned and lock.holder:
+        return Reconcile(reason=f"the process of {record.release_id} died as it ended")
     if lock.abandoned and retirement_is_due(record, now_ns=now_ns):
         return Reconcile(reason=f"the rollback window of {record.release_id} is over")
     return Leave()
