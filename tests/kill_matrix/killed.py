@@ -50,11 +50,17 @@ class Counter:
         if chosen and self._side == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         if self._log is not None:
-            line = {"what": what, "idle_s": began_s - self._ended_s}
+            line = {"what": in_short(what), "idle_s": began_s - self._ended_s}
             self._ended_s = time.monotonic()
             with self._log.open("a") as log:
                 log.write(json.dumps(line) + "\n")
         return answer
+
+
+def in_short(what: str) -> str:
+    """Return a write in few words: the verb, and the last parts of its path."""
+    verb, _, path = what.partition(" ")
+    return f"{verb} {'/'.join(path.split('?')[0].split('/')[-2:])}".rstrip()
 
 
 class Watched:
@@ -72,7 +78,8 @@ class Watched:
 
         @wraps(found)
         def counted(*args: Any, **words: Any) -> Any:
-            return self._counter.around(f"{name} {args[:2]}", lambda: found(*args, **words))
+            on = "/".join(each for each in args[:2] if isinstance(each, str))
+            return self._counter.around(f"{name} /{on}", lambda: found(*args, **words))
 
         return counted
 

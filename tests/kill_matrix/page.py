@@ -26,6 +26,13 @@ before, which ended less than 0.1 s earlier; such a cell is not run.
 
 """
 
+_WHY = """\
+Right when run again, unless it says otherwise. Exit code 4 is a server that did not answer a
+command within 10 s: Prefect's gave 503 at that time, its SQLite locked by the runs that dead runs
+had its worker start (that worker is paused since). A held lease was a defect: nobody gave back
+the lock of a process that died after the end of its release; reconcile does now.
+"""
+
 
 def page(results: Results) -> str:
     """Return the page."""
@@ -55,7 +62,7 @@ def _times(rows: list[dict[str, Any]]) -> str:
     commits = Counter(row["commit"] for row in rows)
     told = ", ".join(f"{count} at {commit}" for commit, count in commits.items())
     middle_s = sorted(row["took_s"] for row in rows)[len(rows) // 2]
-    return f"\nCells by commit: {told}. A cell takes {middle_s:.0f} s (median).\n"
+    return f"\nA cell takes {middle_s:.0f} s (median). Cells by commit:\n{told}.\n"
 
 
 def _by_write(results: Results, round_: Round) -> str:
@@ -69,16 +76,8 @@ def _by_write(results: Results, round_: Round) -> str:
     for number, write in enumerate(results.writes[str(round_)], start=1):
         names = [Cell(round_, side, number).name for side in SIDES]
         marks = [_mark(known.get(name), name in due) for name in names]
-        text += f"| {number} | {_short(write['what'])} | {' | '.join(marks)} |\n"
+        text += f"| {number} | {write['what']} | {' | '.join(marks)} |\n"
     return text
-
-
-def _short(what: str) -> str:
-    """Return a write in few words: verb, and the last parts of its path."""
-    verb, _, rest = what.partition(" ")
-    if rest.startswith("/"):
-        return f"{verb} {'/'.join(rest.split('?')[0].split('/')[-2:])}"
-    return verb
 
 
 def _mark(row: dict[str, Any] | None, due: bool) -> str:
@@ -90,10 +89,11 @@ def _mark(row: dict[str, Any] | None, due: bool) -> str:
 def _wrong(results: Results) -> str:
     """Return what went wrong, also where it went right when it was run again."""
     right = {row["cell"] for row in results.rows if is_right(row)}
-    told = ""
+    told: dict[str, list[str]] = {}
     for row in results.every:
         if not is_right(row):
-            since = "right when run again" if row["cell"] in right else "**still so**"
-            what = row["problem"] or "users"
-            told += f"- {row['cell']}: {what}; {row['harmed']} requests harmed; {since}\n"
-    return f"\n## Went wrong\n\n{told}" if told else ""
+            since = "" if row["cell"] in right else " (**still so**)"
+            problem = f"{row['problem'] or 'users'}, {row['harmed']} requests harmed"
+            told.setdefault(problem, []).append(f"- {row['cell']}{since}\n")
+    text = "".join(f"\n{problem}:\n\n{''.join(cells)}" for problem, cells in told.items())
+    return f"\n## Went wrong at first\n\n{_WHY}{text}" if text else ""
