@@ -8,6 +8,7 @@ import pytest
 
 from slipway.core.errors import TransientError
 from slipway.core.release.holder import refuse_stranger
+from slipway.core.release.orders import OrderKind
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import RampStep
@@ -123,6 +124,7 @@ def test_release_whose_process_died_right_after_its_end_is_closed(world: World, 
     world.die_in_release("2")
     assert world.record.phase is Phase.DONE
     assert world.cluster.leases[SERVICE].holder
+    world.order(OrderKind.ABORT)  # it comes too late
     world.journal.next_process()
     assert world.reconcile()[SERVICE] == "chat-v2-2 done: closed, its process died"
     assert (world.cluster.leases[SERVICE].holder, world.ordered()) == ("", [])

@@ -7,6 +7,7 @@ import pytest
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot
+from tests.examples import holder_on
 from tests.flow.sweeps import swept
 from tests.flow.world import SERVICE, World
 
@@ -138,4 +139,4 @@ def test_lock_lost_after_a_write_stops_every_further_write(
         world.release("2")
     # Its own test pod is the one thing that a release may still clear away.
     assert [what for what in later if what != "delete Pod chat-test"] == []
-    assert world.cluster.leases[SERVICE].holder == "heir"
+    assert world.cluster.leases[SERVICE].holder == holder_on("heir")

@@ -10,6 +10,7 @@ from slipway.core.errors import ConflictError, PermanentError, SlipwayError, Tra
 from slipway.core.release.record import Phase
 from slipway.core.routing import Slot, all_to, empty
 from slipway.core.traffic import AccessRow
+from tests.examples import holder_on
 from tests.fakes.cluster import Fault
 from tests.fakes.workloads import quota_refusal
 from tests.flow.world import MODEL, SERVICE, World
@@ -313,7 +314,7 @@ def test_lock_lost_midway_stops_every_write(world: World, monkeypatch: pytest.Mo
     assert caught.value.code == "lock-lost"
     assert len(world.journal.writes) == writes_then[0]
     assert world.cluster.events == events
-    assert world.cluster.leases[SERVICE].holder == "heir"
+    assert world.cluster.leases[SERVICE].holder == holder_on("heir")
 
 
 def test_record_written_by_another_process_stops_every_write(world: World) -> None:
