@@ -250,6 +250,18 @@ def test_pods_that_never_come_hold_the_canary_and_take_it_back(canary: World) ->
     assert (canary.replicas(Slot.GREEN), canary.floors()) == (0, {BLUE: 2})
 
 
+def test_time_that_a_canary_bakes_does_not_count_as_time_without_pods(canary: World) -> None:
+    long = RampStep(weight_percent=10, bake_s=60.0)
+    canary.set_canary(long, STEPS[1], data_timeout_s=30.0, hold_timeout_s=60.0)
+
+    def load_slowly() -> None:
+        canary.cluster.looks_until_ready = 10
+
+    canary.at_write("route blue 90, green 10", load_slowly)
+    assert canary.release("2")["outcome"] == "done"
+    assert Phase.HELD not in {entry.phase for entry in canary.record.history}
+
+
 def test_warm_slot_keeps_its_floor_until_it_is_retired(scaled: World) -> None:
     scaled.set_policy(rollback_window_s=600.0)
     scaled.release("2")
