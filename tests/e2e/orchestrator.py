@@ -40,7 +40,7 @@ class Orchestrator:
         deadline_s = time.monotonic() + LONGEST_RUN_S
         while (run := self.read(run_id))["end_time"] is None:
             assert time.monotonic() < deadline_s, run["state"]
-            time.sleep(0.3)
+            time.sleep(0.3)  # between two looks; the deadline decides
         return Run(
             name=run["name"],
             state=run["state"]["type"],
@@ -64,6 +64,10 @@ class Orchestrator:
         answer = self._ask("POST", f"/flow_runs/{run_id}/set_state", wanted).raise_for_status()
         assert answer.json()["status"] == "ACCEPT", answer.text
 
+    def pause_workers(self) -> None:
+        """Let no run be started until further notice."""
+        self._ask("PATCH", "/work_pools/slipway", {"is_paused": True}).raise_for_status()
+
     def _of_run(self, what: str, run_id: str) -> list[dict[str, Any]]:
         only = {what: {"flow_run_id": {"any_": [run_id]}}}
         answer = self._ask("POST", f"/{what}/filter", only).raise_for_status()
@@ -75,7 +79,7 @@ class Orchestrator:
         deadline_s = time.monotonic() + LONGEST_BUSY_S
         while (answer := self._api.request(method, path, json=body)).status_code == 503:
             assert time.monotonic() < deadline_s, answer.text
-            time.sleep(0.5)
+            time.sleep(0.5)  # before the server is asked again; the deadline decides
         return answer
 
 
@@ -105,4 +109,4 @@ class Run:
             missing = [text for text in wanted if not any(text in line for line in lines)]
             if not missing or time.monotonic() > deadline_s:
                 return missing
-            time.sleep(0.5)
+            time.sleep(0.5)  # between two looks; the deadline decides

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import httpx
-
 from tests.e2e.conftest import Sandbox, fresh_sandbox
+from tests.e2e.orchestrator import Orchestrator
 from tests.e2e.support import World
 from tests.kill_matrix.cells import RESULTS, ROUNDS, Board, Results, Round, is_right
 from tests.kill_matrix.killing import killing
@@ -82,8 +81,9 @@ class _Run:
 
 def _pause_worker(world: World) -> None:
     """Have no run started beside ours: each dead run, once it is found, would start a reconcile."""
-    url = f"{world.environment['PREFECT_API_URL']}/work_pools/slipway"
-    httpx.patch(url, json={"is_paused": True}, trust_env=False).raise_for_status()
+    api = Orchestrator(world.environment["PREFECT_API_URL"])
+    api.pause_workers()
+    api.close()
 
 
 def main(arguments: list[str]) -> int:

@@ -126,7 +126,7 @@ def _wait(child: int, timeout_s: float) -> int:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_S)  # `waitpid` knows no time limit
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     raise TimeoutError(f"a command took longer than {timeout_s:g} s")
