@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import httpx
 
 from slipway.adapters.decorators import RetryingKubernetesApi
-from slipway.adapters.istio import GatewayAccess, IstioTraffic
 from slipway.adapters.kubernetes import KubernetesWorkloads
 from slipway.adapters.kubernetes_api import INSTALL_MANAGER, object_path
 from slipway.adapters.kubernetes_autoscalers import KubernetesAutoscalers
@@ -15,6 +14,8 @@ from slipway.adapters.kubernetes_orders import KubernetesOrders
 from slipway.adapters.kubernetes_releases import KubernetesReleases
 from slipway.adapters.mlflow import MlflowRegistry
 from slipway.adapters.oci import OciImageStore
+from slipway.adapters.routers import router
+from slipway.adapters.routers.gateway import GatewayAccess
 from slipway.adapters.s3 import S3ObjectStore
 from slipway.adapters.server_metrics import ServerMetrics
 from slipway.adapters.service_file import find_service, load_services
@@ -64,6 +65,8 @@ def connect(service: str, settings: Settings) -> Ports:
         url=settings.gateway_url,
         admin_urls=settings.gateway_admin_urls,
         access_log=settings.access_log,
+        cluster_proxy=settings.cluster_proxy,
+        pod_prefix=settings.pod_prefix,
     )
     return Ports(
         settings=settings,
@@ -72,7 +75,7 @@ def connect(service: str, settings: Settings) -> Ports:
         orders=KubernetesOrders(api, namespace=spec.namespace),
         workloads=KubernetesWorkloads(api),
         autoscalers=KubernetesAutoscalers(api),
-        traffic=IstioTraffic(api, spec, gateway),
+        traffic=router(api, spec, gateway),
         metrics=ServerMetrics(proxy=settings.cluster_proxy),
         registry=registry(settings),
         images=OciImageStore(f"{settings.registry_scheme}://{settings.registry}"),

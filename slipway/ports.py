@@ -15,7 +15,7 @@ from slipway.core.release.orders import Order
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.release.scaling import Autoscaler
 from slipway.core.rollout import PodObservation, RolloutObservation
-from slipway.core.routing import Route, Slot
+from slipway.core.routing import Preview, Route, Slot
 from slipway.core.service import ServerKind
 from slipway.core.traffic import AccessTail, LogPosition
 
@@ -271,6 +271,23 @@ class RouteProof:
     waited_ms: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayIn:
+    """How a request of our own reaches a slot.
+
+    Args:
+        url: base URL.
+        headers: that bring it there.
+        proxy: HTTP proxy to go through; None goes straight.
+        names_slot: an answer says in `SLOT_HEADER` which slot it came from.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    proxy: str | None
+    names_slot: bool
+
+
 class Metrics(Protocol):
     """What model servers say of themselves."""
 
@@ -294,7 +311,9 @@ class Traffic(Protocol):
 
         Raises:
             ConflictError: `lock-lost`, a higher number stands on the route objects.
-            PermanentError: the route objects are missing (the service is not installed).
+            InputError: `route-unsupported`, the router cannot say that.
+            PermanentError: the route objects are missing (the service is not installed), or the
+                router refuses them (`route-refused`).
         """
 
     def stamp(self, service: str, *, fence: int) -> None:
@@ -322,8 +341,14 @@ class Traffic(Protocol):
             TransientError: it did not in time; says what it served by instead.
         """
 
-    def open_streams(self, service: str, slot: Slot) -> int:
-        """Return how many requests the gateway has open towards `slot`."""
+    def open_streams(self, service: str, slot: Slot) -> int | None:
+        """Return how many requests the gateway has open towards `slot`.
+
+        None where no gateway tells the slots apart: then only the servers themselves know.
+        """
+
+    def way_in(self, preview: Preview | None) -> WayIn:
+        """Return how a request reaches the previewed slot; None is the way of the users."""
 
     def access_end(self, service: str) -> LogPosition:
         """Return the end of the gateway's access log as it is now.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core.errors import InputError
+from slipway.core.service import Router, RouterKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class Settings:
         access_log: the gateway's access log; None where rows come from elsewhere.
         cluster_proxy: HTTP proxy that resolves in-cluster names and pod addresses for a process
             outside the cluster; None inside it.
+        pod_prefix: how addresses of pods begin as the gateway dials them, and as the cluster shows
+            them.
         mlflow_url: the model registry.
         s3_endpoint: of the object store; None is AWS S3.
         evidence_bucket: where the evidence of releases goes.
@@ -38,28 +41,33 @@ class Settings:
     gateway_admin_urls: tuple[str, ...]
     access_log: Path | None
     cluster_proxy: str | None
+    pod_prefix: tuple[str, str]
     mlflow_url: str
     s3_endpoint: str | None
     evidence_bucket: str
     cache: Path
 
 
-def require_gateway_evidence(settings: Settings) -> None:
+def require_gateway_evidence(settings: Settings, router: Router) -> None:
     """Refuse a release that could not see what the gateway does, before it writes anything.
 
     Without the admin interface open streams cannot be counted, without the access log the bake has
-    no rows; neither may count as zero.
+    no rows; neither may count as zero. A plain Service has no gateway that counts by slot.
 
     Raises:
         InputError: one is not configured.
     """
     missing = [
         name
-        for name, value in (
-            ("SLIPWAY_GATEWAY_ADMIN_URLS", settings.gateway_admin_urls),
-            ("SLIPWAY_ACCESS_LOG", settings.access_log),
+        for name, needed, value in (
+            (
+                "SLIPWAY_GATEWAY_ADMIN_URLS",
+                router.kind is not RouterKind.SERVICE,
+                settings.gateway_admin_urls,
+            ),
+            ("SLIPWAY_ACCESS_LOG", router.access_log, settings.access_log),
         )
-        if not value
+        if needed and not value
     ]
     if missing:
         raise InputError(
@@ -99,8 +107,20 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         ),
         access_log=Path(log) if log else None,
         cluster_proxy=env.get("SLIPWAY_CLUSTER_PROXY") or None,
+        pod_prefix=_pod_prefix(env.get("SLIPWAY_POD_PREFIX") or "="),
         mlflow_url=env["MLFLOW_TRACKING_URI"],
         s3_endpoint=env.get("AWS_ENDPOINT_URL") or None,
         evidence_bucket=env.get("SLIPWAY_EVIDENCE_BUCKET") or "slipway-evidence",
         cache=Path(env.get("SLIPWAY_MODEL_CACHE") or f"{cache}/slipway/models"),
     )
+
+
+def _pod_prefix(text: str) -> tuple[str, str]:
+    dialled, sign, shown = text.partition("=")
+    if not sign:
+        raise InputError(
+            f"SLIPWAY_POD_PREFIX is {text!r}",
+            code="settings-invalid",
+            hint="write DIALLED=SHOWN, for example 127.100.=100.100., or leave it out",
+        )
+    return dialled, shown

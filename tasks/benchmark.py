@@ -30,10 +30,11 @@ from slipway.core.release.record import Phase, StageVerdict
 from slipway.core.release.stages import BENCHMARK
 from slipway.core.routing import PURPOSE_HEADER
 from slipway.core.verdicts import Evidence, GateResult, Verdict, judge, overall
+from slipway.ports import WayIn
 from tasks.reporting import publish_markdown
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
-from tasks.traffic import preview_headers
+from tasks.traffic import way_to_candidate
 
 PARQUET = "application/vnd.apache.parquet"
 
@@ -94,8 +95,7 @@ def _judged(session: ReleaseSession, results: tuple[GateResult, ...], key: str) 
 def _compare(session: ReleaseSession, plan: BenchmarkPlan) -> tuple[Evidence, ...]:
     """Ask the candidate and the stable slot in turns; returns how much slower the candidate is."""
     plan = replace(plan, requests=COMPARED, warmup_requests=1, concurrency=1)
-    headers = {"Host": session.spec.hosts[0], PURPOSE_HEADER: "benchmark"}
-    stable = replace(_candidate(session), headers=tuple(headers.items()))  # where the users go
+    stable = _target(session, session.ports.traffic.way_in(None))  # where the users go
     table = run(_candidate(session), plan, run_id=_run_id(session), stable=stable)
     stored = to_parquet(table)
     key = session.put_evidence("benchmark-comparison.parquet", stored, PARQUET)
@@ -124,11 +124,16 @@ def _stable_serves(session: ReleaseSession) -> bool:
 
 
 def _candidate(session: ReleaseSession) -> Target:
+    return _target(session, way_to_candidate(session))
+
+
+def _target(session: ReleaseSession, way: WayIn) -> Target:
     spec = session.spec
     return Target(
-        url=session.ports.settings.gateway_url,
+        url=way.url,
         model=spec.model,
-        headers=tuple(preview_headers(session, "benchmark").items()),
+        proxy=way.proxy,
+        headers=tuple({**way.headers, PURPOSE_HEADER: "benchmark"}.items()),
         path=f"{spec.path_prefixes[0]}/chat/completions",
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slipway.core.release.scaling import Autoscaler
 from slipway.core.rollout import PodObservation, RolloutObservation
-from slipway.core.routing import Route, Slot
+from slipway.core.routing import Preview, Route, Slot
 from slipway.core.traffic import AccessTail, LogPosition
 from slipway.manifests.names import with_fence
 from slipway.ports import (
@@ -22,6 +22,7 @@ from slipway.ports import (
     Registry,
     RouteProof,
     Traffic,
+    WayIn,
     Workloads,
 )
 
@@ -170,9 +171,13 @@ class GuardedTraffic:
         """See `slipway.ports.Traffic`."""
         return self._port.confirm(route, timeout_s=timeout_s)
 
-    def open_streams(self, service: str, slot: Slot) -> int:
+    def open_streams(self, service: str, slot: Slot) -> int | None:
         """See `slipway.ports.Traffic`."""
         return self._port.open_streams(service, slot)
+
+    def way_in(self, preview: Preview | None) -> WayIn:
+        """See `slipway.ports.Traffic`."""
+        return self._port.way_in(preview)
 
     def access_end(self, service: str) -> LogPosition:
         """See `slipway.ports.Traffic`."""

@@ -317,8 +317,9 @@ def connected(service: str) -> Ports:
         InputError: unknown service, or the gateway's evidence is out of reach.
     """
     settings = installation()
-    require_gateway_evidence(settings)
-    return connect(service, settings)
+    ports = connect(service, settings)
+    require_gateway_evidence(settings, ports.spec.router)
+    return ports
 
 
 def installation() -> Settings:

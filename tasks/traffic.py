@@ -16,8 +16,9 @@ from slipway.core.release.promotion import (
 )
 from slipway.core.release.record import Phase, StageVerdict
 from slipway.core.release.stages import ALIAS, BAKE, PROMOTE, SMOKE
-from slipway.core.routing import PREVIEW_HEADER, PURPOSE_HEADER, SLOT_HEADER, with_preview
+from slipway.core.routing import PURPOSE_HEADER, SLOT_HEADER, Preview, with_preview
 from slipway.core.verdicts import Verdict
+from slipway.ports import WayIn
 from tasks.scaling import (
     await_everybodys_pods,
     hold_stable,
@@ -56,18 +57,16 @@ def smoke_test(session: ReleaseSession) -> str:
     )
 
 
-def preview_headers(session: ReleaseSession, purpose: str) -> dict[str, str]:
-    """Return the headers that bring a request to the candidate and keep it out of the evidence."""
-    return {
-        "Host": session.spec.hosts[0],
-        PREVIEW_HEADER: session.record.preview_token,
-        PURPOSE_HEADER: purpose,
-    }
+def way_to_candidate(session: ReleaseSession) -> WayIn:
+    """Return how a request of ours reaches the candidate."""
+    record = session.record
+    return session.ports.traffic.way_in(Preview(slot=record.candidate, token=record.preview_token))
 
 
 def _ask(session: ReleaseSession) -> None:
     spec, candidate = session.spec, session.record.candidate
-    url = f"{session.ports.settings.gateway_url}{spec.path_prefixes[0]}/chat/completions"
+    way = way_to_candidate(session)
+    url = f"{way.url}{spec.path_prefixes[0]}/chat/completions"
     body = {
         "model": spec.model,
         "messages": [{"role": "user", "content": spec.policy.quality.golden[0].prompt}],
@@ -77,11 +76,12 @@ def _ask(session: ReleaseSession) -> None:
         answer = httpx.post(
             url,
             json=body,
-            headers=preview_headers(session, "smoke"),
+            headers={**way.headers, PURPOSE_HEADER: "smoke"},
             timeout=60.0,
             trust_env=False,
+            proxy=way.proxy,
         )
-        slot = answer.headers.get(SLOT_HEADER, "none")
+        slot = answer.headers.get(SLOT_HEADER, "none") if way.names_slot else candidate
         text = answer.json()["choices"][0]["message"]["content"] if answer.is_success else ""
     except (httpx.HTTPError, ValueError, KeyError, IndexError) as error:
         raise TransientError(
@@ -197,7 +197,11 @@ def _bake_once(session: ReleaseSession, watch: BakeWatch) -> StageVerdict:
     session.bake_watch = watch
     window_s = watch.baked_s(now_s=time.monotonic())
     evidence = bake_evidence(watch, window_s=window_s, now_ns=time.time_ns())
-    result = judge_bake(evidence, error_rate_percent=spec.slo.error_rate_percent)
+    result = judge_bake(
+        evidence,
+        error_rate_percent=spec.slo.error_rate_percent,
+        users_seen=spec.router.access_log,
+    )
     if result.verdict is Verdict.FAIL:
         raise PermanentError(
             f"users of slot {record.candidate} fail during the bake: {result.reason}",

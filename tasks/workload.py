@@ -149,11 +149,11 @@ def await_no_streams(session: ReleaseSession, slot: Slot) -> float:
         at_gateway = traffic.open_streams(spec.name, slot)
         addresses = [pod.address for pod in session.ready_pods(slot) if pod.address]
         at_servers = metrics.running_requests(spec.server.kind, addresses)
-        if at_gateway == 0 and at_servers == 0:
+        # None: no gateway tells the slots apart, the servers alone know.
+        if not at_gateway and at_servers == 0:
             return None
-        return (
-            f"{at_gateway} streams open on slot {slot} at the gateway, {at_servers} at its servers"
-        )
+        said = "" if at_gateway is None else f"{at_gateway} at the gateway, "
+        return f"streams open on slot {slot}: {said}{at_servers} at its servers"
 
     return wait_until(
         look,

@@ -69,6 +69,8 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "VirtualService": ("/apis/networking.istio.io/v1", "virtualservices"),
     "DestinationRule": ("/apis/networking.istio.io/v1", "destinationrules"),
     "Gateway": ("/apis/networking.istio.io/v1", "gateways"),
+    "EndpointSlice": ("/apis/discovery.k8s.io/v1", "endpointslices"),
+    "HTTPRoute": ("/apis/gateway.networking.k8s.io/v1", "httproutes"),
     "EnvoyFilter": ("/apis/networking.istio.io/v1alpha3", "envoyfilters"),
 }
 
@@ -78,6 +80,17 @@ def object_path(kind: str, namespace: str | None, name: str | None = None) -> st
     prefix, plural = _KINDS[kind]
     scope = f"/namespaces/{quote(namespace)}" if namespace else ""
     return f"{prefix}{scope}/{plural}" + (f"/{quote(name)}" if name else "")
+
+
+def path_of(manifest: Mapping[str, Any]) -> str:
+    """Return the API path of an object; two groups have a kind `Gateway`."""
+    metadata, kind = manifest["metadata"], str(manifest["kind"])
+    if kind == "Gateway":
+        group, version = str(manifest["apiVersion"]).split("/")
+        return f"/apis/{group}/{version}/namespaces/{metadata['namespace']}/gateways/" + quote(
+            str(metadata["name"])
+        )
+    return object_path(kind, metadata.get("namespace"), metadata["name"])
 
 
 class KubernetesApi:

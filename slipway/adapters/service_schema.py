@@ -19,12 +19,15 @@ from slipway.core.service import (
     Autoscaling,
     BenchmarkPolicy,
     GoldenPrompt,
+    Implementation,
     Probes,
     QualityPolicy,
     RampPolicy,
     RampStep,
     ReleasePolicy,
     Resources,
+    Router,
+    RouterKind,
     Server,
     ServerKind,
     ServiceSpec,
@@ -223,6 +226,28 @@ class _Autoscaling(_Strict):
         return self
 
 
+class _Router(_Strict):
+    kind: RouterKind = _default(Router, "kind")
+    gateway: Annotated[
+        str, _matching(rf"{_LABEL}/{_DOMAIN}", "the NAMESPACE/NAME of a Gateway")
+    ] = _default(Router, "gateway")
+    implementation: Implementation = _default(Router, "implementation")
+    access_log: Annotated[bool, Field(strict=True)] = _default(Router, "access_log")
+    propagation_s: Seconds = _default(Router, "propagation_s")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> _Router:
+        wrong = {
+            RouterKind.ISTIO: {"implementation", "access_log", "propagation_s"},
+            RouterKind.GATEWAY_API: {"access_log", "propagation_s"},
+            RouterKind.SERVICE: {"gateway", "implementation"},
+        }
+        unused = sorted(self.model_fields_set & wrong[self.kind])
+        if unused:
+            raise ValueError(f"kind: {self.kind} has no use for {' and '.join(unused)}: leave out")
+        return self
+
+
 class _Probes(_Strict):
     path: PathPrefix | None = None  # the one of the server's kind
     startup_budget_s: Count = _default(Probes, "startup_budget_s")
@@ -348,6 +373,7 @@ class ServiceFile(_Strict):
     alias: Alias = _default(ServiceSpec, "alias")
     volume: _Volume | None = None  # with weights: pvc, and only then
     autoscaling: _Autoscaling | None = None  # instead of a fixed number of replicas
+    router: _Router = _Router()
 
     @model_validator(mode="after")
     def _consistent(self) -> ServiceFile:
@@ -360,6 +386,12 @@ class ServiceFile(_Strict):
         if (self.weights is Weights.PVC) != (self.volume is not None):
             raise ValueError("weights: pvc and volume go together: state both, or neither")
         self._require_replicas_in_range()
+        if self.policy.ramp.steps and self.router.kind is RouterKind.SERVICE:
+            raise ValueError(
+                "router.kind: service cannot divide the users, so it has no canary: a Service"
+                " selects one slot's pods or the other's. Leave out strategy: canary and"
+                " ramp.steps, or route by istio or gateway_api"
+            )
         return self
 
     def _require_replicas_in_range(self) -> None:
@@ -382,6 +414,7 @@ class ServiceFile(_Strict):
             "policy": self.policy.policy(),
             "probes": Probes(**{**self.probes.values(), "path": path}),
             "volume": self.volume and WeightsVolume(**self.volume.values()),
+            "router": Router(**self.router.values()),
             "autoscaling": self.autoscaling and Autoscaling(**self.autoscaling.values()),
         }
         if self.autoscaling and "replicas" not in self.model_fields_set:

@@ -44,6 +44,45 @@ class AutoscalerKind(StrEnum):
     KEDA = "keda"
 
 
+class RouterKind(StrEnum):
+    """Which objects say who gets the users' requests."""
+
+    ISTIO = "istio"
+    GATEWAY_API = "gateway_api"
+    SERVICE = "service"
+
+
+class Implementation(StrEnum):
+    """Whose gateway stands behind the objects of the Gateway API."""
+
+    ISTIO = "istio"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """How the users' requests reach a slot.
+
+    Args:
+        kind: Istio's VirtualService and DestinationRule, the Gateway API's HTTPRoute, or the
+            selector of a plain Service, which cannot divide the users.
+        gateway: `NAMESPACE/NAME` of the Gateway object, of the kind's own API, that the users come
+            in by; not used by kind `service`.
+        implementation: of kind `gateway_api`: with `istio`, limits of connections and outlier
+            detection are DestinationRules of ours; with `other` they are the administrator's.
+        access_log: users come in by a gateway whose access log tells of them. Only kind `service`
+            may do without one: a bake watches pods alone then, and says so.
+        propagation_s: of kind `service`: so long after the endpoints changed, every client is
+            taken to know. Nothing reports it.
+    """
+
+    kind: RouterKind = RouterKind.ISTIO
+    gateway: str = "istio-ingress/slipway-gateway"
+    implementation: Implementation = Implementation.ISTIO
+    access_log: bool = True
+    propagation_s: float = 10.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """The model server.
@@ -290,6 +329,7 @@ class ServiceSpec:
         replicas: pods of each slot; with autoscaling, of the first release.
         volume: where the model files lie; stated exactly when `weights` is `pvc`.
         autoscaling: what decides how many pods a slot has; None when `replicas` does.
+        router: how the users' requests reach a slot.
     """
 
     name: str
@@ -307,3 +347,4 @@ class ServiceSpec:
     alias: str = "live"
     volume: WeightsVolume | None = None
     autoscaling: Autoscaling | None = None
+    router: Router = Router()

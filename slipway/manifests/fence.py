@@ -147,9 +147,10 @@ def _variable(name: str, expression: str) -> Object:
 def _rules(*operations: str) -> list[Object]:
     # A request by another version of the same API is converted before it is looked at.
     groups = {
-        ("", "v1"): ["configmaps", "pods"],
+        ("", "v1"): ["configmaps", "pods", "services"],
         ("apps", "v1"): ["deployments"],
         ("autoscaling", "v2"): ["horizontalpodautoscalers"],
+        ("gateway.networking.k8s.io", "v1"): ["httproutes"],
         ("keda.sh", "v1alpha1"): ["scaledobjects"],
         ("networking.istio.io", "v1"): ["virtualservices", "destinationrules"],
     }

@@ -18,8 +18,10 @@ from slipway.manifests.fence import fence_objects
 from slipway.manifests.names import (
     MANAGED_BY_LABEL,
     MODEL_ACCOUNT,
+    PREVIEW_ANNOTATION,
     RELEASE_ACCOUNT,
     RELEASE_LABEL,
+    ROUTE_ANNOTATION,
     SERVING_LABEL,
     Object,
     common_labels,
@@ -35,14 +37,14 @@ from slipway.manifests.release_objects import (
     orders_name,
     record_name,
 )
-from slipway.manifests.traffic import destination_rule, service_object, virtual_service
+from slipway.manifests.routes.routers import route_objects, route_rules
 
 POLICY_NAME = "slipway-model-pods"
 
 _RBAC = "rbac.authorization.k8s.io"
 _AUTOSCALERS = (("autoscaling", "horizontalpodautoscalers"), ("keda.sh", "scaledobjects"))
 _PLATFORM_LABELS = {MANAGED_BY_LABEL: "slipway"}
-_ONLY_WHEN_ABSENT = frozenset({"VirtualService", "DestinationRule", "Lease", "ConfigMap"})
+_RELEASES_OWN = frozenset({"Lease", "ConfigMap"})
 
 
 def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
@@ -50,7 +52,6 @@ def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
 
     The routes are those of a service that has never been released: see `only_when_absent`.
     """
-    empty = empty_route(spec.name)
     return (
         _account(RELEASE_ACCOUNT, spec.namespace, automount=True),
         _account(MODEL_ACCOUNT, spec.namespace, automount=False),
@@ -58,19 +59,19 @@ def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
         _role_binding(spec),
         free_lease(spec.name, spec.namespace),
         no_orders(spec.name, spec.namespace),
-        service_object(spec),
-        destination_rule(spec, empty.subsets, revision=empty.revision),
-        virtual_service(spec, empty),
+        *route_objects(spec, empty_route(spec.name)),
     )
 
 
 def only_when_absent(manifest: Mapping[str, Any]) -> bool:
-    """Return whether an installation must leave an object of this kind alone once it exists.
+    """Return whether an installation must leave this object alone once it exists.
 
     Routes, locks and orders belong to the releases: writing them again would take a live service's
     users away.
     """
-    return manifest["kind"] in _ONLY_WHEN_ABSENT
+    annotations = manifest["metadata"].get("annotations", {})
+    routes = bool({ROUTE_ANNOTATION, PREVIEW_ANNOTATION} & set(annotations))
+    return routes or manifest["kind"] in _RELEASES_OWN
 
 
 def platform_objects(namespace: str = "serving") -> tuple[Object, ...]:
@@ -108,14 +109,8 @@ def release_rules(spec: ServiceSpec) -> tuple[Object, ...]:
         _rule("", "configmaps", ("get", "patch"), [record_name(spec.name)]),
         _rule("", "configmaps", ("get", "patch"), [orders_name(spec.name)]),
         _rule("", "configmaps", ("create",)),
-        _rule("", "services", ("get",), [spec.name]),
         _rule("", "resourcequotas", ("get", "list")),
-        _rule(
-            "networking.istio.io",
-            ("virtualservices", "destinationrules"),
-            ("get", "patch"),
-            [spec.name],
-        ),
+        *(_rule(*right) for right in route_rules(spec)),
         _rule("coordination.k8s.io", "leases", ("get", "patch"), [lease_name(spec.name)]),
     )
 

@@ -23,14 +23,17 @@ WEIGHTS_ANNOTATION = "slipway.dev/weights-digest"
 
 ROUTE_ANNOTATION = "slipway.dev/route-revision"
 
+SLOTS_ANNOTATION = "slipway.dev/slots"
+"""On routes that have no subsets: the slots that are warm, comma-separated."""
+
+PREVIEW_ANNOTATION = "slipway.dev/preview"
+"""On the preview Service: the token of the preview, which a plain Service does not ask for."""
+
 FENCE_ANNOTATION = "slipway.dev/fence"
 """On what a release guards: number of the lock under which it was last written or taken over."""
 
 SERVING_LABEL = "slipway.dev/serving"
 """Label of namespaces in which the admission policies hold."""
-
-GATEWAY = "istio-ingress/slipway-gateway"
-"""The Istio Gateway object of the cluster, `NAMESPACE/NAME`."""
 
 MODEL_ACCOUNT = "slipway-model"
 """Service account of model pods; it may do nothing."""
@@ -50,12 +53,27 @@ Object = dict[str, Any]
 
 def host(spec: ServiceSpec) -> str:
     """Return the in-cluster name of the service, fully qualified."""
-    return f"{spec.name}.{spec.namespace}.svc.cluster.local"
+    return host_of(spec.name, spec.namespace)
+
+
+def host_of(service: str, namespace: str) -> str:
+    """Return the in-cluster name of a Kubernetes Service, fully qualified."""
+    return f"{service}.{namespace}.svc.cluster.local"
 
 
 def workload_name(service: str, slot: Slot) -> str:
     """Return the name of a slot's Deployment as Slipway itself creates it."""
     return f"{service}-{slot.value}"
+
+
+def slot_service(service: str, slot: Slot) -> str:
+    """Return the name of the Kubernetes Service over one slot's pods."""
+    return f"{service}-{slot.value}"
+
+
+def preview_service(service: str) -> str:
+    """Return the name of the Kubernetes Service that reaches the candidate."""
+    return f"{service}-preview"
 
 
 def test_pod_name(service: str) -> str:

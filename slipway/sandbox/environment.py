@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from slipway.sandbox.home import SandboxHome
+from slipway.sandbox.network.addresses import NODE_PREFIX, SHOWN_PREFIX
 from slipway.sandbox.parts import gateway, mlflow, prefect, s3
 
 _NO_PROXY = "127.0.0.0/8,127.0.0.1,localhost"
@@ -27,6 +28,7 @@ def client_environment(home: SandboxHome) -> dict[str, str]:
         "SLIPWAY_GATEWAY_ADMIN_URLS": admin,
         "SLIPWAY_ACCESS_LOG": str(gateway.access_log(home)),
         "SLIPWAY_CLUSTER_PROXY": f"http://127.0.0.1:{home.port('egress')}",
+        "SLIPWAY_POD_PREFIX": f"{NODE_PREFIX}={SHOWN_PREFIX}",
         "SLIPWAY_SERVICES": str(services_folder()),
         "NO_PROXY": _NO_PROXY,
         "no_proxy": _NO_PROXY,

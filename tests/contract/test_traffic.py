@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from slipway.core.routing import Slot
 from slipway.manifests.names import workload_name
 from slipway.manifests.workload import slot_deployment
-from tests.contract.port_suites.traffic import TrafficSubject, TrafficSuite
+from slipway.ports import WayIn
+from tests.contract.port_suites.traffic import GatewaySuite, TrafficSubject
 from tests.fakes.cluster import FakeCluster
-from tests.fakes.gateway import FakeGateway
+from tests.fakes.gateway import FakeGateway, GatewayAnswer
 from tests.fakes.services import small_service
 from tests.fakes.traffic import FakeTraffic
 from tests.fakes.workloads import FakeWorkloads
@@ -21,7 +22,7 @@ def _wait(look: Callable[[], bool]) -> None:
     assert look()
 
 
-class TestFakeTraffic(TrafficSuite):
+class TestFakeTraffic(GatewaySuite):
     """The fake keeps the port's promises, whether its gateway learns of routes at once or late."""
 
     @pytest.fixture(params=[0, 3])
@@ -37,10 +38,15 @@ class TestFakeTraffic(TrafficSuite):
                 slot_deployment(spec, slot=slot, workload=name, image="r@sha256:1", release_id="r")
             )
 
+        gateway = FakeGateway(cluster, spec.name)
+
+        def ask(way: WayIn, headers: Mapping[str, str]) -> GatewayAnswer:
+            return gateway.ask({**way.headers, **headers})
+
         return TrafficSubject(
             traffic=FakeTraffic(cluster),
             service=spec.name,
             missing_service="missing",
-            ask=FakeGateway(cluster, spec.name).ask,
+            ask=ask,
             wait=_wait,
         )

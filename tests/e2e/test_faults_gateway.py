@@ -150,7 +150,7 @@ def objects(port: int) -> tuple[dict[str, Any], ...]:
         "interval": "200ms",
         "baseEjectionTime": "1s",
         "maxEjectionPercent": 50,
-        "minHealthPercent": 1,  # as in `slipway.manifests.traffic`
+        "minHealthPercent": 1,  # as in `slipway.manifests.routes.istio`
     }
     rule = {"route": [{"destination": {"host": host}}], "retries": {"attempts": 0}}
     return (

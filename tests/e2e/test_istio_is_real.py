@@ -33,7 +33,7 @@ from slipway.core.routing import (
 from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow
 from slipway.manifests.names import workload_name
-from slipway.manifests.traffic import destination_rule, virtual_service
+from slipway.manifests.routes.istio import destination_rule, virtual_service
 from slipway.manifests.workload import slot_deployment
 from slipway.sandbox.network.addresses import shown_address
 from slipway.sandbox.parts import gateway

@@ -17,7 +17,7 @@ from slipway.adapters.kubernetes_api import KubernetesApi
 from slipway.core.errors import SlipwayError
 from slipway.core.routing import Slot, all_to
 from slipway.manifests.names import workload_name
-from slipway.manifests.traffic import destination_rule, virtual_service
+from slipway.manifests.routes.istio import destination_rule, virtual_service
 from slipway.manifests.workload import slot_deployment
 from tests.e2e.conftest import PROJECT
 from tests.e2e.kills import BACK_WITHIN_S, Butcher, Kill, charge, plan, status_of, table, wait

@@ -21,7 +21,7 @@ from slipway.core.service import ServerKind, ServiceSpec
 from slipway.manifests import workload
 from slipway.manifests.install import install_objects, platform_objects
 from slipway.manifests.release_objects import record_config_map, release_event
-from slipway.manifests.traffic import destination_rule, virtual_service
+from slipway.manifests.routes.istio import destination_rule, virtual_service
 from slipway.manifests.weights import sweep_pod
 from tests.e2e.conftest import PROJECT
 from tests.examples import IMAGE, record, service, service_on_a_volume, weights_fetch

@@ -8,23 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
-import httpx
 import pytest
 
 from slipway.bootstrap import Ports
-from slipway.core.routing import ROUTE_HEADER, SLOT_HEADER, Slot, empty
 from slipway.core.service import AutoscalerKind
-from slipway.manifests.names import workload_name
-from slipway.manifests.workload import slot_deployment
 from tests.contract.port_suites.autoscalers import AutoscalersSubject, AutoscalersSuite
 from tests.contract.port_suites.orders import OrdersSubject, OrdersSuite
 from tests.contract.port_suites.releases import ReleasesSubject, ReleasesSuite
-from tests.contract.port_suites.traffic import TrafficSubject, TrafficSuite, next_fence
 from tests.contract.port_suites.workloads import WorkloadsSubject, WorkloadsSuite
 from tests.e2e.keda import keda_installed
 from tests.e2e.support import Sandbox, World
 from tests.examples import autoscaling
-from tests.fakes.gateway import GatewayAnswer
 
 _MISSING = "never-installed"
 _PATIENCE_S = 90.0
@@ -68,22 +62,6 @@ def _wait(look: Callable[[], bool]) -> None:
     while not look():
         assert time.monotonic() < deadline, f"not true within {_PATIENCE_S:.0f} s"
         time.sleep(0.1)
-
-
-@pytest.fixture(scope="module")
-def real_traffic_ports(module_world: World, image: str) -> Iterator[Ports]:
-    """The ports of a service with a ready pod in each slot."""
-    name = module_world.given_service("contract-traffic", replicas=1)
-    ports = module_world.ports(name)
-    spec = ports.spec
-    for slot in Slot:
-        workload = workload_name(name, slot)
-        ports.workloads.apply(
-            slot_deployment(spec, slot=slot, workload=workload, image=image, release_id="r-1")
-        )
-    _wait(lambda: all(_is_ready(ports, slot) for slot in Slot))
-    yield ports
-    _delete_workloads(module_world, name)
 
 
 class TestKubernetesReleases(ReleasesSuite):
@@ -158,45 +136,3 @@ class TestKubernetesAutoscalers(AutoscalersSuite):
             settings=autoscaling(request.param),
             wait=_wait,
         )
-
-
-class TestIstioTraffic(TrafficSuite):
-    """Routes through istiod and Envoy."""
-
-    @pytest.fixture
-    def subject(self, real_traffic_ports: Ports) -> TrafficSubject:
-        ports = real_traffic_ports
-        nobody = empty(ports.spec.name)
-        ports.traffic.apply(nobody, fence=next_fence())
-        ports.traffic.confirm(nobody, timeout_s=30)
-
-        def ask(headers: Mapping[str, str]) -> GatewayAnswer:
-            answer = httpx.post(
-                f"{ports.settings.gateway_url}/v1/chat/completions",
-                json={
-                    "model": ports.spec.model,
-                    "messages": [{"role": "user", "content": "ping"}],
-                    "max_tokens": 2,
-                },
-                headers={"Host": ports.spec.hosts[0], **headers},
-                timeout=20,
-                trust_env=False,
-            )
-            return GatewayAnswer(
-                status=answer.status_code,
-                slot=answer.headers.get(SLOT_HEADER, ""),
-                revision=answer.headers.get(ROUTE_HEADER, ""),
-            )
-
-        return TrafficSubject(
-            traffic=ports.traffic,
-            service=ports.spec.name,
-            missing_service=_MISSING,
-            ask=ask,
-            wait=_wait,
-        )
-
-
-def _is_ready(ports: Ports, slot: Slot) -> bool:
-    observed = ports.workloads.observe(ports.spec.namespace, workload_name(ports.spec.name, slot))
-    return observed is not None and len(observed.ready_pods) == 1

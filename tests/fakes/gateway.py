@@ -127,7 +127,14 @@ class FakeGateway:
         return moment.revision
 
     def post(
-        self, url: str, *, json: Any, headers: Mapping[str, str], timeout: float, trust_env: bool
+        self,
+        url: str,
+        *,
+        json: Any,
+        headers: Mapping[str, str],
+        timeout: float,
+        trust_env: bool,
+        proxy: str | None,
     ) -> httpx.Response:
         """Stand in for `httpx.post` towards the gateway."""
         request = httpx.Request("POST", url)

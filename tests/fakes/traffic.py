@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from slipway.core.errors import PermanentError, TransientError
-from slipway.core.routing import Route, Slot
+from slipway.core.routing import PREVIEW_HEADER, Preview, Route, Slot
 from slipway.core.traffic import AccessTail, LogPosition
-from slipway.ports import RouteProof
+from slipway.ports import RouteProof, WayIn
 from tests.fakes.cluster import FakeCluster, next_figure
 
 _LOOKS_PER_TIMEOUT = 100
@@ -70,10 +70,16 @@ class FakeTraffic:
             hint="look at the gateway",
         )
 
-    def open_streams(self, service: str, slot: Slot) -> int:
+    def open_streams(self, service: str, slot: Slot) -> int | None:
         """Return the next figure of open requests."""
         self._journal.reach()
         return next_figure(self._cluster.streams.get(slot, []))
+
+    def way_in(self, preview: Preview | None) -> WayIn:
+        """Return the gateway, with the preview's header."""
+        self._journal.reach()
+        headers = {} if preview is None else {PREVIEW_HEADER: preview.token}
+        return WayIn(url="http://gateway", headers=headers, proxy=None, names_slot=True)
 
     def access_end(self, service: str) -> LogPosition:
         """Return where the rows end; a row is as long as a byte."""

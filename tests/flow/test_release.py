@@ -121,7 +121,7 @@ def test_old_slot_keeps_its_pods_while_a_stream_is_open(
     replicas_seen: list[int] = []
     look = world.traffic.open_streams
 
-    def look_and_note(service: str, slot: Slot) -> int:
+    def look_and_note(service: str, slot: Slot) -> int | None:
         replicas_seen.append(world.replicas(Slot.BLUE))
         if len(replicas_seen) == 5:
             world.cluster.streams[Slot.BLUE] = [0]

@@ -7,12 +7,12 @@ from slipway.core.errors import InputError
 from slipway.core.routing import Route, Share, Slot, all_to, with_preview, without_slot
 from slipway.manifests import workload
 from slipway.manifests.lint import lint
-from slipway.manifests.traffic import (
+from slipway.manifests.routes.istio import (
     destination_rule,
     read_route,
-    service_object,
     virtual_service,
 )
+from slipway.manifests.routes.services import service_object
 from tests.examples import IMAGE, service
 from tests.property.strategies import routes, slots, tokens
 

@@ -92,3 +92,9 @@ def test_looks_add_up_and_each_begins_where_the_last_ended() -> None:
     assert (first.users, first.failed, first.position.offset_bytes) == (2, 1, 300)
     assert (second.users, second.failed, second.position.offset_bytes) == (3, 2, 500)
     assert second.began_s == first.began_s
+
+
+def test_users_whom_nobody_sees_are_not_called_absent() -> None:
+    result = judge_bake((evidence(),), error_rate_percent=1.0, users_seen=False)
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.reason == "users are not seen: router.access_log is false"

@@ -58,7 +58,7 @@ def test_policy_looks_at_what_releases_write_and_at_no_subresource(
 
     assert {resource for rule in rules for resource in rule["resources"]} == {
         *("configmaps", "pods", "deployments", "virtualservices", "destinationrules"),
-        *("horizontalpodautoscalers", "scaledobjects"),
+        *("horizontalpodautoscalers", "scaledobjects", "httproutes", "services"),
     }
     assert {word for rule in rules for word in rule["operations"]} == operations
 

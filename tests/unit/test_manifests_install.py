@@ -14,7 +14,7 @@ from slipway.manifests.install import (
     platform_objects,
     release_rules,
 )
-from slipway.manifests.traffic import read_route
+from slipway.manifests.routes.istio import read_route
 from tests.examples import service
 
 NAMED = {"configmaps", "virtualservices", "destinationrules", "leases", "services"}

@@ -12,7 +12,8 @@ from slipway.manifests import workload
 from slipway.manifests.autoscaling import autoscaler
 from slipway.manifests.install import install_objects, platform_objects
 from slipway.manifests.lint import lint
-from slipway.manifests.traffic import destination_rule, service_object, virtual_service
+from slipway.manifests.routes.istio import destination_rule, virtual_service
+from slipway.manifests.routes.services import service_object
 from tests.examples import IMAGE, autoscaling, service
 
 BOTH = frozenset(Slot)

@@ -153,6 +153,31 @@ def steps(*weights: int) -> list[dict[str, Any]]:
             {"policy__strategy": "rolling"},
             "policy.strategy: is 'rolling'; allowed: 'blue_green' or",
         ),
+        (
+            {"router": {"kind": "nginx"}},
+            "router.kind: is 'nginx'; allowed: 'istio', 'gateway_api' or 'service'",
+        ),
+        (
+            {"router": {"gateway": "edge"}},
+            "router.gateway: must be the NAMESPACE/NAME of a Gateway",
+        ),
+        ({"router": {"access_log": False}}, "router: kind: istio has no use for access_log"),
+        (
+            {"router": {"kind": "gateway_api", "propagation_s": 3}},
+            "router: kind: gateway_api has no use for propagation_s",
+        ),
+        (
+            {"router": {"kind": "service", "gateway": "edge/models"}},
+            "router: kind: service has no use for gateway",
+        ),
+        (
+            {
+                "router": {"kind": "service"},
+                "policy__strategy": "canary",
+                "policy__ramp": {"steps": steps(5)},
+            },
+            "the file: router.kind: service cannot divide the users, so it has no canary",
+        ),
         ({"policy__strategy": "canary"}, "policy: strategy: canary and ramp.steps go together"),
         ({"policy__ramp": {"steps": steps(5)}}, "policy: strategy: canary and ramp.steps go"),
         (

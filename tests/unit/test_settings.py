@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from slipway.core.errors import InputError
-from slipway.settings import from_environment
+from slipway.core.service import Router, RouterKind
+from slipway.settings import from_environment, require_gateway_evidence
 
 _LEAST = {
     "SLIPWAY_REGISTRY": "127.0.0.1:5000",
@@ -78,3 +79,40 @@ def test_settings_without_an_argument_come_from_the_environment(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLIPWAY_EVIDENCE_BUCKET", "from-the-environment")
     assert from_environment().evidence_bucket == "from-the-environment"
+
+
+def test_pods_are_dialled_at_the_addresses_that_the_cluster_shows_unless_told_otherwise() -> None:
+    assert from_environment(_LEAST).pod_prefix == ("", "")
+    settings = from_environment({**_LEAST, "SLIPWAY_POD_PREFIX": "127.100.=100.100."})
+    assert settings.pod_prefix == ("127.100.", "100.100.")
+
+
+def test_pod_prefix_without_a_sign_between_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        from_environment({**_LEAST, "SLIPWAY_POD_PREFIX": "127.100."})
+    assert caught.value.code == "settings-invalid"
+
+
+@pytest.mark.parametrize(
+    ("router", "missing"),
+    [
+        (Router(), ["SLIPWAY_GATEWAY_ADMIN_URLS", "SLIPWAY_ACCESS_LOG"]),
+        (
+            Router(kind=RouterKind.GATEWAY_API),
+            ["SLIPWAY_GATEWAY_ADMIN_URLS", "SLIPWAY_ACCESS_LOG"],
+        ),
+        (Router(kind=RouterKind.SERVICE), ["SLIPWAY_ACCESS_LOG"]),
+    ],
+)
+def test_release_without_the_gateways_word_is_refused_by_what_its_router_needs(
+    router: Router, missing: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        require_gateway_evidence(from_environment(_LEAST), router)
+    assert caught.value.code == "settings-missing"
+    assert f"not configured: {', '.join(missing)}" in str(caught.value)
+
+
+def test_plain_service_without_a_gateway_in_front_needs_no_word_of_one() -> None:
+    router = Router(kind=RouterKind.SERVICE, access_log=False)
+    require_gateway_evidence(from_environment(_LEAST), router)

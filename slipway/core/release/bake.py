@@ -70,7 +70,9 @@ def bake_evidence(watch: BakeWatch, *, window_s: float, now_ns: int) -> tuple[Ev
     )
 
 
-def judge_bake(evidence: tuple[Evidence, ...], *, error_rate_percent: float) -> GateResult:
+def judge_bake(
+    evidence: tuple[Evidence, ...], *, error_rate_percent: float, users_seen: bool = True
+) -> GateResult:
     """Return what the users' requests say of the new slot.
 
     A bake without users is INCONCLUSIVE, not an error: the log was read, nobody asked. It does not
@@ -82,6 +84,7 @@ def judge_bake(evidence: tuple[Evidence, ...], *, error_rate_percent: float) -> 
     Args:
         evidence: of `bake_evidence`.
         error_rate_percent: the service's SLO.
+        users_seen: False where no gateway tells of the users: that is INCONCLUSIVE, too.
     """
     gate = Gate(
         name="users' error rate",
@@ -96,7 +99,9 @@ def judge_bake(evidence: tuple[Evidence, ...], *, error_rate_percent: float) -> 
             verdict=Verdict.INCONCLUSIVE,
             value=math.nan,
             n=0,
-            reason="no user asked during the bake",
+            reason="no user asked during the bake"
+            if users_seen
+            else "users are not seen: router.access_log is false",
         )
     result = judge(gate, evidence)
     if result.verdict is not Verdict.INCONCLUSIVE:

@@ -23,6 +23,9 @@ NAMESPACE = "istio-ingress"
 LABELS = {"istio": "ingressgateway"}
 GATEWAY_NAME = "slipway-gateway"
 
+_SERVICE = "gateway"
+_SERVICE_PORT = 80
+
 _ISTIO_VERSION = "1.30.0"
 """istiod leaves out what older proxies do not know; this one is as new as the istiod beside it."""
 
@@ -110,23 +113,85 @@ def bootstrap(home: SandboxHome) -> dict[str, object]:
 
 
 def objects(home: SandboxHome) -> tuple[dict[str, Any], ...]:
-    """Return the objects that make istiod open the gateway's listener and time its tokens."""
-    gateway: dict[str, Any] = {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "Gateway",
-        "metadata": {"name": GATEWAY_NAME, "namespace": NAMESPACE},
+    """Return the objects that make istiod open the gateway's listener and time its tokens.
+
+    The first keeps listeners on loopback: a Gateway of the Gateway API cannot say where they bind.
+    """
+    port = home.port("gateway")
+    return (
+        _on_loopback(),
+        ttft_filter(NAMESPACE, LABELS),
+        _istio_gateway(port),
+        _service(port),
+        _standard_gateway(),
+    )
+
+
+def _on_loopback() -> dict[str, Any]:
+    address = {"socket_address": {"address": "127.0.0.1"}}
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "slipway-loopback", "namespace": NAMESPACE},
         "spec": {
-            "selector": LABELS,
-            "servers": [
+            "workloadSelector": {"labels": LABELS},
+            "configPatches": [
                 {
-                    "port": {"number": home.port("gateway"), "name": "http", "protocol": "HTTP"},
-                    "bind": "127.0.0.1",
-                    "hosts": ["*"],
+                    "applyTo": "LISTENER",
+                    "match": {"context": "GATEWAY"},
+                    "patch": {"operation": "MERGE", "value": {"address": address}},
                 }
             ],
         },
     }
-    return (gateway, ttft_filter(NAMESPACE, LABELS))
+
+
+def _istio_gateway(port: int) -> dict[str, Any]:
+    server = {"port": {"number": port, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": GATEWAY_NAME, "namespace": NAMESPACE},
+        "spec": {"selector": LABELS, "servers": [server]},
+    }
+
+
+def _service(port: int) -> dict[str, Any]:
+    """Return the Service by which istiod finds the Envoy that serves the Gateway API's Gateway."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": _SERVICE, "namespace": NAMESPACE},
+        "spec": {
+            "selector": LABELS,
+            "ports": [{"name": "http", "port": _SERVICE_PORT, "targetPort": port}],
+        },
+    }
+
+
+def _standard_gateway() -> dict[str, Any]:
+    """Return the Gateway of the Gateway API, on the very listener of Istio's own.
+
+    Source: istio.io, "Kubernetes Gateway API", manual deployment.
+    """
+    address = f"{_SERVICE}.{NAMESPACE}.svc.cluster.local"
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": GATEWAY_NAME, "namespace": NAMESPACE},
+        "spec": {
+            "gatewayClassName": "istio",
+            "addresses": [{"type": "Hostname", "value": address}],
+            "listeners": [
+                {
+                    "name": "http",
+                    "port": _SERVICE_PORT,
+                    "protocol": "HTTP",
+                    "allowedRoutes": {"namespaces": {"from": "All"}},
+                }
+            ],
+        },
+    }
 
 
 def set_up(home: SandboxHome) -> None:
@@ -136,13 +201,13 @@ def set_up(home: SandboxHome) -> None:
         TransientError: the API server does not answer, or Envoy does not listen within 120 s.
         PermanentError: the API server refuses an object.
     """
-    from slipway.adapters.kubernetes_api import KubernetesApi, object_path
+    from slipway.adapters.kubernetes_api import KubernetesApi, path_of
 
     api = KubernetesApi(str(home.kubeconfig))
     for manifest in objects(home):
         api.call(
             "PATCH",
-            object_path(manifest["kind"], NAMESPACE, manifest["metadata"]["name"]),
+            path_of(manifest),
             body=json.dumps(manifest),
             query={"fieldManager": _FIELD_MANAGER, "force": "true"},
             content_type="application/apply-patch+yaml",

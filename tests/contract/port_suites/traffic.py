@@ -13,6 +13,7 @@ from slipway.core.errors import ConflictError, PermanentError, TransientError
 from slipway.core.routing import (
     PREVIEW_HEADER,
     PURPOSE_HEADER,
+    Preview,
     Route,
     Share,
     Slot,
@@ -22,12 +23,13 @@ from slipway.core.routing import (
     without_slot,
 )
 from slipway.core.traffic import AccessRow, LogPosition
-from slipway.ports import Traffic
+from slipway.ports import Traffic, WayIn
 from tests.fakes.gateway import GatewayAnswer
 
 _TOKEN = "c0ffee" * 5
 _CONFIRM_S = 30.0
 _BOTH = frozenset(Slot)
+_NONE: Mapping[str, str] = {}
 _fences = count(1)
 
 
@@ -43,15 +45,25 @@ class TrafficSubject:
     Args:
         service: has ready pods in both slots; its route is empty.
         missing_service: name of a service that is not installed.
-        ask: sends one request of a user, with these extra headers, through the gateway.
+        nobody_status: of answers before the first release.
+        ask: sends one request that way, with these extra headers.
         wait: calls a look until it is true, and fails the test when that takes too long.
     """
 
     traffic: Traffic
     service: str
     missing_service: str
-    ask: Callable[[Mapping[str, str]], GatewayAnswer]
+    ask: Callable[[WayIn, Mapping[str, str]], GatewayAnswer]
     wait: Callable[[Callable[[], bool]], None]
+    nobody_status: int = 503
+
+    def ask_as_user(self, headers: Mapping[str, str] = _NONE) -> GatewayAnswer:
+        """Send one request as a user does, with these extra headers."""
+        return self.ask(self.traffic.way_in(None), headers)
+
+    def ask_candidate(self, slot: Slot) -> GatewayAnswer:
+        """Send one request of our own to the slot under preview."""
+        return self.ask(self.traffic.way_in(Preview(slot=slot, token=_TOKEN)), {})
 
     def switch(self, route: Route) -> None:
         """Write a route and wait until the gateway serves by it."""
@@ -63,7 +75,7 @@ class TrafficSubject:
     def log_position(self) -> LogPosition:
         """Return a position after the rows of all requests so far, which a gateway may log late."""
         begin, purpose = self.traffic.access_end(self.service), f"mark-{uuid4()}"
-        self.ask({PURPOSE_HEADER: purpose})
+        self.ask_as_user({PURPOSE_HEADER: purpose})
 
         def found() -> list[AccessRow]:
             rows = self.traffic.access_rows(self.service, after=begin).rows
@@ -81,21 +93,12 @@ class TrafficSuite:
         """Return what is under test; overridden."""
         raise NotImplementedError
 
-    def test_service_never_released_answers_503_by_the_empty_route(
-        self, subject: TrafficSubject
-    ) -> None:
-        route = subject.traffic.read(subject.service)
-        assert route == empty(subject.service)
-        subject.traffic.confirm(route, timeout_s=_CONFIRM_S)
-        answer = subject.ask({})
-        assert (answer.status, answer.revision) == (503, route.revision)
-
     def test_route_confirmed_serves_users_from_its_slot(self, subject: TrafficSubject) -> None:
         route = all_to(subject.service, Slot.BLUE)
         subject.switch(route)
         assert subject.traffic.read(subject.service) == route
-        answer = subject.ask({})
-        assert (answer.status, answer.slot, answer.revision) == (200, "blue", route.revision)
+        answer = subject.ask_as_user()
+        assert (answer.status, answer.slot) == (200, "blue")
 
     def test_same_route_applied_twice_equals_once(self, subject: TrafficSubject) -> None:
         route = all_to(subject.service, Slot.BLUE)
@@ -119,47 +122,12 @@ class TrafficSuite:
         with pytest.raises(PermanentError):
             subject.traffic.refuses(subject.missing_service, fence=next_fence())
 
-    def test_preview_reaches_the_candidate_by_its_token_alone(
-        self, subject: TrafficSubject
-    ) -> None:
-        subject.switch(all_to(subject.service, Slot.BLUE))
-        route = with_preview(all_to(subject.service, Slot.BLUE), Slot.GREEN, _TOKEN)
-        subject.switch(route)
-        assert subject.traffic.read(subject.service) == route
-        assert subject.ask({PREVIEW_HEADER: _TOKEN}).slot == "green"
-        assert subject.ask({}).slot == "blue"
-        assert subject.ask({PREVIEW_HEADER: _TOKEN[:-1]}).slot == "blue"
-
-    def test_preview_before_the_first_release_leaves_users_at_503(
-        self, subject: TrafficSubject
-    ) -> None:
-        subject.switch(with_preview(empty(subject.service), Slot.BLUE, _TOKEN))
-        assert subject.ask({PREVIEW_HEADER: _TOKEN}).slot == "blue"
-        assert subject.ask({}).status == 503
-
     def test_switch_moves_users_and_keeps_the_old_slot_known(self, subject: TrafficSubject) -> None:
         subject.switch(all_to(subject.service, Slot.BLUE))
         route = all_to(subject.service, Slot.GREEN, subsets=_BOTH)
         subject.switch(route)
-        assert subject.ask({}).slot == "green"
+        assert subject.ask_as_user().slot == "green"
         assert subject.traffic.read(subject.service).subsets == _BOTH
-
-    def test_withdrawn_slot_leaves_no_trace(self, subject: TrafficSubject) -> None:
-        both = with_preview(all_to(subject.service, Slot.BLUE), Slot.GREEN, _TOKEN)
-        subject.switch(both)
-        route = without_slot(both, Slot.GREEN)
-        subject.switch(route)
-        assert subject.traffic.read(subject.service) == all_to(subject.service, Slot.BLUE)
-        assert subject.ask({PREVIEW_HEADER: _TOKEN}).slot == "blue"
-
-    def test_divided_route_is_read_back_as_written(self, subject: TrafficSubject) -> None:
-        route = Route(
-            service=subject.service,
-            shares=(Share(slot=Slot.BLUE, percent=70), Share(slot=Slot.GREEN, percent=30)),
-            subsets=_BOTH,
-        )
-        subject.switch(route)
-        assert subject.traffic.read(subject.service) == route
 
     def test_route_never_written_is_not_confirmed(self, subject: TrafficSubject) -> None:
         with pytest.raises(TransientError) as caught:
@@ -179,7 +147,7 @@ class TrafficSuite:
                 subject.traffic.apply(route, fence=stale)
             assert caught.value.code == "lock-lost"
         assert subject.traffic.read(subject.service) == kept
-        assert subject.ask({}).slot == "blue"
+        assert subject.ask_as_user().slot == "blue"
 
     def test_number_stamped_on_the_route_keeps_it_and_refuses_smaller_ones(
         self, subject: TrafficSubject
@@ -197,11 +165,6 @@ class TrafficSuite:
         assert caught.value.code == "lock-lost"
         assert subject.traffic.read(subject.service) == kept
 
-    def test_idle_slots_have_no_open_streams(self, subject: TrafficSubject) -> None:
-        subject.switch(all_to(subject.service, Slot.BLUE))
-        assert subject.traffic.open_streams(subject.service, Slot.BLUE) == 0
-        assert subject.traffic.open_streams(subject.service, Slot.GREEN) == 0
-
     def test_service_not_installed_is_refused_by_name(self, subject: TrafficSubject) -> None:
         calls: tuple[Callable[[], object], ...] = (
             lambda: subject.traffic.read(subject.missing_service),
@@ -213,12 +176,89 @@ class TrafficSuite:
                 call()
             assert caught.value.code == "not-installed"
 
+    def test_candidate_is_reached_by_its_own_way_while_users_stay(
+        self, subject: TrafficSubject
+    ) -> None:
+        subject.switch(all_to(subject.service, Slot.BLUE))
+        route = with_preview(all_to(subject.service, Slot.BLUE), Slot.GREEN, _TOKEN)
+        subject.switch(route)
+        assert subject.traffic.read(subject.service) == route
+        assert subject.ask_candidate(Slot.GREEN).slot == "green"
+        assert subject.ask_as_user().slot == "blue"
+
+    def test_slot_withdrawn_from_the_preview_is_read_back_as_withdrawn(
+        self, subject: TrafficSubject
+    ) -> None:
+        both = with_preview(all_to(subject.service, Slot.BLUE), Slot.GREEN, _TOKEN)
+        subject.switch(both)
+        subject.switch(without_slot(both, Slot.GREEN))
+        assert subject.traffic.read(subject.service) == all_to(subject.service, Slot.BLUE)
+        assert subject.ask_candidate(Slot.GREEN).slot != "green"
+
+
+class GatewaySuite(TrafficSuite):
+    """A gateway tells users from the preview, divides them, and says what it did."""
+
+    def test_service_never_released_answers_an_error_by_the_empty_route(
+        self, subject: TrafficSubject
+    ) -> None:
+        route = subject.traffic.read(subject.service)
+        assert route == empty(subject.service)
+        subject.traffic.confirm(route, timeout_s=_CONFIRM_S)
+        answer = subject.ask_as_user()
+        assert (answer.status, answer.revision) == (subject.nobody_status, route.revision)
+
+    def test_answers_name_the_route_that_they_came_by(self, subject: TrafficSubject) -> None:
+        route = all_to(subject.service, Slot.BLUE)
+        subject.switch(route)
+        assert subject.ask_as_user().revision == route.revision
+
+    def test_preview_reaches_the_candidate_by_its_token_alone(
+        self, subject: TrafficSubject
+    ) -> None:
+        subject.switch(all_to(subject.service, Slot.BLUE))
+        route = with_preview(all_to(subject.service, Slot.BLUE), Slot.GREEN, _TOKEN)
+        subject.switch(route)
+        assert subject.traffic.read(subject.service) == route
+        assert subject.ask_as_user({PREVIEW_HEADER: _TOKEN}).slot == "green"
+        assert subject.ask_as_user().slot == "blue"
+        assert subject.ask_as_user({PREVIEW_HEADER: _TOKEN[:-1]}).slot == "blue"
+
+    def test_preview_before_the_first_release_leaves_users_without_answer(
+        self, subject: TrafficSubject
+    ) -> None:
+        subject.switch(with_preview(empty(subject.service), Slot.BLUE, _TOKEN))
+        assert subject.ask_as_user({PREVIEW_HEADER: _TOKEN}).slot == "blue"
+        assert subject.ask_as_user().status == subject.nobody_status
+
+    def test_withdrawn_slot_leaves_no_trace(self, subject: TrafficSubject) -> None:
+        both = with_preview(all_to(subject.service, Slot.BLUE), Slot.GREEN, _TOKEN)
+        subject.switch(both)
+        route = without_slot(both, Slot.GREEN)
+        subject.switch(route)
+        assert subject.traffic.read(subject.service) == all_to(subject.service, Slot.BLUE)
+        assert subject.ask_as_user({PREVIEW_HEADER: _TOKEN}).slot == "blue"
+
+    def test_divided_route_is_read_back_as_written(self, subject: TrafficSubject) -> None:
+        route = Route(
+            service=subject.service,
+            shares=(Share(slot=Slot.BLUE, percent=70), Share(slot=Slot.GREEN, percent=30)),
+            subsets=_BOTH,
+        )
+        subject.switch(route)
+        assert subject.traffic.read(subject.service) == route
+
+    def test_idle_slots_have_no_open_streams(self, subject: TrafficSubject) -> None:
+        subject.switch(all_to(subject.service, Slot.BLUE))
+        assert subject.traffic.open_streams(subject.service, Slot.BLUE) == 0
+        assert subject.traffic.open_streams(subject.service, Slot.GREEN) == 0
+
     def test_requests_leave_rows_with_slot_route_and_purpose(self, subject: TrafficSubject) -> None:
         route = all_to(subject.service, Slot.BLUE)
         subject.switch(route)
         begin = subject.log_position()
-        subject.ask({})
-        subject.ask({PURPOSE_HEADER: "smoke"})
+        subject.ask_as_user()
+        subject.ask_as_user({PURPOSE_HEADER: "smoke"})
 
         def rows() -> list[tuple[str, int, str, str]]:
             found = subject.traffic.access_rows(subject.service, after=begin).rows
@@ -236,11 +276,11 @@ class TrafficSuite:
         traffic, service = subject.traffic, subject.service
         subject.switch(all_to(service, Slot.BLUE))
         begin = subject.log_position()
-        subject.ask({})
+        subject.ask_as_user()
         subject.wait(lambda: len(traffic.access_rows(service, after=begin).rows) == 1)
         first = traffic.access_rows(service, after=begin)
         assert traffic.access_rows(service, after=first.end).rows == ()
-        subject.ask({PURPOSE_HEADER: "smoke"})
+        subject.ask_as_user({PURPOSE_HEADER: "smoke"})
         subject.wait(lambda: len(traffic.access_rows(service, after=first.end).rows) == 1)
         (row,) = traffic.access_rows(service, after=first.end).rows
         assert row.purpose == "smoke"

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slipway.core.errors import InputError, PermanentError
 from slipway.core.routing import (
     PREVIEW_HEADER,
     PREVIEW_RULE,
@@ -23,11 +22,9 @@ from slipway.core.routing import (
     Share,
     Slot,
 )
-from slipway.core.service import ServerKind, ServiceSpec
+from slipway.core.service import ServiceSpec
 from slipway.manifests.names import (
     FENCE_ANNOTATION,
-    GATEWAY,
-    NAME_LABEL,
     ROUTE_ANNOTATION,
     SERVICE_PORT,
     SLOT_LABEL,
@@ -36,30 +33,10 @@ from slipway.manifests.names import (
     host,
     metadata,
 )
+from slipway.manifests.routes.reading import read_back
+from slipway.manifests.routes.traffic_policy import traffic_policy
 
 _UNRELEASED = "no version of this model has been released yet\n"
-
-
-def service_object(spec: ServiceSpec) -> Object:
-    """Return the Kubernetes Service over both slots; the mesh divides it into subsets."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata(spec.name, spec.namespace, labels=common_labels(spec.name)),
-        "spec": {
-            "type": "ClusterIP",
-            "selector": {NAME_LABEL: spec.name},
-            "ports": [
-                {
-                    "name": "http",
-                    "port": SERVICE_PORT,
-                    "targetPort": "http",
-                    "protocol": "TCP",
-                    "appProtocol": "http",
-                }
-            ],
-        },
-    }
 
 
 def destination_rule(
@@ -80,7 +57,7 @@ def destination_rule(
         "metadata": _route_metadata(spec, revision, fence),
         "spec": {
             "host": host(spec),
-            "trafficPolicy": _traffic_policy(spec.server.kind),
+            "trafficPolicy": traffic_policy(spec.server.kind),
             "subsets": [
                 {"name": slot.value, "labels": {SLOT_LABEL: slot.value}} for slot in sorted(subsets)
             ],
@@ -102,7 +79,7 @@ def virtual_service(spec: ServiceSpec, route: Route, *, fence: int | None = None
         "metadata": _route_metadata(spec, route.revision, fence),
         "spec": {
             "hosts": [*spec.hosts, host(spec)],
-            "gateways": [GATEWAY, "mesh"],
+            "gateways": [spec.router.gateway, "mesh"],
             "http": rules,
         },
     }
@@ -115,19 +92,11 @@ def read_route(virtual_service: Mapping[str, Any], destination_rule: Mapping[str
         PermanentError: somebody else changed the objects into something Slipway does not write.
     """
     service = str(virtual_service["metadata"]["name"])
-    try:
-        rules = {rule["name"]: rule for rule in virtual_service["spec"]["http"]}
-        if not {USERS_RULE} <= rules.keys() <= {USERS_RULE, PREVIEW_RULE}:
-            raise _foreign(service, f"its rules are {sorted(rules)}")
-        preview = rules.get(PREVIEW_RULE)
-        return Route(
-            service=service,
-            shares=_read_shares(rules[USERS_RULE]),
-            preview=None if preview is None else _read_preview(preview),
-            subsets=frozenset(Slot(item["name"]) for item in _read_subsets(destination_rule)),
-        )
-    except (KeyError, IndexError, TypeError, ValueError, InputError) as error:
-        raise _foreign(service, f"{type(error).__name__}: {error}") from error
+    return read_back(
+        service,
+        "virtualservice,destinationrule",
+        lambda: _read(service, virtual_service, destination_rule),
+    )
 
 
 def _route_metadata(spec: ServiceSpec, revision: str | None, fence: int | None) -> Object:
@@ -136,40 +105,6 @@ def _route_metadata(spec: ServiceSpec, revision: str | None, fence: int | None) 
         annotations[FENCE_ANNOTATION] = str(fence)
     labels = common_labels(spec.name)
     return metadata(spec.name, spec.namespace, labels=labels, annotations=annotations)
-
-
-def _traffic_policy(kind: ServerKind) -> Object:
-    return {
-        # A model server's requests differ a hundredfold in length: count what is in flight.
-        "loadBalancer": {"simple": "LEAST_REQUEST"},
-        "connectionPool": {
-            # One HTTP/1.1 connection per open stream: the most streams of one gateway pod.
-            "tcp": {"maxConnections": 4096, "connectTimeout": "2s"},
-            "http": {
-                # Requests that wait for a connection being opened; enough for a burst, small enough
-                # that overload is answered at once (503 UO) instead of hidden in a queue.
-                "http1MaxPendingRequests": 256,
-                "maxRetries": 64,
-                # Shorter than any server's own keep-alive (5 s: llama.cpp, and uvicorn under vLLM).
-                # A connection that the server closes just as it is used again fails a request (UC).
-                "idleTimeout": "3s",
-                # llama.cpp's server closes after every streamed answer, though it promises to keep
-                # the connection: the request that reuses it fails (UC). 0 is no limit.
-                "maxRequestsPerConnection": 1 if kind is ServerKind.LLAMA_CPP else 0,
-            },
-        },
-        "outlierDetection": {
-            "consecutive5xxErrors": 5,
-            "consecutiveGatewayErrors": 3,
-            "interval": "5s",
-            "baseEjectionTime": "30s",
-            # Istio's default of 10 % never ejects one of fewer than ten pods.
-            "maxEjectionPercent": 50,
-            # Once every pod that is left has been ejected, each request is lost for sure (503). One
-            # may have recovered long before its 30 s are over: then they are asked nevertheless.
-            "minHealthPercent": 1,
-        },
-    }
 
 
 def _preview_rule(spec: ServiceSpec, route: Route, preview: Preview) -> Object:
@@ -225,6 +160,21 @@ def _response_header(name: str, value: str) -> Object:
     return {"response": {"set": {name: value}}}
 
 
+def _read(
+    service: str, virtual_service: Mapping[str, Any], destination_rule: Mapping[str, Any]
+) -> Route:
+    rules = {rule["name"]: rule for rule in virtual_service["spec"]["http"]}
+    if not {USERS_RULE} <= rules.keys() <= {USERS_RULE, PREVIEW_RULE}:
+        raise ValueError(f"its rules are {sorted(rules)}")
+    preview = rules.get(PREVIEW_RULE)
+    return Route(
+        service=service,
+        shares=_read_shares(rules[USERS_RULE]),
+        preview=None if preview is None else _read_preview(preview),
+        subsets=frozenset(Slot(item["name"]) for item in _read_subsets(destination_rule)),
+    )
+
+
 def _read_shares(rule: Mapping[str, Any]) -> tuple[Share, ...]:
     if "directResponse" in rule:
         return ()
@@ -244,12 +194,3 @@ def _read_subsets(destination_rule: Mapping[str, Any]) -> list[Mapping[str, Any]
     # The API server drops an empty list from some answers.
     found: list[Mapping[str, Any]] = destination_rule["spec"].get("subsets") or []
     return found
-
-
-def _foreign(service: str, what: str) -> PermanentError:
-    return PermanentError(
-        f"the route objects of service {service} are not as Slipway writes them: {what}",
-        code="route-foreign",
-        hint="somebody else edited them; compare kubectl get virtualservice,destinationrule"
-        f" {service} -o yaml with the release record, and undo the edit",
-    )

@@ -9,12 +9,12 @@ import pytest
 from slipway.core.errors import PermanentError
 from slipway.core.routing import Route, Share, Slot, all_to, empty, with_preview
 from slipway.core.service import ServerKind
-from slipway.manifests.traffic import (
+from slipway.manifests.routes.istio import (
     destination_rule,
     read_route,
-    service_object,
     virtual_service,
 )
+from slipway.manifests.routes.services import service_object
 from tests.examples import service
 
 HOST = "chat.serving.svc.cluster.local"

@@ -1,0 +1,24 @@
+"""The Traffic port on each router, and what the gateway itself says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from slipway.adapters.kubernetes_api import KubernetesApi
+from slipway.adapters.routers.gateway import GatewayAccess
+from slipway.adapters.routers.gateway_api import GatewayApiTraffic
+from slipway.adapters.routers.istio import IstioTraffic
+from slipway.adapters.routers.plain_service import PlainServiceTraffic
+from slipway.core.service import RouterKind, ServiceSpec
+from slipway.ports import Traffic
+
+_ROUTERS: Mapping[RouterKind, Callable[[KubernetesApi, ServiceSpec, GatewayAccess], Traffic]] = {
+    RouterKind.ISTIO: IstioTraffic,
+    RouterKind.GATEWAY_API: GatewayApiTraffic,
+    RouterKind.SERVICE: PlainServiceTraffic,
+}
+
+
+def router(api: KubernetesApi, spec: ServiceSpec, access: GatewayAccess) -> Traffic:
+    """Return the Traffic port of a service on the router that its file names."""
+    return _ROUTERS[spec.router.kind](api, spec, access)

@@ -1,0 +1,54 @@
+"""What each router asks of an installation: its objects, and the rights to write them."""
+
+from __future__ import annotations
+
+from slipway.core.routing import Route
+from slipway.core.service import Implementation, RouterKind, ServiceSpec
+from slipway.manifests.names import Object, preview_service
+from slipway.manifests.routes.gateway_api import http_route, slot_rules
+from slipway.manifests.routes.istio import destination_rule, virtual_service
+from slipway.manifests.routes.plain import plain_services
+from slipway.manifests.routes.services import service_object, slot_services
+
+Right = tuple[str, str | tuple[str, ...], tuple[str, ...], list[str]]
+"""API group, resources, verbs, names; without names it holds for all."""
+
+_OWN = ("get", "patch")
+
+
+def route_objects(spec: ServiceSpec, route: Route) -> tuple[Object, ...]:
+    """Return the objects that say what `route` says, in the order in which they are applied."""
+    match spec.router.kind:
+        case RouterKind.ISTIO:
+            return (
+                service_object(spec),
+                destination_rule(spec, route.subsets, revision=route.revision),
+                virtual_service(spec, route),
+            )
+        case RouterKind.GATEWAY_API:
+            ours = spec.router.implementation is Implementation.ISTIO
+            return (
+                service_object(spec),
+                *slot_services(spec),
+                *(slot_rules(spec) if ours else ()),
+                http_route(spec, route),
+            )
+        case RouterKind.SERVICE:
+            return plain_services(spec, route)
+
+
+def route_rules(spec: ServiceSpec) -> tuple[Right, ...]:
+    """Return the rights that a release needs on the objects of its route."""
+    match spec.router.kind:
+        case RouterKind.ISTIO:
+            kinds = ("virtualservices", "destinationrules")
+            return (("networking.istio.io", kinds, _OWN, [spec.name]),)
+        case RouterKind.GATEWAY_API:
+            return (("gateway.networking.k8s.io", "httproutes", _OWN, [spec.name]),)
+        case RouterKind.SERVICE:
+            names = [spec.name, preview_service(spec.name)]
+            return (
+                ("", "services", _OWN, names),
+                # A list cannot be restricted by names.
+                ("discovery.k8s.io", "endpointslices", ("list",), []),
+            )

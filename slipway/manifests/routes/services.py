@@ -1,0 +1,60 @@
+"""The Kubernetes Services of a service: over both slots, over one, and over the candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from slipway.core.routing import Slot
+from slipway.core.service import ServiceSpec
+from slipway.manifests.names import (
+    NAME_LABEL,
+    SERVICE_PORT,
+    Object,
+    common_labels,
+    metadata,
+    slot_labels,
+    slot_service,
+)
+
+
+def service_object(spec: ServiceSpec) -> Object:
+    """Return the Service over both slots; the mesh divides it into subsets."""
+    return cluster_service(spec, spec.name, {NAME_LABEL: spec.name})
+
+
+def slot_services(spec: ServiceSpec) -> tuple[Object, ...]:
+    """Return a Service for each slot: what a route without subsets divides the users among."""
+    return tuple(
+        cluster_service(spec, slot_service(spec.name, slot), slot_labels(spec.name, slot))
+        for slot in Slot
+    )
+
+
+def cluster_service(
+    spec: ServiceSpec,
+    name: str,
+    selector: Mapping[str, str],
+    *,
+    annotations: Mapping[str, str] | None = None,
+) -> Object:
+    """Return a Service inside the cluster on the model servers' HTTP port."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(
+            name, spec.namespace, labels=common_labels(spec.name), annotations=annotations
+        ),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": dict(selector),
+            "ports": [
+                {
+                    "name": "http",
+                    "port": SERVICE_PORT,
+                    "targetPort": "http",
+                    "protocol": "TCP",
+                    "appProtocol": "http",
+                }
+            ],
+        },
+    }
