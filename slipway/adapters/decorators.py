@@ -10,7 +10,7 @@ from slipway.adapters.retries import call_with_retries
 
 
 class RetryingKubernetesApi(KubernetesApi):
-    """A connection whose reads, applies and deletes are repeated after a passing failure.
+    """A connection whose reads, applies, stamps and deletes are repeated after a passing failure.
 
     Writes guarded by a resourceVersion are not: after a lost answer a repeat would look like a
     conflict with somebody else.
@@ -34,3 +34,13 @@ class RetryingKubernetesApi(KubernetesApi):
 
         idempotent = method in {"GET", "DELETE"} or content_type == "application/apply-patch+yaml"
         return call_with_retries(once) if idempotent else once()
+
+    def stamp(
+        self, kind: str, namespace: str, name: str, *, fence: int, dry_run: bool = False
+    ) -> None:
+        """Put a fencing number on an object; see `KubernetesApi.stamp`. Twice equals once."""
+
+        def once() -> None:
+            KubernetesApi.stamp(self, kind, namespace, name, fence=fence, dry_run=dry_run)
+
+        call_with_retries(once)

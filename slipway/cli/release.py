@@ -120,7 +120,9 @@ def require_orchestrator() -> None:
     if not url:
         return  # Prefect then starts a server of its own for this process
     try:
-        httpx.get(f"{url}/health", timeout=10, trust_env=False).raise_for_status()
+        # One that is busy answers late; one that is not there refuses at once.
+        patience = httpx.Timeout(60.0, connect=10.0)
+        httpx.get(f"{url}/health", timeout=patience, trust_env=False).raise_for_status()
     except httpx.HTTPError as error:
         raise TransientError(
             f"the Prefect server at {url} does not answer: {error}",

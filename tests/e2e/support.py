@@ -246,7 +246,13 @@ class Users:
 
 @contextmanager
 def users(
-    world: World, service: str, *, rate: float, long_streams: int = 0, long_tokens: int = 550
+    world: World,
+    service: str,
+    *,
+    rate: float,
+    long_streams: int = 0,
+    long_tokens: int = 550,
+    prompts: tuple[str, ...] = (),
 ) -> Iterator[Users]:
     """Run users of `service` meanwhile."""
     ledger = world.folder / f"users-{service}-{time.time_ns()}.jsonl"
@@ -254,6 +260,7 @@ def users(
         *(sys.executable, "-m", "slipway.bench.users", "--url", world.sandbox.gateway_url),
         *("--host", f"{service}.localhost", "--model", service, "--rate", str(rate)),
         *("--long-streams", str(long_streams), "--long-tokens", str(long_tokens)),
+        *(word for prompt in prompts for word in ("--prompt", prompt)),
         *("--out", str(ledger)),
     ]
     process = subprocess.Popen(

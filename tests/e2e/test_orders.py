@@ -24,7 +24,8 @@ def test_newer_request_supersedes_a_release_and_is_released(
     assert code == 6, output
     assert f"gave way to version {newer}" in output
     assert second.returncode == 0, said(second)
-    assert "waits for its turn" in said(second)
+    # Where the older one gives way quickly, the lock is free before anybody knows whether it lives.
+    assert "waits for its turn" in said(second) or "watching for" in said(second)
     assert live_version(world, service) == newer
     assert world.record(service).phase is Phase.DONE
     assert orders(world, service) == {}

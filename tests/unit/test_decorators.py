@@ -108,3 +108,9 @@ def test_only_idempotent_calls_are_repeated(
     with pytest.raises(TransientError):
         Connectionless().call(method, "/api/v1/pods", content_type=content_type)
     assert calls == [method] * times
+
+
+def test_number_of_the_lock_is_stamped_again_after_a_passing_failure(calls: list[str]) -> None:
+    with pytest.raises(TransientError):
+        Connectionless().stamp("VirtualService", "serving", "chat", fence=3, dry_run=True)
+    assert calls == ["PATCH"] * 3
