@@ -24,7 +24,8 @@ def bake_s(world: World, service: str, seconds: int) -> None:
     file = world.services / f"{service}.yaml"
     lines = file.read_text().splitlines()
     changed = [
-        line.partition("bake_s:")[0] + f"bake_s: {seconds}" if "bake_s:" in line else line
+        # Of the policy, not of a step of its ramp.
+        f"  bake_s: {seconds}" if line.startswith("  bake_s:") else line
         for line in lines
     ]
     file.write_text("\n".join(changed) + "\n")
