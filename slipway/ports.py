@@ -350,6 +350,12 @@ class Traffic(Protocol):
     def way_in(self, preview: Preview | None) -> WayIn:
         """Return how a request reaches the previewed slot; None is the way of the users."""
 
+    def split_filter_in_force(self) -> bool:
+        """Return whether the gateway divides users as `router.sticky` and `fall_back` ask for.
+
+        True where nothing beyond the route is needed for it.
+        """
+
     def access_end(self, service: str) -> LogPosition:
         """Return the end of the gateway's access log as it is now.
 

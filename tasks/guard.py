@@ -175,6 +175,10 @@ class GuardedTraffic:
         """See `slipway.ports.Traffic`."""
         return self._port.open_streams(service, slot)
 
+    def split_filter_in_force(self) -> bool:
+        """See `slipway.ports.Traffic`."""
+        return self._port.split_filter_in_force()
+
     def way_in(self, preview: Preview | None) -> WayIn:
         """See `slipway.ports.Traffic`."""
         return self._port.way_in(preview)

@@ -45,6 +45,7 @@ def planned_release(service: str, version: str) -> ReleasePlan:
         ready={slot: len(item.ready_pods) for slot, item in slots.items()},
         asked={slot: item.desired for slot, item in slots.items()},
         alias=ports.registry.alias(spec.model, spec.alias),
+        split_filter=ports.traffic.split_filter_in_force(),
         files=len(found.files),
         size_bytes=sum(file.size_bytes for file in found.files),
     )

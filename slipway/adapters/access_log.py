@@ -133,7 +133,9 @@ def _parse(columns: Mapping[str, object], pod_address: Callable[[str], str]) -> 
         route_revision=_text(columns["route_revision"]),
         host=_text(columns["host"]),
         service=service,
-        slot=subset or _text(columns["slot"]),
+        subset=subset,
+        # A slot with the other one behind it is named `green-or-blue`: green was meant.
+        slot=subset.partition("-or-")[0] or _text(columns["slot"]),
         pod=pod_address(pod) if pod else "",
         status=_number(columns["status"]),
         flags=frozenset(_text(columns["flags"]).split(",")) - {""},

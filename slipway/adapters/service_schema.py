@@ -36,6 +36,7 @@ from slipway.core.service import (
     Weights,
     WeightsVolume,
     WhenBusy,
+    Wish,
 )
 from slipway.manifests.autoscaling import WORKLOAD_PLACEHOLDER
 from slipway.manifests.servers import health_path
@@ -232,6 +233,8 @@ class _Router(_Strict):
         str, _matching(rf"{_LABEL}/{_DOMAIN}", "the NAMESPACE/NAME of a Gateway")
     ] = _default(Router, "gateway")
     implementation: Implementation = _default(Router, "implementation")
+    sticky: Wish = _default(Router, "sticky")
+    fall_back: Wish = _default(Router, "fall_back")
     access_log: Annotated[bool, Field(strict=True)] = _default(Router, "access_log")
     propagation_s: Seconds = _default(Router, "propagation_s")
 
@@ -240,11 +243,17 @@ class _Router(_Strict):
         wrong = {
             RouterKind.ISTIO: {"implementation", "access_log", "propagation_s"},
             RouterKind.GATEWAY_API: {"access_log", "propagation_s"},
-            RouterKind.SERVICE: {"gateway", "implementation"},
+            RouterKind.SERVICE: {"gateway", "implementation", "sticky", "fall_back"},
         }
         unused = sorted(self.model_fields_set & wrong[self.kind])
         if unused:
             raise ValueError(f"kind: {self.kind} has no use for {' and '.join(unused)}: leave out")
+        wishes = {"sticky": self.sticky, "fall_back": self.fall_back}
+        missing = [name for name, wish in wishes.items() if wish is Wish.REQUIRED]
+        if missing and self.implementation is Implementation.OTHER:
+            raise ValueError(
+                f"{' and '.join(missing)}: required is to be had at gateways of Istio alone"
+            )
         return self
 
 

@@ -43,6 +43,7 @@ class Behaviour:
         long_tokens: asked of a long stream.
         prompts: of short requests, cycled through.
         timeout_s: longest wait for one whole answer.
+        sessions: that short requests belong to, in turns.
     """
 
     rate_per_s: float
@@ -51,6 +52,7 @@ class Behaviour:
     long_tokens: int = 300
     prompts: tuple[str, ...] = _PROMPTS
     timeout_s: float = 300.0
+    sessions: int = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,9 @@ class Crowd:
         number = 0
         while not await self._stopped_within(first_s + number * gap_s - loop.time()):
             prompt = self.behaviour.prompts[number % len(self.behaviour.prompts)]
-            group.create_task(self._ask(prompt, f"short-{number % 50}", is_long=False))
+            group.create_task(
+                self._ask(prompt, f"short-{number % self.behaviour.sessions}", is_long=False)
+            )
             number += 1
 
     async def _long_user(self, number: int) -> None:
@@ -218,6 +222,7 @@ def main() -> None:
         long_streams=args.long_streams,
         long_tokens=args.long_tokens,
         prompts=tuple(args.prompt or _PROMPTS),
+        sessions=args.sessions,
     )
     # Line by line: whoever looks while it runs sees every request that has ended.
     with args.out.open("w", buffering=1) as ledger:
@@ -258,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--long-streams", type=int, default=0, help="long streams always open")
     parser.add_argument("--long-tokens", type=int, default=300, help="asked of a long stream")
     parser.add_argument("--prompt", action="append", help="of short requests; may be repeated")
+    parser.add_argument("--sessions", type=int, default=50, help="of short requests, in turns")
     parser.add_argument("--out", type=Path, required=True, help="ledger, JSON lines")
     parser.add_argument("--stop-file", type=Path, help="stop when this file exists")
     parser.add_argument("--seconds", type=float, help="stop after so long")

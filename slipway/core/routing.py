@@ -27,6 +27,9 @@ PREVIEW_RULE = "preview"
 USERS_RULE = "users"
 """Name of the rule of everybody else."""
 
+SESSION_HEADER = "x-session-id"
+"""Request header whose value a sticky split goes by; requests without it are divided at random."""
+
 
 class Slot(StrEnum):
     """An identity, two per service; never a role."""

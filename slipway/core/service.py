@@ -59,6 +59,14 @@ class Implementation(StrEnum):
     OTHER = "other"
 
 
+class Wish(StrEnum):
+    """Whether a release goes without what its router cannot do."""
+
+    REQUIRED = "required"
+    WANTED = "wanted"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Router:
     """How the users' requests reach a slot.
@@ -70,6 +78,9 @@ class Router:
             in by; not used by kind `service`.
         implementation: of kind `gateway_api`: with `istio`, limits of connections and outlier
             detection are DestinationRules of ours; with `other` they are the administrator's.
+        sticky: a session that reached the candidate stays with it while the weight rises.
+        fall_back: while the users are divided, the stable slot answers for a candidate none of
+            whose pods does.
         access_log: users come in by a gateway whose access log tells of them. Only kind `service`
             may do without one: a bake watches pods alone then, and says so.
         propagation_s: of kind `service`: so long after the endpoints changed, every client is
@@ -79,8 +90,17 @@ class Router:
     kind: RouterKind = RouterKind.ISTIO
     gateway: str = "istio-ingress/slipway-gateway"
     implementation: Implementation = Implementation.ISTIO
+    sticky: Wish = Wish.WANTED
+    fall_back: Wish = Wish.WANTED
     access_log: bool = True
     propagation_s: float = 10.0
+
+
+def divides_like_istio(router: Router) -> bool:
+    """Return whether a gateway of Istio divides the users."""
+    return router.kind is RouterKind.ISTIO or (
+        router.kind is RouterKind.GATEWAY_API and router.implementation is Implementation.ISTIO
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

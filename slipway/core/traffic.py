@@ -49,7 +49,8 @@ class AccessRow:
         route_revision: `x-slipway-route` of the answer: which write of the route served it.
         host: Host header.
         service: host name of the service it was sent to, empty when to none.
-        slot: `blue` or `green`: the subset it was sent to, else `x-slipway-slot` of the answer.
+        subset: of the service, that it was sent to; empty where it has none.
+        slot: `blue` or `green`: that of the subset, else `x-slipway-slot` of the answer.
         pod: address and port of the pod that answered, empty when none did.
         status: HTTP status; 0 when no answer began.
         flags: Envoy's response flags, empty for a plain answer.
@@ -71,6 +72,7 @@ class AccessRow:
         token_span_us: first to last of them.
         done_seen: the stream's closing `[DONE]` passed.
         error_seen: an event that carries an error passed.
+        fell_back: it was meant for `slot`, none of whose pods answered, so another slot did.
     """
 
     started_ns: int
@@ -78,6 +80,7 @@ class AccessRow:
     route_revision: str = ""
     host: str = ""
     service: str = ""
+    subset: str = ""
     slot: str = ""
     pod: str = ""
     status: int
@@ -100,6 +103,7 @@ class AccessRow:
     token_span_us: int = 0
     done_seen: bool = False
     error_seen: bool = False
+    fell_back: bool = False
 
     @property
     def streaming(self) -> bool:

@@ -38,6 +38,7 @@ from slipway.manifests.release_objects import (
     record_name,
 )
 from slipway.manifests.routes.routers import route_objects, route_rules
+from slipway.manifests.routes.splitting import FILTER_NAME, needs_filter, split_filter
 
 POLICY_NAME = "slipway-model-pods"
 
@@ -59,6 +60,7 @@ def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
         _role_binding(spec),
         free_lease(spec.name, spec.namespace),
         no_orders(spec.name, spec.namespace),
+        *_gateway_objects(spec),
         *route_objects(spec, empty_route(spec.name)),
     )
 
@@ -158,6 +160,29 @@ def _role(spec: ServiceSpec) -> Object:
         ),
         "rules": list(release_rules(spec)),
     }
+
+
+def _gateway_objects(spec: ServiceSpec) -> tuple[Object, ...]:
+    """Return what the gateway's namespace gets; it names no service, so all of them share it."""
+    if not needs_filter(spec.router):
+        return ()
+    gateway = spec.router.gateway.partition("/")[0]
+    name = f"slipway-split-{spec.namespace}"
+    rule = _rule("networking.istio.io", "envoyfilters", ("get",), [FILTER_NAME])
+    role = {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "Role",
+        "metadata": metadata(name, gateway, labels=_PLATFORM_LABELS),
+        "rules": [rule],
+    }
+    binding = {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata(name, gateway, labels=_PLATFORM_LABELS),
+        "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
+        "subjects": [_release_subject(spec.namespace)],
+    }
+    return (split_filter(gateway), role, binding)
 
 
 def _role_binding(spec: ServiceSpec) -> Object:

@@ -84,6 +84,8 @@ def _wrong_subsets(objects: tuple[Manifest, ...]) -> Iterator[Finding]:
         service = services.get(_host(rule["spec"]["host"], rule))
         behind = (service["spec"].get("selector") or {}) if service else {}
         for subset in _subsets(rule):
+            if _has_another_behind(subset):
+                continue  # on purpose the pods of both
             wanted = {**behind, **(subset.get("labels") or {})}
             found = [
                 workload
@@ -99,6 +101,11 @@ def _wrong_subsets(objects: tuple[Manifest, ...]) -> Iterator[Finding]:
                     message=f"subset {subset['name']} selects the pods of {names}",
                     hint="give each slot's pods a label value of their own and select by it",
                 )
+
+
+def _has_another_behind(subset: Mapping[str, Any]) -> bool:
+    balance = (subset.get("trafficPolicy") or {}).get("loadBalancer") or {}
+    return bool((balance.get("localityLbSetting") or {}).get("failoverPriority"))
 
 
 def _overlaps(objects: tuple[Manifest, ...]) -> Iterator[Finding]:

@@ -253,6 +253,8 @@ def users(
     long_streams: int = 0,
     long_tokens: int = 550,
     prompts: tuple[str, ...] = (),
+    tokens: int = 16,
+    sessions: int = 50,
 ) -> Iterator[Users]:
     """Run users of `service` meanwhile."""
     ledger = world.folder / f"users-{service}-{time.time_ns()}.jsonl"
@@ -261,6 +263,7 @@ def users(
         *("--host", f"{service}.localhost", "--model", service, "--rate", str(rate)),
         *("--long-streams", str(long_streams), "--long-tokens", str(long_tokens)),
         *(word for prompt in prompts for word in ("--prompt", prompt)),
+        *("--tokens", str(tokens), "--sessions", str(sessions)),
         *("--out", str(ledger)),
     ]
     process = subprocess.Popen(

@@ -137,6 +137,7 @@ class FakeCluster:
         sweep_fault: sweep pods end with an error.
         rows: the gateway's access log.
         fences: the fencing number on an object, by kind and name; none for one never fenced.
+        split_filter: the gateway can divide users by sessions.
         enforced: the admission policies are in force, as far as a dry run tells.
         violations: moments at which a route pointed at a slot that could not serve.
     """
@@ -162,6 +163,7 @@ class FakeCluster:
         self.server_requests: list[int] = []
         self.fences: dict[tuple[str, str], int] = {}
         self.enforced = True
+        self.split_filter = True
         self.violations: list[str] = []
         self.fault = Fault.NONE
         self.test_pod_fault = Fault.NONE

@@ -75,6 +75,11 @@ class FakeTraffic:
         self._journal.reach()
         return next_figure(self._cluster.streams.get(slot, []))
 
+    def split_filter_in_force(self) -> bool:
+        """Return whether an administrator has installed it."""
+        self._journal.reach()
+        return self._cluster.split_filter
+
     def way_in(self, preview: Preview | None) -> WayIn:
         """Return the gateway, with the preview's header."""
         self._journal.reach()

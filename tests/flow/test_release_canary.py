@@ -12,7 +12,7 @@ import pytest
 from slipway.core.errors import InputError, PermanentError, TransientError
 from slipway.core.release.record import Approval, Phase, ReleaseRecord
 from slipway.core.routing import Slot, all_to
-from slipway.core.service import RampStep
+from slipway.core.service import RampStep, Wish
 from slipway.core.verdicts import Verdict
 from tasks.approve import approve_step
 from tests.flow.sweeps import swept
@@ -319,3 +319,19 @@ def test_watch_whose_looks_all_fail_ends_within_minutes(
     with pytest.raises(TransientError):
         canary.release("2")
     assert canary.clock.monotonic() - began_s < 1200
+
+
+@pytest.mark.parametrize("wish", ["sticky", "fall_back"])
+def test_gateway_that_cannot_divide_users_as_required_refuses_before_any_write(
+    canary: World, wish: str
+) -> None:
+    router = replace(canary.spec.router, **{wish: Wish.REQUIRED})
+    canary.spec = replace(canary.spec, router=router)
+    canary.cluster.split_filter = False
+    before = list(canary.journal.writes)
+    with pytest.raises(PermanentError) as caught:
+        canary.release("2")
+    assert caught.value.code == "split-filter-missing"
+    assert canary.journal.writes == before
+    canary.cluster.split_filter = True
+    assert canary.release("2")["outcome"] == "done"

@@ -90,6 +90,7 @@ def test_streamed_row_is_read_whole(tmp_path: Path) -> None:
         route_revision="7",
         host="llama3.example",
         service="llama3.serving.svc.cluster.local",
+        subset="green",
         slot="green",
         pod="127.100.1.5:8000",
         status=200,
@@ -116,6 +117,12 @@ def test_row_without_an_answer_is_read_with_empty_fields(tmp_path: Path) -> None
     refused = EMPTY | {"time": "7.5", "status": 503, "flags": "UH,NC", "cluster": "-"}
     (found,) = read_rows(write(tmp_path / "log", refused))
     assert found == AccessRow(started_ns=7_500_000_000, status=503, flags=frozenset({"UH", "NC"}))
+
+
+def test_slot_with_another_behind_it_is_the_one_that_was_meant(tmp_path: Path) -> None:
+    meant = STREAMED | {"cluster": "outbound|80|green-or-blue|llama3.serving.svc.cluster.local"}
+    (found,) = read_rows(write(tmp_path / "log", meant))
+    assert (found.subset, found.slot) == ("green-or-blue", "green")
 
 
 def test_slot_comes_from_the_answer_when_the_cluster_has_no_subset(tmp_path: Path) -> None:

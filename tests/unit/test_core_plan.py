@@ -11,7 +11,17 @@ from slipway.core.release.plan import PlannedStep, ReleasePlan, Seen, plan_relea
 from slipway.core.release.record import Approval, Phase, ReleaseRecord, SlotRecord
 from slipway.core.release.stages import OF_RELEASE
 from slipway.core.routing import Slot
-from slipway.core.service import RampPolicy, RampStep, ServiceSpec, Strategy, WhenBusy
+from slipway.core.service import (
+    Implementation,
+    RampPolicy,
+    RampStep,
+    Router,
+    RouterKind,
+    ServiceSpec,
+    Strategy,
+    WhenBusy,
+    Wish,
+)
 from tests.examples import autoscaling, record, service, service_on_a_volume
 
 STEPS = (
@@ -43,7 +53,14 @@ def midway(phase: Phase, **changes: Any) -> ReleaseRecord:
 
 def seen(found: ReleaseRecord | None, **changes: Any) -> Seen:
     blank = Seen(
-        record=found, holder="", ready={}, asked={}, alias="1", files=2, size_bytes=3_400_000
+        record=found,
+        holder="",
+        ready={},
+        asked={},
+        alias="1",
+        split_filter=True,
+        files=2,
+        size_bytes=3_400_000,
     )
     return replace(blank, **changes)
 
@@ -184,3 +201,32 @@ def test_autoscaled_service_begins_with_the_share_of_its_first_step() -> None:
 def test_first_release_of_an_autoscaled_service_begins_with_its_replicas() -> None:
     spec = replace(service(), autoscaling=autoscaling(min_replicas=1, max_replicas=4), replicas=3)
     assert of(plan(spec, None), "deploy")[0].does.startswith("deploy 3 pods as chat-blue")
+
+
+_STAYS, _CHANGES = "a session that moved stays", "sessions change sides at random"
+_FALLS, _FAILS = "falls back to slot blue", "fails its share of the users"
+
+
+@pytest.mark.parametrize(
+    ("router", "split_filter", "session", "dead"),
+    [
+        (Router(), True, _STAYS, _FALLS),
+        (Router(), False, _CHANGES, _FALLS),
+        (Router(sticky=Wish.OFF), True, _CHANGES, _FALLS),
+        (Router(fall_back=Wish.OFF), True, _STAYS, _FAILS),
+        (Router(kind=RouterKind.GATEWAY_API), True, _STAYS, _FALLS),
+        (Router(kind=RouterKind.GATEWAY_API), False, _CHANGES, _FAILS),
+        (
+            Router(kind=RouterKind.GATEWAY_API, implementation=Implementation.OTHER),
+            True,
+            _CHANGES,
+            _FAILS,
+        ),
+    ],
+)
+def test_step_says_what_users_may_count_on_while_they_are_divided(
+    router: Router, split_filter: bool, session: str, dead: str
+) -> None:
+    made = plan(replace(canary(), router=router), live(), split_filter=split_filter)
+    for step in of(made, "ramp"):
+        assert step.why.endswith(f"{session}, a dead candidate {dead}")

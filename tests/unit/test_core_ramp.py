@@ -233,3 +233,13 @@ def test_rows_that_cannot_be_read_are_an_error_with_its_reason() -> None:
 
 def test_nothing_judged_is_never_enough() -> None:
     assert not enough(())
+
+
+def test_request_that_fell_back_is_a_failure_of_the_candidate_though_its_user_was_answered() -> (
+    None
+):
+    fell = replace(row("green"), fell_back=True)
+    watch = seen(row("green"), fell)
+
+    assert not fell.failed
+    assert watch.candidate == Tally(users=2, failed=1, first_tokens_ms=(100.0,))

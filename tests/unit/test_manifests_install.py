@@ -20,8 +20,20 @@ from tests.examples import service
 NAMED = {"configmaps", "virtualservices", "destinationrules", "leases", "services"}
 
 
-def by_kind(kind: str) -> list[dict[str, Any]]:
-    return [item for item in install_objects(service()) if item["kind"] == kind]
+def by_kind(kind: str, namespace: str = "serving") -> list[dict[str, Any]]:
+    return [
+        item
+        for item in install_objects(service())
+        if item["kind"] == kind and item["metadata"]["namespace"] == namespace
+    ]
+
+
+def test_release_account_only_reads_the_one_filter_in_the_gateways_namespace() -> None:
+    (role,), (binding,) = (by_kind(kind, "istio-ingress") for kind in ("Role", "RoleBinding"))
+    (rule,) = role["rules"]
+    assert (rule["resources"], rule["resourceNames"]) == (["envoyfilters"], ["slipway-split"])
+    assert rule["verbs"] == ["get"]
+    assert binding["subjects"][0]["namespace"] == "serving"
 
 
 def platform(kind: str) -> dict[str, Any]:
@@ -51,9 +63,15 @@ def test_service_is_installed_with_everything_a_release_needs() -> None:
 
     assert kinds == [
         *("ServiceAccount", "ServiceAccount", "Role", "RoleBinding", "Lease"),
-        *("ConfigMap", "Service", "DestinationRule", "VirtualService"),
+        *("ConfigMap", "EnvoyFilter", "Role", "RoleBinding"),
+        *("Service", "DestinationRule", "VirtualService"),
     ]
-    assert {item["metadata"]["namespace"] for item in install_objects(service())} == {"serving"}
+    of_gateway = {
+        item["kind"]
+        for item in install_objects(service())
+        if item["metadata"]["namespace"] != "serving"
+    }
+    assert of_gateway == {"EnvoyFilter", "Role", "RoleBinding"}
 
 
 def test_installed_routes_are_those_of_a_service_never_released() -> None:

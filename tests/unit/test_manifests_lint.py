@@ -121,7 +121,7 @@ def test_subset_that_selects_no_pods_is_found() -> None:
 
 def test_subset_that_selects_both_slots_is_found() -> None:
     objects = sound()
-    objects[-2]["spec"]["subsets"] = [{"name": "blue"}, {"name": "green"}]
+    objects[-2]["spec"]["subsets"][:2] = [{"name": "blue"}, {"name": "green"}]
 
     findings = lint(objects)
 

@@ -8,10 +8,11 @@ import pytest
 
 from slipway.core.errors import InputError, PermanentError
 from slipway.core.routing import Route, Share, Slot, all_to, empty, split, with_preview
-from slipway.core.service import Implementation, Router, RouterKind, ServiceSpec
+from slipway.core.service import Implementation, Router, RouterKind, ServiceSpec, Wish
 from slipway.manifests.install import install_objects, only_when_absent, release_rules
 from slipway.manifests.routes.gateway_api import http_route, read_http_route
 from slipway.manifests.routes.plain import plain_services, read_plain_services
+from slipway.manifests.routes.splitting import slot_meant, split_filter
 from tests.examples import service
 
 BOTH = frozenset(Slot)
@@ -54,11 +55,61 @@ def test_http_route_is_bound_to_the_gateway_that_the_service_names() -> None:
 
 
 def test_users_of_a_divided_http_route_go_to_one_service_a_slot() -> None:
-    backends = rules(split("chat", stable=Slot.GREEN, candidate_percent=25))["users"]["backendRefs"]
-    assert [(item["name"], item["weight"]) for item in backends] == [
+    (rule,) = rules(split("chat", stable=Slot.GREEN, candidate_percent=25)).values()
+    assert [(item["name"], item["weight"]) for item in rule["backendRefs"]] == [
         ("chat-green", 75),
-        ("chat-blue", 25),
+        ("chat-blue-or-green", 25),
     ]
+    assert rule["name"] == "users.sticky.falls-back"
+
+
+def test_gateway_of_somebody_else_divides_users_plainly() -> None:
+    other = routed(RouterKind.GATEWAY_API, implementation=Implementation.OTHER)
+    route = split("chat", stable=Slot.GREEN, candidate_percent=25)
+    (rule,) = http_route(other, route)["spec"]["rules"]
+    assert rule["name"] == "users"
+    assert [item["name"] for item in rule["backendRefs"]] == ["chat-green", "chat-blue"]
+    assert read_http_route(http_route(other, route)) == route
+    assert _names(other, "EnvoyFilter") == []
+
+
+@pytest.mark.parametrize(
+    ("sticky", "fall_back", "name"),
+    [
+        (Wish.OFF, Wish.OFF, "users"),
+        (Wish.REQUIRED, Wish.OFF, "users.sticky"),
+        (Wish.OFF, Wish.WANTED, "users.falls-back"),
+        (Wish.WANTED, Wish.REQUIRED, "users.sticky.falls-back"),
+    ],
+)
+def test_rule_of_divided_users_says_by_its_name_what_the_filter_adds(
+    sticky: Wish, fall_back: Wish, name: str
+) -> None:
+    spec = routed(RouterKind.GATEWAY_API, sticky=sticky, fall_back=fall_back)
+    (rule,) = http_route(spec, split("chat", stable=Slot.BLUE, candidate_percent=5))["spec"][
+        "rules"
+    ]
+    assert rule["name"] == name
+    filtered = {
+        patch["match"]["routeConfiguration"]["vhost"]["route"]["name"]
+        for patch in split_filter("edge")["spec"]["configPatches"]
+    }
+    assert name == "users" or name in filtered
+    assert bool(_names(spec, "EnvoyFilter")) == (name != "users")
+
+
+def test_filter_names_no_service_so_that_all_of_a_gateway_share_it() -> None:
+    spec = routed(RouterKind.ISTIO, gateway="edge/models")
+    (found,) = (item for item in install_objects(spec) if item["kind"] == "EnvoyFilter")
+    assert found == split_filter("edge")
+    assert found["metadata"]["namespace"] == "edge"
+    assert "chat" not in str(found)
+
+
+def test_name_of_no_slot_means_none() -> None:
+    for name in ("green-or-green", "green-or-red", "blue-or"):
+        with pytest.raises(ValueError, match=r"names no slot|is not a valid Slot"):
+            slot_meant(name)
 
 
 def test_http_route_before_the_first_release_names_no_backend() -> None:
@@ -154,14 +205,17 @@ def _names(spec: ServiceSpec, kind: str) -> list[str]:
 
 
 def test_gateway_api_is_installed_with_a_service_for_each_slot() -> None:
-    assert _names(STANDARD, "Service") == ["chat", "chat-blue", "chat-green"]
+    assert _names(STANDARD, "Service") == [
+        *("chat", "chat-blue", "chat-green"),
+        *("chat-blue-or-green", "chat-green-or-blue"),
+    ]
     assert _names(STANDARD, "HTTPRoute") == ["chat"]
     assert _names(STANDARD, "VirtualService") == []
 
 
 def test_limits_of_connections_are_ours_where_istio_stands_behind_the_gateway_api() -> None:
     other = routed(RouterKind.GATEWAY_API, implementation=Implementation.OTHER)
-    assert _names(STANDARD, "DestinationRule") == ["chat-blue", "chat-green"]
+    assert _names(STANDARD, "DestinationRule") == _names(STANDARD, "Service")[1:]
     assert _names(other, "DestinationRule") == []
 
 

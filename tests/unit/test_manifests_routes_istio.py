@@ -8,7 +8,7 @@ import pytest
 
 from slipway.core.errors import PermanentError
 from slipway.core.routing import Route, Share, Slot, all_to, empty, with_preview
-from slipway.core.service import ServerKind
+from slipway.core.service import Router, ServerKind, Wish
 from slipway.manifests.routes.istio import (
     destination_rule,
     read_route,
@@ -60,7 +60,7 @@ def test_divided_users_carry_weights() -> None:
 
     assert [(item["destination"]["subset"], item["weight"]) for item in rule["route"]] == [
         ("blue", 95),
-        ("green", 5),
+        ("green-or-blue", 5),
     ]
 
 
@@ -95,7 +95,7 @@ def test_answers_name_the_routes_revision_and_the_slot() -> None:
     for rule in rules(route):
         assert rule["headers"] == {"response": {"set": {"x-slipway-route": route.revision}}}
         for item in rule["route"]:
-            slot = item["destination"]["subset"]
+            slot = item["destination"]["subset"].removesuffix("-or-blue")
             assert item["headers"] == {"response": {"set": {"x-slipway-slot": slot}}}
 
 
@@ -111,10 +111,55 @@ def test_destination_rule_selects_each_subset_by_its_slot() -> None:
     spec = destination_rule(service(), BOTH)["spec"]
 
     assert spec["host"] == HOST
-    assert spec["subsets"] == [
+    assert spec["subsets"][:2] == [
         {"name": "blue", "labels": {"slipway.dev/slot": "blue"}},
         {"name": "green", "labels": {"slipway.dev/slot": "green"}},
     ]
+
+
+def test_slot_that_falls_back_has_the_other_one_behind_it() -> None:
+    spec = destination_rule(service(), BOTH)["spec"]
+    found = {item["name"]: item for item in spec["subsets"][2:]}
+
+    assert found.keys() == {"blue-or-green", "green-or-blue"}
+    for name, item in found.items():
+        assert item["labels"] == {"app.kubernetes.io/name": "chat"}
+        locality = item["trafficPolicy"]["loadBalancer"]["localityLbSetting"]
+        assert locality["failoverPriority"] == [f"slipway.dev/slot={name.partition('-')[0]}"]
+        # All of its own pods may be ejected: the others are behind them.
+        assert item["trafficPolicy"]["outlierDetection"]["maxEjectionPercent"] == 100
+
+
+def test_slot_known_alone_has_nothing_behind_it() -> None:
+    spec = destination_rule(service(), frozenset({Slot.BLUE}))["spec"]
+    assert [item["name"] for item in spec["subsets"]] == ["blue"]
+
+
+def test_request_of_a_dead_candidate_is_sent_on_to_the_stable_slot() -> None:
+    (rule,) = rules(SPLIT)
+    assert rule["retries"]["retryRemoteLocalities"]
+    # Two refusals by the candidate's pods, and one try elsewhere.
+    assert rule["retries"]["attempts"] == 3
+
+
+def test_rule_of_divided_users_bears_the_name_that_makes_them_sticky() -> None:
+    (rule,) = rules(SPLIT)
+    assert rule["name"] == "users.sticky"
+    (whole,) = rules(all_to("chat", Slot.BLUE))
+    assert whole["name"] == "users"
+
+
+def test_service_that_wants_neither_is_divided_plainly() -> None:
+    plain = replace(service(), router=Router(sticky=Wish.OFF, fall_back=Wish.OFF))
+    (rule,) = virtual_service(plain, SPLIT)["spec"]["http"]
+    assert rule["name"] == "users"
+    assert [item["destination"]["subset"] for item in rule["route"]] == ["blue", "green"]
+    assert "retryRemoteLocalities" not in rule["retries"]
+    assert [s["name"] for s in destination_rule(plain, BOTH)["spec"]["subsets"]] == [
+        "blue",
+        "green",
+    ]
+    assert read_route(virtual_service(plain, SPLIT), destination_rule(plain, BOTH)) == SPLIT
 
 
 def test_one_bad_pod_of_two_can_be_ejected() -> None:

@@ -161,6 +161,10 @@ def steps(*weights: int) -> list[dict[str, Any]]:
             {"router": {"gateway": "edge"}},
             "router.gateway: must be the NAMESPACE/NAME of a Gateway",
         ),
+        (
+            {"router": {"kind": "gateway_api", "implementation": "other", "sticky": "required"}},
+            "router: sticky: required is to be had at gateways of Istio alone",
+        ),
         ({"router": {"access_log": False}}, "router: kind: istio has no use for access_log"),
         (
             {"router": {"kind": "gateway_api", "propagation_s": 3}},

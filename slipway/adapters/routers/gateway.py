@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from slipway.adapters.access_log import log_end, read_tail
+from slipway.adapters.routers.pods import SlotPods
 from slipway.core.errors import TransientError
 from slipway.core.routing import PURPOSE_HEADER, ROUTE_HEADER, SLOT_HEADER, Route
 from slipway.core.service import ServiceSpec
@@ -46,6 +47,25 @@ class GatewayAccess:
         """Return the address:port of a pod as the cluster shows it."""
         begins, shown = self.pod_prefix
         return shown + dialled[len(begins) :] if dialled.startswith(begins) else dialled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """Which slot a request was meant for.
+
+    Args:
+        slot: its name.
+        may_fall_back: another slot may have answered it.
+        by_pod: only the pod that answered tells.
+    """
+
+    slot: str = ""
+    may_fall_back: bool = False
+    by_pod: bool = False
+
+
+Meant = Callable[[AccessRow], Meaning | None]
+"""Returns which slot a row is of; None leaves the row out."""
 
 
 class Gateway:
@@ -110,19 +130,23 @@ class Gateway:
         return log_end(self._access_log(service))
 
     def access_rows(
-        self, service: str, *, after: LogPosition, slot_of: Callable[[AccessRow], str | None]
+        self, service: str, *, after: LogPosition, meant: Meant, pods: SlotPods
     ) -> AccessTail:
         """Return the gateway's rows since a position, with pods as the cluster shows them.
 
         Args:
             service: that is asked about.
             after: which position.
-            slot_of: returns the slot that a row is of, empty when of none; None leaves it out.
+            meant: which slot each row is of.
+            pods: of the service.
         """
         tail = read_tail(
             self._access_log(service), after=after, pod_address=self._access.pod_address
         )
-        return replace(tail, rows=tuple(_of_slots(tail.rows, slot_of)))
+        found = [(row, meaning) for row in tail.rows if (meaning := meant(row)) is not None]
+        if any(meaning.by_pod or meaning.may_fall_back for _, meaning in found):
+            pods.learn()
+        return replace(tail, rows=tuple(_resolved(row, meaning, pods) for row, meaning in found))
 
     def _access_log(self, service: str) -> Path:
         if self._access.access_log is None:
@@ -221,10 +245,11 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float, what: str) ->
         time.sleep(POLL_S)
 
 
-def _of_slots(
-    rows: Iterable[AccessRow], slot_of: Callable[[AccessRow], str | None]
-) -> Iterator[AccessRow]:
-    for row in rows:
-        slot = slot_of(row)
-        if slot is not None:
-            yield row if slot == row.slot else replace(row, slot=slot)
+def _resolved(row: AccessRow, meaning: Meaning, pods: SlotPods) -> AccessRow:
+    if meaning.by_pod:
+        return replace(row, slot=pods.slot_of(row.pod))
+    # A pod that nobody ever saw is not taken for one of the slot.
+    fell_back = meaning.may_fall_back and bool(row.pod) and pods.slot_of(row.pod) != meaning.slot
+    if fell_back or row.slot != meaning.slot:
+        return replace(row, slot=meaning.slot, fell_back=fell_back)
+    return row

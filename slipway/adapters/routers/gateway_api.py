@@ -14,14 +14,23 @@ from slipway.adapters.routers.gateway import (
     PROPAGATION_TIMEOUT_S,
     Gateway,
     GatewayAccess,
+    Meaning,
 )
+from slipway.adapters.routers.pods import SlotPods
+from slipway.adapters.routers.split_filter import filter_in_force
 from slipway.adapters.routers.way_in import through_gateway
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.routing import Preview, Route, Slot
 from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
 from slipway.manifests.names import SERVICE_PORT, host_of, slot_service
-from slipway.manifests.routes.gateway_api import KIND, http_route, read_http_route
+from slipway.manifests.routes.gateway_api import (
+    KIND,
+    falling_back_service,
+    http_route,
+    read_http_route,
+)
+from slipway.manifests.routes.splitting import falls_back
 from slipway.ports import RouteProof, WayIn
 
 _CONDITIONS = ("Accepted", "ResolvedRefs")
@@ -39,6 +48,7 @@ class GatewayApiTraffic:
         self._spec = spec
         self._access = access
         self._gateway = Gateway(access, spec)
+        self._pods = SlotPods(api, spec)
 
     def apply(self, route: Route, *, fence: int | None = None) -> None:
         """Write the route, make before break; see `slipway.ports.Traffic`.
@@ -48,7 +58,9 @@ class GatewayApiTraffic:
         """
         current = self.read(route.service)
         newly = [slot for slot in Slot if route.names(slot) and slot not in current.subsets]
-        self._gateway.await_clusters(self._cluster(route.service, slot) for slot in newly)
+        self._gateway.await_clusters(
+            self._cluster(slot_service(route.service, slot)) for slot in newly
+        )
         written = self._api.apply(http_route(self._spec, route, fence=fence))
         self._await_accepted(route.service, int(written["metadata"]["generation"]))
 
@@ -69,9 +81,17 @@ class GatewayApiTraffic:
         return self._gateway.confirm(route, timeout_s=timeout_s)
 
     def open_streams(self, service: str, slot: Slot) -> int:
-        """Sum Envoy's active requests towards the slot's Service over all gateway pods."""
-        cluster = self._cluster(service, slot)
-        return self._gateway.active_requests(cluster, may_be_unknown=lambda: False)
+        """Sum Envoy's active requests towards the slot over all gateway pods.
+
+        Those that may have fallen back are counted for either slot: Envoy does not say which.
+        """
+        backends = [slot_service(service, slot)]
+        if falls_back(self._spec.router):
+            backends += [falling_back_service(service, one) for one in Slot]
+        return sum(
+            self._gateway.active_requests(self._cluster(name), may_be_unknown=lambda: False)
+            for name in backends
+        )
 
     def access_end(self, service: str) -> LogPosition:
         """Return the end of the gateway's access log."""
@@ -79,22 +99,29 @@ class GatewayApiTraffic:
 
     def access_rows(self, service: str, *, after: LogPosition) -> AccessTail:
         """Return the gateway's rows of the slots' Services since a position."""
-        slots = {self._host(service, slot): slot for slot in Slot}
+        meanings = {self._host(slot_service(service, s)): Meaning(slot=s.value) for s in Slot} | {
+            self._host(falling_back_service(service, s)): Meaning(slot=s.value, may_fall_back=True)
+            for s in Slot
+        }
 
-        def slot_of(row: AccessRow) -> str | None:
-            return slots.get(row.service)
+        def meant(row: AccessRow) -> Meaning | None:
+            return meanings.get(row.service)
 
-        return self._gateway.access_rows(service, after=after, slot_of=slot_of)
+        return self._gateway.access_rows(service, after=after, meant=meant, pods=self._pods)
+
+    def split_filter_in_force(self) -> bool:
+        """Return whether the EnvoyFilter stands; see `slipway.ports.Traffic`."""
+        return filter_in_force(self._api, self._spec.router)
 
     def way_in(self, preview: Preview | None) -> WayIn:
         """Return the gateway, with the preview's header; see `slipway.ports.Traffic`."""
         return through_gateway(self._access, self._spec, preview)
 
-    def _cluster(self, service: str, slot: Slot) -> str:
-        return f"outbound|{SERVICE_PORT}||{self._host(service, slot)}"
+    def _cluster(self, backend: str) -> str:
+        return f"outbound|{SERVICE_PORT}||{self._host(backend)}"
 
-    def _host(self, service: str, slot: Slot) -> str:
-        return host_of(slot_service(service, slot), self._spec.namespace)
+    def _host(self, backend: str) -> str:
+        return host_of(backend, self._spec.namespace)
 
     def _await_accepted(self, service: str, generation: int) -> None:
         """Wait until the gateway's controller has taken this very write up.

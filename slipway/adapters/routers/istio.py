@@ -5,13 +5,27 @@ from __future__ import annotations
 from slipway.adapters.kubernetes import require_object
 from slipway.adapters.kubernetes_api import KubernetesApi
 from slipway.adapters.routers.fenced import refused, stamp_all
-from slipway.adapters.routers.gateway import PROPAGATION_TIMEOUT_S, Gateway, GatewayAccess
+from slipway.adapters.routers.gateway import (
+    PROPAGATION_TIMEOUT_S,
+    Gateway,
+    GatewayAccess,
+    Meaning,
+)
+from slipway.adapters.routers.pods import SlotPods
+from slipway.adapters.routers.split_filter import filter_in_force
 from slipway.adapters.routers.way_in import through_gateway
 from slipway.core.routing import Preview, Route, Slot
 from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
 from slipway.manifests.names import SERVICE_PORT, host, host_of
-from slipway.manifests.routes.istio import destination_rule, read_route, virtual_service
+from slipway.manifests.routes.istio import (
+    destination_rule,
+    names_of_subsets,
+    read_route,
+    subset_names,
+    virtual_service,
+)
+from slipway.manifests.routes.splitting import falling_back
 from slipway.ports import RouteProof, WayIn
 
 _KINDS = ("VirtualService", "DestinationRule")
@@ -25,6 +39,7 @@ class IstioTraffic:
         self._spec = spec
         self._access = access
         self._gateway = Gateway(access, spec)
+        self._pods = SlotPods(api, spec)
 
     def apply(self, route: Route, *, fence: int | None = None) -> None:
         """Write the route, make before break; see `slipway.ports.Traffic`.
@@ -35,9 +50,11 @@ class IstioTraffic:
         """
         current = self.read(route.service)
         known = current.subsets | route.subsets
-        if known != current.subsets:
+        wanted = subset_names(self._spec, known)
+        if not set(wanted) <= set(self._defined(route.service)):
             self._api.apply(destination_rule(self._spec, known, fence=fence))
-            self._gateway.await_clusters(self._cluster(slot) for slot in route.subsets)
+            announced = subset_names(self._spec, route.subsets)
+            self._gateway.await_clusters(self._cluster(name) for name in announced)
         self._api.apply(virtual_service(self._spec, route, fence=fence))
         if known != route.subsets:
             self.confirm(route, timeout_s=PROPAGATION_TIMEOUT_S)
@@ -66,10 +83,12 @@ class IstioTraffic:
         return self._gateway.confirm(route, timeout_s=timeout_s)
 
     def open_streams(self, service: str, slot: Slot) -> int:
-        """Sum Envoy's active requests towards the slot over all gateway pods."""
-        return self._gateway.active_requests(
-            self._cluster(slot), may_be_unknown=lambda: slot not in self.read(service).subsets
-        )
+        """Sum Envoy's active requests towards the slot over all gateway pods.
+
+        Those that may have fallen back are counted for either slot: Envoy does not say which.
+        """
+        names = (slot.value, *(falling_back(one) for one in Slot))
+        return sum(self._active_requests(service, name) for name in names)
 
     def access_end(self, service: str) -> LogPosition:
         """Return the end of the gateway's access log."""
@@ -79,14 +98,28 @@ class IstioTraffic:
         """Return the gateway's rows of the service since a position."""
         wanted = host_of(service, self._spec.namespace)
 
-        def slot_of(row: AccessRow) -> str | None:
-            return row.slot if row.service == wanted else None
+        def meant(row: AccessRow) -> Meaning | None:
+            if row.service != wanted:
+                return None
+            return Meaning(slot=row.slot, may_fall_back=row.subset not in {"", row.slot})
 
-        return self._gateway.access_rows(service, after=after, slot_of=slot_of)
+        return self._gateway.access_rows(service, after=after, meant=meant, pods=self._pods)
+
+    def split_filter_in_force(self) -> bool:
+        """Return whether the EnvoyFilter stands; see `slipway.ports.Traffic`."""
+        return filter_in_force(self._api, self._spec.router)
 
     def way_in(self, preview: Preview | None) -> WayIn:
         """Return the gateway, with the preview's header; see `slipway.ports.Traffic`."""
         return through_gateway(self._access, self._spec, preview)
 
-    def _cluster(self, slot: Slot) -> str:
-        return f"outbound|{SERVICE_PORT}|{slot}|{host(self._spec)}"
+    def _active_requests(self, service: str, subset: str) -> int:
+        return self._gateway.active_requests(
+            self._cluster(subset), may_be_unknown=lambda: subset not in self._defined(service)
+        )
+
+    def _defined(self, service: str) -> tuple[str, ...]:
+        return names_of_subsets(require_object(self._api, _KINDS[1], self._spec.namespace, service))
+
+    def _cluster(self, subset: str) -> str:
+        return f"outbound|{SERVICE_PORT}|{subset}|{host(self._spec)}"

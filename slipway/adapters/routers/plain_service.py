@@ -16,7 +16,14 @@ import httpx
 from slipway.adapters.kubernetes import require_object
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
 from slipway.adapters.routers.fenced import refused, stamp_all
-from slipway.adapters.routers.gateway import POLL_S, Gateway, GatewayAccess, not_confirmed
+from slipway.adapters.routers.gateway import (
+    POLL_S,
+    Gateway,
+    GatewayAccess,
+    Meaning,
+    not_confirmed,
+)
+from slipway.adapters.routers.pods import SlotPods
 from slipway.adapters.routers.way_in import by_service
 from slipway.core.routing import PURPOSE_HEADER, Preview, Route, Slot
 from slipway.core.service import ServiceSpec
@@ -40,8 +47,7 @@ class PlainServiceTraffic:
         self._gateway = Gateway(access, spec)
         self._http = httpx.Client(proxy=access.cluster_proxy, trust_env=False, timeout=5.0)
         weakref.finalize(self, self._http.close)
-        # Pods that are gone had requests too: never forgotten while this lives.
-        self._slot_of_pod: dict[str, str] = {}
+        self._pods = SlotPods(api, spec)
 
     def apply(self, route: Route, *, fence: int | None = None) -> None:
         """Write both Services; see `slipway.ports.Traffic`.
@@ -105,15 +111,16 @@ class PlainServiceTraffic:
         """Return the rows of a gateway in front of the Service, told apart by pod."""
         if not self._spec.router.access_log:
             return AccessTail(rows=(), end=_UNSEEN)
-        self._learn_pods()
         wanted = host_of(service, self._spec.namespace)
 
-        def slot_of(row: AccessRow) -> str | None:
-            if row.service != wanted:
-                return None
-            return self._slot_of_pod.get(row.pod.rpartition(":")[0], "")
+        def meant(row: AccessRow) -> Meaning | None:
+            return Meaning(by_pod=True) if row.service == wanted else None
 
-        return self._gateway.access_rows(service, after=after, slot_of=slot_of)
+        return self._gateway.access_rows(service, after=after, meant=meant, pods=self._pods)
+
+    def split_filter_in_force(self) -> bool:
+        """Return True: it divides nobody."""
+        return True
 
     def way_in(self, preview: Preview | None) -> WayIn:
         """Return the Service's in-cluster name; see `slipway.ports.Traffic`."""
@@ -161,12 +168,6 @@ class PlainServiceTraffic:
             if not answer.is_success:
                 return f"{url} answers {answer.status_code}"
         return None
-
-    def _learn_pods(self) -> None:
-        for pod in self._list("Pod", {NAME_LABEL: self._spec.name}):
-            address = pod.get("status", {}).get("podIP")
-            if address:
-                self._slot_of_pod[address] = pod["metadata"]["labels"].get(SLOT_LABEL, "")
 
     def _list(self, kind: str, labels: dict[str, str]) -> list[dict[str, Any]]:
         selector = ",".join(f"{name}={value}" for name, value in labels.items())

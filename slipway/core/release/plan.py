@@ -31,7 +31,15 @@ from slipway.core.release.stages import (
 )
 from slipway.core.report import amount_of_files
 from slipway.core.routing import Slot
-from slipway.core.service import RampStep, ServiceSpec, Weights, WhenBusy
+from slipway.core.service import (
+    RampStep,
+    RouterKind,
+    ServiceSpec,
+    Weights,
+    WhenBusy,
+    Wish,
+    divides_like_istio,
+)
 
 _UNDRAWN = "drawn when the release begins"
 
@@ -46,6 +54,7 @@ class Seen:
         ready: pods of each slot that can serve.
         asked: pods that each slot is to have.
         alias: version that the registry's alias names, None when it names none.
+        split_filter: the gateway has what `router.sticky` and `router.fall_back` need.
         files: of the version asked for.
         size_bytes: of these files together.
     """
@@ -55,6 +64,7 @@ class Seen:
     ready: Mapping[Slot, int]
     asked: Mapping[Slot, int]
     alias: str | None
+    split_filter: bool
     files: int
     size_bytes: int
 
@@ -243,8 +253,20 @@ def _ramp_step(step: RampStep, case: _Case) -> PlannedStep:
         stage=RAMP.name,
         does=f"{step.weight_percent} % of the users for {step.bake_s:g} s and longer{asked}",
         why=f"needs {pods} ready; rises on {policy.requests_min} requests to"
-        " each slot and no gate that says FAIL or ERROR",
+        f" each slot and no gate that says FAIL or ERROR; {_while_divided(case)}",
     )
+
+
+def _while_divided(case: _Case) -> str:
+    """Return what users may count on while they are divided."""
+    router, able = case.spec.router, divides_like_istio(case.spec.router)
+    sticks = able and case.seen.split_filter and router.sticky is not Wish.OFF
+    falls = able and router.fall_back is not Wish.OFF
+    if router.kind is RouterKind.GATEWAY_API:
+        falls = falls and case.seen.split_filter
+    stays = "a session that moved stays" if sticks else "sessions change sides at random"
+    dead = f"falls back to slot {case.record.stable}" if falls else "fails its share of the users"
+    return f"{stays}, a dead candidate {dead}"
 
 
 def _pods(count: int) -> str:

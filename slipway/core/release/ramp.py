@@ -34,7 +34,8 @@ class Tally:
 
     Args:
         users: requests that ended.
-        failed: of them, failed or truncated.
+        failed: of them, failed or truncated, or answered by the other slot because none of this
+            one's pods did: users do not notice, the gate must.
         first_tokens_ms: time to first token of each that went well, in the order they ended; of an
             answer in one piece, its whole duration.
     """
@@ -48,13 +49,13 @@ class Tally:
         times = tuple(time for row in rows if (time := _first_token_ms(row)) is not None)
         return Tally(
             users=self.users + len(rows),
-            failed=self.failed + sum(row.failed for row in rows),
+            failed=self.failed + sum(row.failed or row.fell_back for row in rows),
             first_tokens_ms=self.first_tokens_ms + times,
         )
 
 
 def _first_token_ms(row: AccessRow) -> float | None:
-    if row.failed or row.client_left or row.status >= 400:
+    if row.failed or row.fell_back or row.client_left or row.status >= 400:
         return None
     if row.streaming:
         return None if row.ttft_us is None else row.ttft_us / 1000

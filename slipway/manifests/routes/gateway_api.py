@@ -26,6 +26,7 @@ from slipway.core.routing import (
 from slipway.core.service import ServiceSpec
 from slipway.manifests.names import (
     FENCE_ANNOTATION,
+    NAME_LABEL,
     ROUTE_ANNOTATION,
     SERVICE_PORT,
     SLOTS_ANNOTATION,
@@ -35,7 +36,20 @@ from slipway.manifests.names import (
     metadata,
     slot_service,
 )
-from slipway.manifests.routes.reading import read_back, slots_of, slots_text
+from slipway.manifests.routes.reading import (
+    read_back,
+    slots_of,
+    slots_text,
+    users_and_preview,
+)
+from slipway.manifests.routes.services import cluster_service
+from slipway.manifests.routes.splitting import (
+    falling_back,
+    falling_back_policy,
+    falls_back,
+    slot_meant,
+    split_rule_name,
+)
 from slipway.manifests.routes.traffic_policy import traffic_policy
 
 KIND = "HTTPRoute"
@@ -68,21 +82,37 @@ def http_route(spec: ServiceSpec, route: Route, *, fence: int | None = None) -> 
 
 
 def slot_rules(spec: ServiceSpec) -> tuple[Object, ...]:
-    """Return the DestinationRules of the slots' Services, where Istio is the implementation."""
+    """Return the DestinationRules of the backends, where Istio is the implementation."""
+    kind = spec.server.kind
+    policies = {slot_service(spec.name, slot): traffic_policy(kind) for slot in Slot}
+    if falls_back(spec.router):
+        for slot in Slot:
+            policies[falling_back_service(spec.name, slot)] = falling_back_policy(kind, slot)
+    return tuple(_destination_rule(spec, name, policy) for name, policy in policies.items())
+
+
+def falling_back_services(spec: ServiceSpec) -> tuple[Object, ...]:
+    """Return a Service for each slot with the other one behind it; none where that cannot be."""
+    if not falls_back(spec.router):
+        return ()
+    both = {NAME_LABEL: spec.name}
     return tuple(
-        {
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "DestinationRule",
-            "metadata": metadata(
-                slot_service(spec.name, slot), spec.namespace, labels=common_labels(spec.name)
-            ),
-            "spec": {
-                "host": host_of(slot_service(spec.name, slot), spec.namespace),
-                "trafficPolicy": traffic_policy(spec.server.kind),
-            },
-        }
-        for slot in Slot
+        cluster_service(spec, falling_back_service(spec.name, slot), both) for slot in Slot
     )
+
+
+def falling_back_service(service: str, slot: Slot) -> str:
+    """Return the name of the Service over `slot` with the other slot behind it."""
+    return f"{service}-{falling_back(slot)}"
+
+
+def _destination_rule(spec: ServiceSpec, name: str, policy: Object) -> Object:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": metadata(name, spec.namespace, labels=common_labels(spec.name)),
+        "spec": {"host": host_of(name, spec.namespace), "trafficPolicy": policy},
+    }
 
 
 def read_http_route(found: Mapping[str, Any]) -> Route:
@@ -102,16 +132,26 @@ def _annotations(route: Route, fence: int | None) -> dict[str, str]:
 
 def _users_rule(spec: ServiceSpec, route: Route) -> Object:
     rule: Object = {
-        "name": USERS_RULE,
         "matches": _path_matches(spec),
         "filters": [_response_header(ROUTE_HEADER, route.revision)],
     }
-    if not route.shares:
-        return rule
+    match route.shares:
+        case ():
+            return {"name": USERS_RULE, **rule}
+        case (everybody,):
+            whole = {**_backend(spec, everybody.slot), "weight": everybody.percent}
+            return {"name": USERS_RULE, **rule, "backendRefs": [whole]}
+    # The stable slot first: a sticky split goes by their order.
+    *stable, candidate = route.shares
+    backend = _backend(spec, candidate.slot)
+    if falls_back(spec.router):
+        backend["name"] = falling_back_service(spec.name, candidate.slot)
     return {
+        "name": split_rule_name(spec.router),
         **rule,
         "backendRefs": [
-            {**_backend(spec, share.slot), "weight": share.percent} for share in route.shares
+            *({**_backend(spec, share.slot), "weight": share.percent} for share in stable),
+            {**backend, "weight": candidate.percent},
         ],
     }
 
@@ -146,15 +186,12 @@ def _response_header(name: str, value: str) -> Object:
 
 
 def _read(service: str, found: Mapping[str, Any]) -> Route:
-    rules = {rule["name"]: rule for rule in found["spec"]["rules"]}
-    if not {USERS_RULE} <= rules.keys() <= {USERS_RULE, PREVIEW_RULE}:
-        raise ValueError(f"its rules are {sorted(rules)}")
-    preview = rules.get(PREVIEW_RULE)
+    users, preview = users_and_preview(found["spec"]["rules"])
     return Route(
         service=service,
         shares=tuple(
             Share(slot=_slot(service, item), percent=item["weight"])
-            for item in rules[USERS_RULE].get("backendRefs") or ()
+            for item in users.get("backendRefs") or ()
         ),
         preview=None if preview is None else _read_preview(service, preview),
         subsets=slots_of(found["metadata"]),
@@ -167,4 +204,4 @@ def _read_preview(service: str, rule: Mapping[str, Any]) -> Preview:
 
 
 def _slot(service: str, backend: Mapping[str, Any]) -> Slot:
-    return Slot(str(backend["name"]).removeprefix(f"{service}-"))
+    return slot_meant(str(backend["name"]).removeprefix(f"{service}-"))

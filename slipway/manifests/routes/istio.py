@@ -25,6 +25,7 @@ from slipway.core.routing import (
 from slipway.core.service import ServiceSpec
 from slipway.manifests.names import (
     FENCE_ANNOTATION,
+    NAME_LABEL,
     ROUTE_ANNOTATION,
     SERVICE_PORT,
     SLOT_LABEL,
@@ -33,7 +34,16 @@ from slipway.manifests.names import (
     host,
     metadata,
 )
-from slipway.manifests.routes.reading import read_back
+from slipway.manifests.routes.reading import read_back, users_and_preview
+from slipway.manifests.routes.splitting import (
+    RETRIES,
+    RETRY_ON,
+    falling_back,
+    falling_back_policy,
+    falls_back,
+    slot_meant,
+    split_rule_name,
+)
 from slipway.manifests.routes.traffic_policy import traffic_policy
 
 _UNRELEASED = "no version of this model has been released yet\n"
@@ -58,11 +68,28 @@ def destination_rule(
         "spec": {
             "host": host(spec),
             "trafficPolicy": traffic_policy(spec.server.kind),
-            "subsets": [
-                {"name": slot.value, "labels": {SLOT_LABEL: slot.value}} for slot in sorted(subsets)
-            ],
+            "subsets": [_subset(spec, name) for name in subset_names(spec, subsets)],
         },
     }
+
+
+def subset_names(spec: ServiceSpec, subsets: frozenset[Slot]) -> tuple[str, ...]:
+    """Return the names of what a DestinationRule with these slots defines.
+
+    With both slots known each of them is known with the other one behind it, too.
+    """
+    own = tuple(slot.value for slot in sorted(subsets))
+    if len(own) == len(Slot) and falls_back(spec.router):
+        return (*own, *(falling_back(slot) for slot in Slot))
+    return own
+
+
+def _subset(spec: ServiceSpec, name: str) -> Object:
+    slot = slot_meant(name)
+    if name == slot.value:
+        return {"name": name, "labels": {SLOT_LABEL: name}}
+    policy = falling_back_policy(spec.server.kind, slot)
+    return {"name": name, "labels": {NAME_LABEL: spec.name}, "trafficPolicy": policy}
 
 
 def virtual_service(spec: ServiceSpec, route: Route, *, fence: int | None = None) -> Object:
@@ -121,35 +148,47 @@ def _preview_rule(spec: ServiceSpec, route: Route, preview: Preview) -> Object:
 
 def _users_rule(spec: ServiceSpec, route: Route) -> Object:
     rule: Object = {
-        "name": USERS_RULE,
         "match": _path_matches(spec),
         "headers": _response_header(ROUTE_HEADER, route.revision),
     }
-    if not route.shares:
-        return {**rule, "directResponse": {"status": 503, "body": {"string": _UNRELEASED}}}
+    # Only what no server can have begun to answer: a repeated generation would be paid twice.
+    retries: Object = {"attempts": 2, "retryOn": "connect-failure,refused-stream"}
+    match route.shares:
+        case ():
+            answer = {"status": 503, "body": {"string": _UNRELEASED}}
+            return {"name": USERS_RULE, **rule, "directResponse": answer}
+        case (everybody,):
+            whole = [_destination(spec, everybody.slot)]
+            return {"name": USERS_RULE, **rule, "route": whole, "retries": retries}
+    if falls_back(spec.router):
+        retries = {"attempts": RETRIES, "retryOn": RETRY_ON, "retryRemoteLocalities": True}
     return {
+        "name": split_rule_name(spec.router),
         **rule,
         "route": _weighted(spec, route.shares),
-        # Only what no server can have begun to answer: a repeated generation would be paid twice.
-        "retries": {"attempts": 2, "retryOn": "connect-failure,refused-stream"},
+        "retries": retries,
     }
 
 
 def _weighted(spec: ServiceSpec, shares: tuple[Share, ...]) -> list[Object]:
-    if len(shares) == 1:
-        return [_destination(spec, shares[0].slot)]
-    return [{**_destination(spec, share.slot), "weight": share.percent} for share in shares]
+    """Return the destinations, the stable slot first: a sticky split goes by their order."""
+    *stable, candidate = shares
+    subset = falling_back(candidate.slot) if falls_back(spec.router) else candidate.slot.value
+    return [
+        *({**_destination(spec, share.slot), "weight": share.percent} for share in stable),
+        {**_destination(spec, candidate.slot, subset=subset), "weight": candidate.percent},
+    ]
 
 
 def _path_matches(spec: ServiceSpec) -> list[Object]:
     return [{"uri": {"prefix": prefix}} for prefix in spec.path_prefixes]
 
 
-def _destination(spec: ServiceSpec, slot: Slot) -> Object:
+def _destination(spec: ServiceSpec, slot: Slot, *, subset: str | None = None) -> Object:
     return {
         "destination": {
             "host": host(spec),
-            "subset": slot.value,
+            "subset": subset or slot.value,
             "port": {"number": SERVICE_PORT},
         },
         "headers": _response_header(SLOT_HEADER, slot.value),
@@ -163,15 +202,12 @@ def _response_header(name: str, value: str) -> Object:
 def _read(
     service: str, virtual_service: Mapping[str, Any], destination_rule: Mapping[str, Any]
 ) -> Route:
-    rules = {rule["name"]: rule for rule in virtual_service["spec"]["http"]}
-    if not {USERS_RULE} <= rules.keys() <= {USERS_RULE, PREVIEW_RULE}:
-        raise ValueError(f"its rules are {sorted(rules)}")
-    preview = rules.get(PREVIEW_RULE)
+    users, preview = users_and_preview(virtual_service["spec"]["http"])
     return Route(
         service=service,
-        shares=_read_shares(rules[USERS_RULE]),
+        shares=_read_shares(users),
         preview=None if preview is None else _read_preview(preview),
-        subsets=frozenset(Slot(item["name"]) for item in _read_subsets(destination_rule)),
+        subsets=frozenset(slot_meant(name) for name in names_of_subsets(destination_rule)),
     )
 
 
@@ -180,7 +216,7 @@ def _read_shares(rule: Mapping[str, Any]) -> tuple[Share, ...]:
         return ()
     return tuple(
         # A single destination carries no weight: it gets everybody.
-        Share(slot=Slot(item["destination"]["subset"]), percent=item.get("weight", 100))
+        Share(slot=slot_meant(item["destination"]["subset"]), percent=item.get("weight", 100))
         for item in rule["route"]
     )
 
@@ -190,7 +226,7 @@ def _read_preview(rule: Mapping[str, Any]) -> Preview:
     return Preview(slot=Slot(rule["route"][0]["destination"]["subset"]), token=token)
 
 
-def _read_subsets(destination_rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def names_of_subsets(destination_rule: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the subsets that a DestinationRule defines."""
     # The API server drops an empty list from some answers.
-    found: list[Mapping[str, Any]] = destination_rule["spec"].get("subsets") or []
-    return found
+    return tuple(item["name"] for item in destination_rule["spec"].get("subsets") or ())

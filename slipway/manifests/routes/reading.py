@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from slipway.core.errors import InputError, PermanentError
-from slipway.core.routing import Route, Slot
+from slipway.core.routing import PREVIEW_RULE, Route, Slot
 from slipway.manifests.names import SLOTS_ANNOTATION
+from slipway.manifests.routes.splitting import is_users_rule
 
 
 def read_back(service: str, kinds: str, read: Callable[[], Route]) -> Route:
@@ -31,6 +32,23 @@ def read_back(service: str, kinds: str, read: Callable[[], Route]) -> Route:
             hint=f"somebody else edited them; compare kubectl get {kinds} {service} -o yaml with"
             " the release record, and undo the edit",
         ) from error
+
+
+def users_and_preview(
+    rules: Sequence[Mapping[str, Any]],
+) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """Return the rule of the users, and that of the preview if there is one.
+
+    Raises:
+        KeyError: a rule has no name.
+        ValueError: there are other rules than these.
+    """
+    names = [rule["name"] for rule in rules]
+    users = [rule for rule in rules if is_users_rule(rule["name"])]
+    previews = [rule for rule in rules if rule["name"] == PREVIEW_RULE]
+    if len(users) != 1 or len(previews) > 1 or len(rules) != len(users) + len(previews):
+        raise ValueError(f"its rules are {sorted(names)}")
+    return users[0], previews[0] if previews else None
 
 
 def slots_text(slots: frozenset[Slot]) -> str:

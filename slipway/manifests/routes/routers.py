@@ -5,7 +5,7 @@ from __future__ import annotations
 from slipway.core.routing import Route
 from slipway.core.service import Implementation, RouterKind, ServiceSpec
 from slipway.manifests.names import Object, preview_service
-from slipway.manifests.routes.gateway_api import http_route, slot_rules
+from slipway.manifests.routes.gateway_api import falling_back_services, http_route, slot_rules
 from slipway.manifests.routes.istio import destination_rule, virtual_service
 from slipway.manifests.routes.plain import plain_services
 from slipway.manifests.routes.services import service_object, slot_services
@@ -30,6 +30,7 @@ def route_objects(spec: ServiceSpec, route: Route) -> tuple[Object, ...]:
             return (
                 service_object(spec),
                 *slot_services(spec),
+                *falling_back_services(spec),
                 *(slot_rules(spec) if ours else ()),
                 http_route(spec, route),
             )
