@@ -143,11 +143,11 @@ def _short(
 
 
 def _worst(found: Iterable[Shortfall]) -> tuple[Shortfall, ...]:
-    """Return of several that are short of the same thing the one that is shortest."""
+    """Return of several that are short of the same thing the one that is shortest, the last."""
     worst: dict[tuple[str, str], Shortfall] = {}
     for item in found:
         key = (item.code, _thing(item))
-        if key not in worst or worst[key].short < item.short:
+        if key not in worst or worst[key].short <= item.short:
             worst[key] = item
     return tuple(worst.values())
 
