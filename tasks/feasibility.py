@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from slipway.bootstrap import Ports
 from slipway.core.errors import InputError, PermanentError, TransientError
@@ -28,10 +29,14 @@ from slipway.manifests.needs import (
 )
 from slipway.manifests.rights import release_rights
 from slipway.ports import Look
+from tasks.turn import once
 
 Report = Callable[[str], None]
 
 _LOOK_EVERY_S = 5.0
+_NO_CERTIFICATE = Unseen(
+    what="certificates of the gateway", why="SLIPWAY_GATEWAY_URL speaks no TLS"
+)
 _NS_PER_S = 1_000_000_000
 
 
@@ -75,29 +80,20 @@ def await_feasible(ports: Ports, record: ReleaseRecord, *, recorded: bool, repor
     Raises:
         PermanentError: `infeasible`, with every reason in exact figures.
     """
-    policy, began_s, said = ports.spec.policy, time.monotonic(), ""
+    policy, began_s = ports.spec.policy, time.monotonic()
     queued = policy.when_full is WhenFull.QUEUE
     until_s = began_s + (policy.queue_timeout_s if queued else policy.ready_timeout_s)
-    while True:
-        try:
-            found = feasibility(ports, record, recorded=recorded)
-        except TransientError:
-            if not said or time.monotonic() > until_s:
-                raise
-            time.sleep(_LOOK_EVERY_S)
-            continue
-        if found.way is Way.BLUE_GREEN:
-            return
-        if found.way is None or time.monotonic() > until_s:
-            raise infeasible(
-                found, service=ports.spec.name, waited_s=time.monotonic() - began_s if said else 0
-            )
+    say, waited_s = once(report), 0.0
+    found = feasibility(ports, record, recorded=recorded)
+    while found.way is Way.QUEUE and time.monotonic() < until_s:
         why = "pods to end" if found.settles else "room"
-        waits = f"waits for {why}: {'; '.join(str(item) for item in found.shortfalls)}"
-        if waits != said:
-            report(waits)
-            said = waits
+        say(f"waits for {why}: {'; '.join(str(item) for item in found.shortfalls)}")
         time.sleep(_LOOK_EVERY_S)
+        waited_s = time.monotonic() - began_s
+        with suppress(TransientError):  # what was seen last holds; the limit above decides
+            found = feasibility(ports, record, recorded=recorded)
+    if found.way is not Way.BLUE_GREEN:
+        raise infeasible(found, service=ports.spec.name, waited_s=waited_s)
 
 
 def require_feasible(ports: Ports, record: ReleaseRecord, *, recorded: bool) -> None:
@@ -118,6 +114,8 @@ def _seen(ports: Ports, record: ReleaseRecord, here: Look) -> ClusterSeen:
     quotas, uncounted = quotas_seen(here.objects)
     faults, notes = contradictions(spec, record, (*here.objects, *routes.objects))
     pods = here.objects if everywhere.unseen else everywhere.objects
+    certificates = tuple(_certificates(ports))
+    looks = (here, routes, nodes, everywhere)
     return ClusterSeen(
         nodes=None if nodes.unseen else nodes_seen(nodes.objects),
         pods=pods_seen(pods, namespace=spec.namespace, roles=roles_of_pods(spec, record)),
@@ -126,13 +124,17 @@ def _seen(ports: Ports, record: ReleaseRecord, here: Look) -> ClusterSeen:
         limits=limits_seen(here.objects),
         budgets=budgets_seen(here.objects, candidate_labels(spec, record)),
         taken=taken_names(spec, record, here.objects),
-        certificates=tuple(_certificates(ports)),
+        certificates=certificates,
         contradictions=faults,
         missing_rights=preflight.missing_rights(release_rights(spec)),
         missing_images=tuple(_missing_images(ports)),
         foreign_route=_foreign_route(ports),
         notes=notes,
-        unseen=(*here.unseen, *routes.unseen, *nodes.unseen, *everywhere.unseen, *uncounted),
+        unseen=(
+            *(item for look in looks for item in look.unseen),
+            *uncounted,
+            *(() if certificates else (_NO_CERTIFICATE,)),
+        ),
     )
 
 

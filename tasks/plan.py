@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from slipway.bootstrap import Ports
-from slipway.core.release.admission import AlreadyDone, requested
+from slipway.core.release.admission import AlreadyDone, Resume, requested
 from slipway.core.release.plan import ReleasePlan, Seen, plan_release, upcoming
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.rollout import RolloutObservation
@@ -55,7 +55,11 @@ def planned_release(service: str, version: str) -> ReleasePlan:
     if isinstance(admission, AlreadyDone):
         return plan
     recorded = record is not None
-    return replace(plan, feasibility=feasibility(ports, admission.record, recorded=recorded))
+    return replace(
+        plan,
+        feasibility=feasibility(ports, admission.record, recorded=recorded),
+        unfinished=isinstance(admission, Resume),
+    )
 
 
 def _observed(ports: Ports, record: ReleaseRecord) -> dict[Slot, RolloutObservation]:

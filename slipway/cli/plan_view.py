@@ -27,16 +27,18 @@ def print_plan(plan: ReleasePlan) -> None:
             highlight=False,
         )
     if plan.feasibility is not None:
-        _print_feasibility(console, plan.feasibility)
+        _print_feasibility(console, plan.feasibility, unfinished=plan.unfinished)
     console.print("nothing was written", highlight=False)
 
 
-def _print_feasibility(console: Console, found: Feasibility) -> None:
+def _print_feasibility(console: Console, found: Feasibility, *, unfinished: bool) -> None:
     said = {
         Way.BLUE_GREEN: "can be carried out now, beside the stable slot (blue_green)",
         Way.QUEUE: "waits for room first (queue)",
         None: "cannot be carried out now",
     }
+    if unfinished and found.way is None:
+        said[None] = "may not come to its end as it is now; it goes on all the same"
     lines = [
         said[found.way],
         *(f"  {item}" for item in found.shortfalls),

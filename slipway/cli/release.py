@@ -49,7 +49,7 @@ def release(
 
         plan = planned_release(service, version)
         print_plan(plan)
-        if plan.feasibility is not None and plan.feasibility.way is None:
+        if plan.feasibility is not None and plan.refused:
             raise infeasible(plan.feasibility, service=service)
         return
     require_orchestrator()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from slipway.core.feasibility.values import Contradiction, Needs, Role, Taken
-from slipway.core.release.record import ReleaseRecord
+from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.release.scaling import Scaling, first_scaling
 from slipway.core.routing import Slot
 from slipway.core.service import AutoscalerKind, ServiceSpec
@@ -58,6 +58,7 @@ def release_needs(
         workload=record.slot(record.candidate).workload,
         pod=pod_demand(candidate["spec"]["template"]["spec"]),
         test_pod=pod_demand(_test_pod(spec, record)["spec"]),
+        test_pods=0 if record.has_reached(Phase.TESTED) else 1,
         at_first=spec.replicas if scaling is None else scaling.candidate_floor,
         at_full=spec.replicas if scaling is None else scaling.needed,
         most=0 if scaling is None else scaling.settings.max_replicas,

@@ -138,6 +138,11 @@ def test_test_pod_needs_room_beside_a_slot_that_is_still_warm() -> None:
     assert (item.subject, item.needs, item.free) == ("test pod of chat", 1, 0)
 
 
+def test_model_that_was_tested_needs_no_test_pod_any_more() -> None:
+    seen = cluster(4, pods=(*pods(2, Role.STABLE), *pods(2, Role.CANDIDATE)))
+    assert decided(needs(test_pods=0), seen).way is Way.BLUE_GREEN
+
+
 def test_canary_is_judged_by_the_pods_that_carry_all_users() -> None:
     seen = cluster(6, pods=pods(2, Role.STABLE))
     assert decided(needs(at_first=1, at_full=4), seen).way is Way.BLUE_GREEN

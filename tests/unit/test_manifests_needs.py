@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from slipway.core.feasibility.values import Right, Role
-from slipway.core.release.record import ReleaseRecord, SlotRecord
+from slipway.core.release.record import Phase, ReleaseRecord, SlotRecord
 from slipway.core.routing import Slot, empty
 from slipway.core.service import (
     AutoscalerKind,
@@ -63,6 +63,9 @@ def test_fixed_service_needs_all_its_pods_at_once() -> None:
     assert not needs.pod.has_deadline
     assert needs.creates == {"count/deployments.apps": 1}
     assert needs.when_full is WhenFull.REFUSE
+    assert needs.test_pods == 1
+    tested = release_needs(service(), going(phase=Phase.SMOKED), [], recorded=True)
+    assert tested.test_pods == 0
 
 
 def test_autoscaled_canary_begins_with_its_first_share() -> None:

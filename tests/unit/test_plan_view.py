@@ -44,8 +44,10 @@ SHORT = Shortfall(
 )
 
 
-def printed(found: Feasibility | None, capsys: pytest.CaptureFixture[str]) -> str:
-    print_plan(replace(PLAN, feasibility=found))
+def printed(
+    found: Feasibility | None, capsys: pytest.CaptureFixture[str], *, unfinished: bool = False
+) -> str:
+    print_plan(replace(PLAN, feasibility=found, unfinished=unfinished))
     return capsys.readouterr().out
 
 
@@ -70,6 +72,16 @@ def test_plan_shows_what_is_short_and_what_would_fit(
     assert f"  {SHORT}\n" in text
     assert "[gpu-short]" in text, "brackets are no markup"
     assert "in_place would fit" in text
+
+
+def test_plan_of_an_unfinished_release_says_that_it_is_not_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = replace(FOUND, way=None, shortfalls=(SHORT,))
+    assert "it goes on all the same" in printed(found, capsys, unfinished=True)
+    assert replace(PLAN, feasibility=found).refused
+    assert not replace(PLAN, feasibility=found, unfinished=True).refused
+    assert not PLAN.refused
 
 
 def test_plan_of_nothing_to_do_says_nothing_of_room(capsys: pytest.CaptureFixture[str]) -> None:

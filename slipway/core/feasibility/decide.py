@@ -92,16 +92,28 @@ def _side_by_side(
         pods: of the candidate at once; 0 is all of them.
         later: this moment is still to come.
     """
-
-    def while_testing(pod: PodSeen) -> bool:
-        return pod.ours is not Role.TEST and counts(pod)
-
     return _worst(
         (
-            *_short(needs, seen, _test_pod(needs, seen), while_testing, creates={}, later=later),
+            *_testing(needs, seen, counts, later=later),
             *_deploying(needs, seen, counts, pods=pods, later=later),
         )
     )
+
+
+def _testing(
+    needs: Needs, seen: ClusterSeen, counts: Counts, *, later: bool
+) -> Iterator[Shortfall]:
+    def while_testing(pod: PodSeen) -> bool:
+        return pod.ours is not Role.TEST and counts(pod)
+
+    wanted = Wanted(
+        what=f"test pod of {needs.service}",
+        pods=needs.test_pods,
+        demand=needs.test_pod,
+        exact=seen.every_pod,
+    )
+    if wanted.pods:
+        yield from _short(needs, seen, wanted, while_testing, creates={}, later=later)
 
 
 def _deploying(
@@ -118,11 +130,6 @@ def _deploying(
             exact=seen.every_pod,
         )
         yield from _short(needs, seen, wanted, while_deploying, creates=needs.creates, later=later)
-
-
-def _test_pod(needs: Needs, seen: ClusterSeen) -> Wanted:
-    what = f"test pod of {needs.service}"
-    return Wanted(what=what, pods=1, demand=needs.test_pod, exact=seen.every_pod)
 
 
 def _short(

@@ -304,6 +304,7 @@ class Needs:
         workload: the candidate's Deployment.
         pod: one of the candidate's.
         test_pod: the one that the model is tested in.
+        test_pods: that are still to be made; 0 once the model has been tested.
         at_first: pods that the candidate begins with.
         at_full: pods that carry all users.
         most: pods that its autoscaler may make of it; 0 without one.
@@ -322,6 +323,7 @@ class Needs:
     test_pod: PodDemand
     at_first: int
     at_full: int
+    test_pods: int = 1
     most: int = 0
     creates: Amounts = field(default_factory=dict)
     shortest_s: float = 0.0

@@ -88,6 +88,7 @@ class ReleasePlan:
         on_failure: what becomes of the users when a step fails.
         users_moved_s: shortest time from the first user on the candidate to the release's end.
         feasibility: whether it could be carried out now; None when nothing is to do.
+        unfinished: it goes on with what a process has left, which is refused in no case.
     """
 
     release_id: str
@@ -96,6 +97,13 @@ class ReleasePlan:
     on_failure: str
     users_moved_s: float
     feasibility: Feasibility | None = None
+    unfinished: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """Whether a release would be refused now."""
+        found = self.feasibility
+        return found is not None and found.way is None and not self.unfinished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
