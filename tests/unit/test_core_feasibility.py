@@ -138,6 +138,14 @@ def test_test_pod_needs_room_beside_a_slot_that_is_still_warm() -> None:
     assert (item.subject, item.needs, item.free) == ("test pod of chat", 1, 0)
 
 
+def test_shortage_of_the_test_pod_is_said_where_it_is_the_larger_one() -> None:
+    full = Quota(name="team", hard={"cpu": 50}, used={"cpu": 50})
+    small = Container(name="old", requests={"cpu": 50}, limits={})
+    old = pods(1, Role.CANDIDATE, demand=PodDemand(containers=(small,)))
+    (item,) = decided(needs(at_first=1, at_full=1), cluster(quotas=(full,), pods=old)).shortfalls
+    assert (item.subject, item.short) == ("test pod of chat", 100)
+
+
 def test_model_that_was_tested_needs_no_test_pod_any_more() -> None:
     seen = cluster(4, pods=(*pods(2, Role.STABLE), *pods(2, Role.CANDIDATE)))
     assert decided(needs(test_pods=0), seen).way is Way.BLUE_GREEN
