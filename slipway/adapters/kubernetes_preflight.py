@@ -20,6 +20,10 @@ _OF_A_NAMESPACE = (
 )
 _OF_A_ROUTE = ("Service", "VirtualService", "DestinationRule")
 _PAGE = "500"
+# A release asks sixty times before it begins. With three attempts each an API server that fails
+# every fifth call would refuse every third release.
+_ATTEMPTS = 6
+_ROUNDS = 2  # of reads, whose connection makes three attempts by itself
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -43,7 +47,9 @@ class KubernetesPreflight:
         path = object_path("SelfSubjectAccessReview", None)
         review = access_review(right)
         # Nothing is stored, so it may be asked again.
-        answer = call_with_retries(lambda: self._api.call("POST", path, body=review))
+        answer = call_with_retries(
+            lambda: self._api.call("POST", path, body=review), attempts=_ATTEMPTS
+        )
         return bool(answer["status"]["allowed"])
 
     def namespace(self, namespace: str) -> Look:
@@ -55,7 +61,7 @@ class KubernetesPreflight:
         looks = []
         for kind in _OF_A_ROUTE:
             try:
-                found = self._api.get(object_path(kind, namespace, service))
+                found = self._get(object_path(kind, namespace, service))
             except PermanentError as error:
                 looks.append(_unseen(f"{kind} {namespace}/{service}", error))
             else:
@@ -74,6 +80,9 @@ class KubernetesPreflight:
         """Ask the gateway; see `slipway.ports.Preflight`."""
         return call_with_retries(lambda: shown_certificate(self._gateway_url, host))
 
+    def _get(self, path: str, query: dict[str, str] | None = None) -> dict[str, Any] | None:
+        return call_with_retries(lambda: self._api.get(path, query), attempts=_ROUNDS)
+
     def _listed(self, kind: str, namespace: str | None, **query: str) -> Look:
         try:
             return Look(objects=tuple(self._each(kind, namespace, query)))
@@ -88,7 +97,7 @@ class KubernetesPreflight:
         while True:
             paged = {**query, "limit": _PAGE, **({"continue": after} if after else {})}
             # A cluster that does not know the kind has no object of it.
-            found = self._api.get(object_path(kind, namespace), paged) or {}
+            found = self._get(object_path(kind, namespace), paged) or {}
             for item in found.get("items") or ():
                 yield {**item, "kind": kind}  # items of a list do not say what they are
             after = found.get("metadata", {}).get("continue", "")
