@@ -11,6 +11,7 @@ from slipway.adapters.kubernetes import KubernetesWorkloads
 from slipway.adapters.kubernetes_api import INSTALL_MANAGER, object_path
 from slipway.adapters.kubernetes_autoscalers import KubernetesAutoscalers
 from slipway.adapters.kubernetes_orders import KubernetesOrders
+from slipway.adapters.kubernetes_preflight import KubernetesPreflight
 from slipway.adapters.kubernetes_releases import KubernetesReleases
 from slipway.adapters.mlflow import MlflowRegistry
 from slipway.adapters.oci import OciImageStore
@@ -28,6 +29,7 @@ from slipway.ports import (
     Metrics,
     ObjectStore,
     Orders,
+    Preflight,
     Registry,
     Releases,
     Traffic,
@@ -42,6 +44,7 @@ class Ports:
 
     settings: Settings
     spec: ServiceSpec
+    preflight: Preflight
     releases: Releases
     orders: Orders
     workloads: Workloads
@@ -71,6 +74,7 @@ def connect(service: str, settings: Settings) -> Ports:
     return Ports(
         settings=settings,
         spec=spec,
+        preflight=KubernetesPreflight(api, gateway_url=settings.gateway_url),
         releases=KubernetesReleases(api, namespace=spec.namespace),
         orders=KubernetesOrders(api, namespace=spec.namespace),
         workloads=KubernetesWorkloads(api),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from slipway.core.feasibility.values import Certificate, Right, Unseen
 from slipway.core.release.orders import Order
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.release.scaling import Autoscaler
@@ -253,6 +254,40 @@ class Autoscalers(Protocol):
 
         Raises:
             ConflictError: it changed: another process may have taken over, look again.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Objects as the API server shows them, with `kind` each; `unseen` may not be read."""
+
+    objects: tuple[Manifest, ...]
+    unseen: tuple[Unseen, ...] = ()
+
+
+class Preflight(Protocol):
+    """Looks at a cluster before the first write; nothing is written, and all may be repeated."""
+
+    def missing_rights(self, rights: Sequence[Right]) -> tuple[Right, ...]:
+        """Return those of the rights that we do not have, in their order."""
+
+    def namespace(self, namespace: str) -> Look:
+        """Return Deployments, pods, what scales, disruption budgets, quotas and limit ranges."""
+
+    def routes(self, namespace: str, service: str) -> Look:
+        """Return the Kubernetes Service and the route objects of a service, as far as there are."""
+
+    def nodes(self) -> Look:
+        """Return the nodes of the cluster."""
+
+    def pods(self) -> Look:
+        """Return the pods of all namespaces that have not ended."""
+
+    def certificate(self, host: str) -> Certificate | None:
+        """Return what the gateway proves itself with to users of a host; None without TLS.
+
+        Raises:
+            TransientError: it does not answer.
         """
 
 

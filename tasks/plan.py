@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from slipway.bootstrap import Ports
-from slipway.core.release.admission import requested
-from slipway.core.release.plan import ReleasePlan, Seen, plan_release
+from slipway.core.release.admission import AlreadyDone, Resume, requested
+from slipway.core.release.plan import ReleasePlan, Seen, plan_release, upcoming
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.rollout import RolloutObservation
 from slipway.core.routing import Slot
+from tasks.feasibility import feasibility
 from tasks.session import connected, refuse_begin
 from tasks.takeover import require_fence
 
@@ -22,7 +24,7 @@ def planned_release(service: str, version: str) -> ReleasePlan:
         version: to release.
 
     Raises:
-        InputError: unknown service or version, or a base image that the registry does not have.
+        InputError: unknown service or version.
         ConflictError: another version's release is unfinished, and the policy refuses.
         PermanentError: the service is not installed, its policies are not in force, or somebody
             else scales its slots.
@@ -31,7 +33,6 @@ def planned_release(service: str, version: str) -> ReleasePlan:
     spec = ports.spec
     found = ports.registry.version(spec.model, version)
     refuse_begin(ports)
-    ports.images.resolve(spec.server.image)
     ports.orders.read(service)
     lock = ports.releases.lock(service)
     if lock.fence > 0:  # else nothing was ever stamped
@@ -49,7 +50,17 @@ def planned_release(service: str, version: str) -> ReleasePlan:
         files=len(found.files),
         size_bytes=sum(file.size_bytes for file in found.files),
     )
-    return plan_release(requested(spec, version), seen, spec, now_ns=time.time_ns())
+    now_ns, request = time.time_ns(), requested(spec, version)
+    plan = plan_release(request, seen, spec, now_ns=now_ns)
+    admission = upcoming(request, seen, spec, now_ns=now_ns)
+    if isinstance(admission, AlreadyDone):
+        return plan
+    recorded = record is not None
+    return replace(
+        plan,
+        feasibility=feasibility(ports, admission.record, recorded=recorded),
+        unfinished=isinstance(admission, Resume),
+    )
 
 
 def _observed(ports: Ports, record: ReleaseRecord) -> dict[Slot, RolloutObservation]:

@@ -39,6 +39,7 @@ from slipway.core.service import Wish
 from slipway.ports import Lease, Releases, StoredRecord
 from slipway.settings import Settings, require_gateway_evidence
 from tasks.approval import ApprovalDesk
+from tasks.feasibility import await_feasible, begins, require_feasible
 from tasks.guard import GuardedAutoscalers, GuardedRegistry, GuardedTraffic, GuardedWorkloads
 from tasks.lock import PATIENCE_S, LockKeeper
 from tasks.orders import OrderWatch
@@ -276,11 +277,15 @@ def opened_release(service: str, version: str, *, settle: Settle) -> Iterator[Re
     Raises:
         InputError: unknown service or version.
         ConflictError: another release of the service runs, is unfinished, or came later.
-        PermanentError: the service is not installed, or somebody else scales its slots.
+        PermanentError: the service is not installed, somebody else scales its slots, or
+            `infeasible`: the release could not be carried out.
     """
     ports, progress = connected(service), Progress(f"{service} v{version}")
     ports.registry.version(ports.spec.model, version)  # an unknown one is refused before any write
-    refuse_begin(ports)
+    seen = refuse_begin(ports)
+    looked = begins(ports, version, seen, fence=0)
+    if looked is not None:
+        await_feasible(ports, looked, recorded=seen is not None, report=progress.say)
     with (
         turn(ports, version, holder=new_holder(), report=progress.say) as (lease, own),
         taken_over(ports, lease, progress) as (keeper, found),
@@ -291,6 +296,11 @@ def opened_release(service: str, version: str, *, settle: Settle) -> Iterator[Re
             left = ReleaseSession(ports, found, keeper, progress, own=own)
             _settle_leftover(left, version, settle)
             before = left.stored
+        record = before.record if before else None
+        again = begins(ports, version, record, fence=keeper.lease.fence)
+        # Others may have changed a lot since, or the look may have had to wait for the lock.
+        if again is not None and (looked is None or again.release_id != looked.release_id):
+            require_feasible(ports, again, recorded=record is not None)
         stored, already_done = _open_record(ports, keeper, before, version, progress)
         session = ReleaseSession(ports, stored, keeper, progress, own=own)
         session.already_done = already_done
@@ -298,18 +308,23 @@ def opened_release(service: str, version: str, *, settle: Settle) -> Iterator[Re
             yield session
 
 
-def refuse_begin(ports: Ports) -> None:
+def refuse_begin(ports: Ports) -> ReleaseRecord | None:
     """Refuse, before any write, a release that would fight with somebody else.
 
     One that is unfinished is not looked at: it must be brought to its end, there or back.
+
+    Returns:
+        the service's record as it is now; None before the first release.
 
     Raises:
         PermanentError: `autoscaler-foreign`, `split-filter-missing`.
     """
     stored = ports.releases.load(ports.spec.name)
-    if stored is None or stored.record.terminal:
-        refuse_other_autoscalers(ports, stored.record if stored else None)
+    record = stored.record if stored else None
+    if record is None or record.terminal:
+        refuse_other_autoscalers(ports, record)
         _require_split_filter(ports)
+    return record
 
 
 def _require_split_filter(ports: Ports) -> None:

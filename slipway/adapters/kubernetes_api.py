@@ -44,7 +44,9 @@ _NOT_IN_SCHEMA = "field not declared in schema"
 _KINDS: Mapping[str, tuple[str, str]] = {
     "ConfigMap": ("/api/v1", "configmaps"),
     "Event": ("/api/v1", "events"),
+    "LimitRange": ("/api/v1", "limitranges"),
     "Namespace": ("/api/v1", "namespaces"),
+    "Node": ("/api/v1", "nodes"),
     "Pod": ("/api/v1", "pods"),
     "ResourceQuota": ("/api/v1", "resourcequotas"),
     "Service": ("/api/v1", "services"),
@@ -52,6 +54,7 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "Deployment": ("/apis/apps/v1", "deployments"),
     "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
     "ScaledObject": ("/apis/keda.sh/v1alpha1", "scaledobjects"),
+    "SelfSubjectAccessReview": ("/apis/authorization.k8s.io/v1", "selfsubjectaccessreviews"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
     "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,6 +21,7 @@ from slipway.core.service import (
     BenchmarkPolicy,
     GoldenPrompt,
     Implementation,
+    NodeToleration,
     Probes,
     QualityPolicy,
     RampPolicy,
@@ -36,7 +38,9 @@ from slipway.core.service import (
     Weights,
     WeightsVolume,
     WhenBusy,
+    WhenFull,
     Wish,
+    ZoneSpread,
 )
 from slipway.manifests.autoscaling import WORKLOAD_PLACEHOLDER
 from slipway.manifests.servers import health_path
@@ -88,6 +92,19 @@ def _quantity(value: str, *, suffixes: frozenset[str], example: str) -> str:
     return value
 
 
+def _money(value: Any) -> Any:
+    """Return an amount of money exactly as it is written; YAML reads `1.10` as a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return value
+    try:
+        exact = Decimal(str(value))
+    except InvalidOperation:
+        return value
+    if not (exact.is_finite() and exact > 0):
+        raise ValueError("must be an amount in USD above zero, for example 2.49")
+    return exact
+
+
 def _image(value: str) -> str:
     if _IMAGE.fullmatch(value) is None:
         raise ValueError("must name an image as REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")
@@ -135,6 +152,18 @@ Host = Annotated[str, Field(max_length=253), _matching(_DOMAIN, "a host name in 
 Subdomain = Annotated[
     str, Field(max_length=253), _matching(_DOMAIN, "the name of a Kubernetes object")
 ]
+Usd = Annotated[Decimal, Field(strict=True), BeforeValidator(_money)]
+LabelKey = Annotated[
+    str,
+    _matching(
+        rf"({_DOMAIN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?",
+        "the key of a Kubernetes label",
+    ),
+]
+LabelValue = Annotated[
+    str,
+    _matching(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?", "the value of a label"),
+]
 PathPrefix = Annotated[str, _matching(r"/[^\s?#]*", "a path that begins with /")]
 ModelName = Annotated[
     str, _matching(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits and the signs . _ -")
@@ -178,11 +207,27 @@ class _Volume(_Strict):
     fetcher: Annotated[str, AfterValidator(_image)] = _default(WeightsVolume, "fetcher")
 
 
+class _Toleration(_Strict):
+    key: LabelKey
+    value: LabelValue = _default(NodeToleration, "value")
+    effect: Literal["NoSchedule", "NoExecute", ""] = ""
+
+
 class _Resources(_Strict):
     cpu: Annotated[str, BeforeValidator(_quantity_text), AfterValidator(_cpu)]
     memory: Annotated[str, BeforeValidator(_quantity_text), AfterValidator(_memory)]
     gpus: Annotated[int, Field(strict=True, ge=0)] = _default(Resources, "gpus")
     gpu_resource: ExtendedResource = _default(Resources, "gpu_resource")
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    tolerations: tuple[_Toleration, ...] = ()
+    zone_spread: ZoneSpread = _default(Resources, "zone_spread")
+    price_usd_per_hour: Usd | None = _default(Resources, "price_usd_per_hour")
+
+    def resources(self) -> Resources:
+        tolerations = tuple(NodeToleration(**item.values()) for item in self.tolerations)
+        selector = tuple(sorted(self.node_selector.items()))
+        nested = {"tolerations": tolerations, "node_selector": selector}
+        return Resources(**{**self.values(), **nested})
 
 
 class _Autoscaling(_Strict):
@@ -339,6 +384,8 @@ class _Policy(_Strict):
     strategy: Strategy = _default(ReleasePolicy, "strategy")
     ramp: _Ramp = _Ramp()
     when_busy: WhenBusy = _default(ReleasePolicy, "when_busy")
+    when_full: WhenFull = _default(ReleasePolicy, "when_full")
+    overlap_budget_usd: Usd | None = _default(ReleasePolicy, "overlap_budget_usd")
     queue_timeout_s: Positive = _default(ReleasePolicy, "queue_timeout_s")
     bake_s: Seconds = _default(ReleasePolicy, "bake_s")
     rollback_window_s: Seconds = _default(ReleasePolicy, "rollback_window_s")
@@ -394,6 +441,8 @@ class ServiceFile(_Strict):
             )
         if (self.weights is Weights.PVC) != (self.volume is not None):
             raise ValueError("weights: pvc and volume go together: state both, or neither")
+        if self.policy.overlap_budget_usd and self.resources.price_usd_per_hour is None:
+            raise ValueError("policy.overlap_budget_usd needs resources.price_usd_per_hour")
         self._require_replicas_in_range()
         if self.policy.ramp.steps and self.router.kind is RouterKind.SERVICE:
             raise ValueError(
@@ -418,7 +467,7 @@ class ServiceFile(_Strict):
         path = self.probes.path or health_path(self.server.kind)
         nested: dict[str, Any] = {
             "server": Server(**self.server.values()),
-            "resources": Resources(**self.resources.values()),
+            "resources": self.resources.resources(),
             "slo": Slo(**self.slo.values()),
             "policy": self.policy.policy(),
             "probes": Probes(**{**self.probes.values(), "path": path}),

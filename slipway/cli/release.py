@@ -44,9 +44,13 @@ def release(
     quiet_orchestrator()
     if dry_run:
         from slipway.cli.plan_view import print_plan
+        from slipway.core.feasibility.decide import infeasible
         from tasks.plan import planned_release
 
-        print_plan(planned_release(service, version))
+        plan = planned_release(service, version)
+        print_plan(plan)
+        if plan.feasibility is not None and plan.refused:
+            raise infeasible(plan.feasibility, service=service)
         return
     require_orchestrator()
     from flows.release import release as flow

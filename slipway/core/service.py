@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
 
@@ -35,6 +36,20 @@ class WhenBusy(StrEnum):
     QUEUE = "queue"
     SUPERSEDE = "supersede"
     REFUSE = "refuse"
+
+
+class WhenFull(StrEnum):
+    """What becomes of a release for whose pods there is no room."""
+
+    QUEUE = "queue"
+    REFUSE = "refuse"
+
+
+class ZoneSpread(StrEnum):
+    """Whether the pods of a slot must be spread over the zones, or had better be."""
+
+    PREFERRED = "preferred"
+    REQUIRED = "required"
 
 
 class AutoscalerKind(StrEnum):
@@ -144,6 +159,21 @@ class WeightsVolume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeToleration:
+    """A taint of nodes that the pods may run on nevertheless.
+
+    Args:
+        key: of the taint.
+        value: of the taint; empty tolerates every one.
+        effect: `NoSchedule` or `NoExecute`; empty tolerates both.
+    """
+
+    key: str
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What one replica asks for, in Kubernetes quantities.
 
@@ -152,12 +182,20 @@ class Resources:
         memory: for example `512Mi`; request and limit are equal.
         gpus: whole GPUs per replica, ≥ 0.
         gpu_resource: the extended resource's name.
+        node_selector: labels that its node must carry, as pairs.
+        tolerations: taints of nodes that it may run on.
+        zone_spread: whether the replicas must be spread over the zones.
+        price_usd_per_hour: of one replica; None when nobody stated it.
     """
 
     cpu: str
     memory: str
     gpus: int = 0
     gpu_resource: str = "nvidia.com/gpu"
+    node_selector: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[NodeToleration, ...] = ()
+    zone_spread: ZoneSpread = ZoneSpread.PREFERRED
+    price_usd_per_hour: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +352,9 @@ class ReleasePolicy:
         strategy: how traffic moves.
         ramp: the steps of a canary.
         when_busy: what becomes of a request that meets a release under way.
-        queue_timeout_s: longest wait of such a request for its turn.
+        when_full: what becomes of a release for whose pods there is no room.
+        queue_timeout_s: longest wait of such a request for its turn, or for room.
+        overlap_budget_usd: most that two slots at once may cost; None when there is no limit.
         bake_s: shortest time at full traffic before the release is done.
         rollback_window_s: for how long the old slot stays warm after that; 0 retires it at once.
         ready_timeout_s: longest wait for all replicas of the candidate to be ready.
@@ -328,6 +368,8 @@ class ReleasePolicy:
     strategy: Strategy = Strategy.BLUE_GREEN
     ramp: RampPolicy = RampPolicy()
     when_busy: WhenBusy = WhenBusy.REFUSE
+    when_full: WhenFull = WhenFull.REFUSE
+    overlap_budget_usd: Decimal | None = None
     queue_timeout_s: float = 3600.0
     bake_s: float = 30.0
     rollback_window_s: float = 0.0

@@ -117,6 +117,14 @@ def release_rules(spec: ServiceSpec) -> tuple[Object, ...]:
     )
 
 
+def preflight_rules() -> tuple[Object, ...]:
+    """Return the rights to look at what a release would run into; without them it says so."""
+    return (
+        _rule("", "limitranges", ("list",)),
+        _rule("policy", "poddisruptionbudgets", ("list",)),
+    )
+
+
 def _bare_pods(spec: ServiceSpec) -> list[str]:
     swept = [] if spec.volume is None else [sweep_pod_name(spec.name)]
     return [test_pod_name(spec.name), *swept]
@@ -158,7 +166,7 @@ def _role(spec: ServiceSpec) -> Object:
         "metadata": metadata(
             _role_name(spec.name), spec.namespace, labels=common_labels(spec.name)
         ),
-        "rules": list(release_rules(spec)),
+        "rules": [*release_rules(spec), *preflight_rules()],
     }
 
 

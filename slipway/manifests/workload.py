@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from slipway.core.routing import Slot
-from slipway.core.service import ServiceSpec
+from slipway.core.service import Resources, ServiceSpec, ZoneSpread
 from slipway.manifests.names import (
     IMAGE_ANNOTATION,
     MODEL_ACCOUNT,
@@ -131,17 +131,18 @@ def _progress_deadline_s(spec: ServiceSpec) -> int:
 def _slot_pod_spec(spec: ServiceSpec, slot: Slot, image: str, fetch: WeightsFetch | None) -> Object:
     grace_s = max(_MIN_GRACE_S, math.ceil(spec.policy.drain_timeout_s) + _GRACE_HEADROOM_S)
     pod = _pod_spec(spec, image, fetch)
+    required = spec.resources.zone_spread is ZoneSpread.REQUIRED
     # Requests that are on their way when the pod starts to end still find it serving.
     pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": _PRE_STOP_S}}}
     return {
         **pod,
         "terminationGracePeriodSeconds": grace_s,
-        # A wish, not a condition: with one zone left a release must still be possible.
+        # A wish unless the service file says more: with one zone left a release must be possible.
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
                 "topologyKey": "topology.kubernetes.io/zone",
-                "whenUnsatisfiable": "ScheduleAnyway",
+                "whenUnsatisfiable": "DoNotSchedule" if required else "ScheduleAnyway",
                 "labelSelector": {"matchLabels": slot_labels(spec.name, slot)},
             }
         ],
@@ -163,17 +164,33 @@ def _pod_spec(spec: ServiceSpec, image: str, fetch: WeightsFetch | None) -> Obje
         "containers": [_container(spec, server, image)],
         "volumes": _volumes(server),
     }
-    if spec.resources.gpus:
-        # GPU nodes are customarily tainted with the resource's name to keep other pods away.
-        pod["tolerations"] = [
-            {"key": spec.resources.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
-        ]
+    pod.update(_placing(spec.resources))
     if fetch is not None:
         pod["initContainers"] = [fetch_container(spec, fetch)]
         pod["volumes"].append(claim_volume(fetch.volume))
         pod["containers"][0]["volumeMounts"].append(server_mount(spec.name, fetch))
         pod["securityContext"].update(pod_group(server.user))
     return pod
+
+
+def _placing(wanted: Resources) -> Object:
+    """Return which nodes a pod may run on."""
+    tolerations: list[Object] = []
+    if wanted.gpus:
+        # GPU nodes are customarily tainted with the resource's name to keep other pods away.
+        tolerations.append(
+            {"key": wanted.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
+        )
+    for item in wanted.tolerations:
+        matched: Object = (
+            {"operator": "Equal", "value": item.value} if item.value else {"operator": "Exists"}
+        )
+        effect = {"effect": item.effect} if item.effect else {}
+        tolerations.append({"key": item.key, **matched, **effect})
+    return {
+        **({"nodeSelector": dict(wanted.node_selector)} if wanted.node_selector else {}),
+        **({"tolerations": tolerations} if tolerations else {}),
+    }
 
 
 def _container(spec: ServiceSpec, server: ServerContract, image: str) -> Object:

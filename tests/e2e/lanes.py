@@ -23,8 +23,8 @@ LOGS = PROJECT / "build"
 FOLDER = Path("tests/e2e")
 _OPTIONS = ("-q", "-p", "no:randomly", "--durations=10")
 LANES = {
-    # Take GPUs or quota of the namespace `serving`.
-    "releases": ("kubernetes_is_real", "prefect_deployment", "release_faults"),
+    # Take GPUs or quota of the namespace `serving`, or add nodes.
+    "releases": ("infeasible", "kubernetes_is_real", "prefect_deployment", "release_faults"),
     # Release under users, in services of their own without GPUs.
     "crowds": (
         "release_canary",

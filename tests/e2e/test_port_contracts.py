@@ -7,13 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from slipway.adapters.decorators import RetryingKubernetesApi
+from slipway.adapters.kubernetes_preflight import KubernetesPreflight
 from slipway.bootstrap import Ports
 from slipway.core.service import AutoscalerKind
+from slipway.manifests.names import RELEASE_ACCOUNT
 from tests.contract.port_suites.autoscalers import AutoscalersSubject, AutoscalersSuite
 from tests.contract.port_suites.orders import OrdersSubject, OrdersSuite
+from tests.contract.port_suites.preflight import PreflightSubject, PreflightSuite
 from tests.contract.port_suites.releases import ReleasesSubject, ReleasesSuite
 from tests.contract.port_suites.workloads import WorkloadsSubject, WorkloadsSuite
 from tests.e2e.keda import keda_installed
@@ -112,6 +117,42 @@ class TestKubernetesWorkloads(WorkloadsSuite):
             image=image,
             missing_image=f"{repository}@sha256:{'f' * 64}",
             wait=_wait,
+        )
+
+
+@pytest.fixture(scope="module")
+def guests(sandbox: Sandbox) -> Iterator[str]:
+    """A namespace in which the account of releases may do nothing."""
+    made = sandbox.kubectl("create", "namespace", "guests")
+    assert made.returncode == 0, made.stderr
+    yield "guests"
+    sandbox.kubectl("delete", "namespace", "guests", "--wait=false")
+
+
+class TestKubernetesPreflight(PreflightSuite):
+    """What a real API server shows to an administrator, and to the account of releases."""
+
+    @pytest.fixture
+    def subject(
+        self, sandbox: Sandbox, real_ports: Ports, guests: str, tmp_path: Path
+    ) -> PreflightSubject:
+        def put(made: dict[str, Any]) -> None:
+            done = sandbox.kubectl("apply", "-f", "-", stdin=json.dumps(made))
+            assert done.returncode == 0, done.stderr
+
+        config = json.loads(sandbox.kubectl("config", "view", "--raw", "-o", "json").stdout)
+        token = sandbox.kubectl("-n", "serving", "create", "token", RELEASE_ACCOUNT).stdout
+        config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token.strip()}}]
+        limited = tmp_path / "limited.kubeconfig"
+        limited.write_text(json.dumps(config))
+        return PreflightSubject(
+            preflight=real_ports.preflight,
+            limited=KubernetesPreflight(
+                RetryingKubernetesApi(str(limited)), gateway_url=real_ports.settings.gateway_url
+            ),
+            put=put,
+            namespace=guests,
+            service=real_ports.spec.name,
         )
 
 

@@ -152,7 +152,7 @@ def test_a_second_release_while_one_runs_is_refused_naming_the_first(world: Worl
 
 
 @pytest.mark.drawn("fault")
-def test_a_quota_too_small_for_a_second_slot_refuses_with_the_clusters_words(
+def test_a_quota_too_small_for_a_second_slot_refuses_before_anything_is_made(
     world: World,
 ) -> None:
     service = world.given_service("narrow", replicas=1, resources__gpus=1)
@@ -172,7 +172,7 @@ def test_a_quota_too_small_for_a_second_slot_refuses_with_the_clusters_words(
     finally:
         kubectl("-n", "serving", "delete", "quota", "narrow")
     assert refused.returncode == 6
-    assert "exceeded quota: narrow" in said(refused)
+    assert "needs 1 GPU of quota narrow (requests.nvidia.com/gpu), 0 GPUs free" in said(refused)
     assert world.leftovers(service) == []
     assert world.ask(service).status_code == 200
 

@@ -26,10 +26,6 @@ def _pickle_in_the_version(world: World) -> None:
     world.registry.add(MODEL, {"weights.pkl": b"\x80\x04."})
 
 
-def _missing_base(world: World) -> None:
-    world.images.images.clear()
-
-
 def _damaged_image(world: World) -> None:
     world.images.damaged = True
 
@@ -95,7 +91,6 @@ def _test_pod(fault: Fault) -> Trouble:
 
 _BEFORE_PROMOTION: list[tuple[Trouble, str]] = [
     (_damaged_file, "checksum-mismatch"),
-    (_missing_base, "image-unknown"),
     (_damaged_image, "image-damaged"),
     (_wrong_answers, "model-test-failed"),
     (_no_answers, "model-test-failed"),

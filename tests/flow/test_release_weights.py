@@ -120,8 +120,9 @@ def test_missing_image_of_the_fetching_program_is_refused_before_anything_is_mad
     fresh: World,
 ) -> None:
     fresh.spec = replace(fresh.spec, weights=Weights.PVC, volume=VOLUME)
-    with pytest.raises(InputError, match="slipway/weights:base"):
+    with pytest.raises(PermanentError, match="slipway/weights:base") as caught:
         fresh.release("1")
+    assert caught.value.code == "infeasible"
     assert list(fresh.cluster.deployments) == []
 
 

@@ -45,6 +45,7 @@ from tests.fakes.cluster import FakeCluster
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.journal import Journal, ProcessDied
 from tests.fakes.orders import FakeOrders
+from tests.fakes.preflight import FakePreflight
 from tests.fakes.releases import FakeReleases
 from tests.fakes.services import BASE_IMAGE, small_service
 from tests.fakes.stores import FakeImageStore, FakeMetrics, FakeObjectStore, FakeRegistry
@@ -58,7 +59,7 @@ _HEAD_START_S = 60.0
 _CLOCKED = (
     *("session", "traffic", "ramp", "workload", "waiting", "reporting", "lock"),
     *("orders", "turn", "abort", "former", "watch", "reconcile", "approve", "scaling"),
-    *("warm_up", "plan", "takeover"),
+    *("warm_up", "plan", "takeover", "feasibility"),
 )
 _STAGES = (benchmark, former, image, model, ramp, traffic, warm_up, workload)
 
@@ -88,6 +89,7 @@ class World:
         self.workloads = FakeWorkloads(self.cluster)
         self.autoscalers = FakeAutoscalers(self.cluster)
         self.controller = FakeAutoscalerController(self.cluster)
+        self.preflight = FakePreflight(self.cluster)
         self.releases = FakeReleases(self.cluster)
         self.orders = FakeOrders(self.cluster)
         self.traffic = FakeTraffic(self.cluster)
@@ -365,6 +367,7 @@ class World:
         return Ports(
             settings=settings,
             spec=self.spec,
+            preflight=self.preflight,
             releases=self.releases,
             orders=self.orders,
             workloads=self.workloads,

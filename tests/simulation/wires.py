@@ -21,7 +21,7 @@ _OUTAGES_S = (3.0, 10.0, 25.0)
 _OUTAGE_ANSWER_S = 1.0
 """How long an adapter's own retries last, before it gives up in an outage."""
 
-CLUSTER = frozenset({"releases", "orders", "workloads", "autoscalers", "traffic"})
+CLUSTER = frozenset({"releases", "orders", "workloads", "autoscalers", "traffic", "preflight"})
 WRITES = frozenset(
     {
         *("apply", "stamp", "scale", "delete", "event", "save", "take", "renew", "release"),

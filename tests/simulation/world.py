@@ -80,6 +80,7 @@ class SharedWorld(World):
         return Ports(
             settings=ports.settings,
             spec=ports.spec,
+            preflight=wires.wire("preflight", ports.preflight),
             releases=wires.wire("releases", ports.releases),
             orders=wires.wire("orders", ports.orders),
             workloads=wires.wire("workloads", ports.workloads),

@@ -21,6 +21,7 @@ from slipway.adapters.service_schema import ServiceFile
 from slipway.cli import application
 from slipway.cli.exit_codes import FAULT, INTERRUPTED, USAGE, exit_code
 from slipway.core.errors import ConflictError, InputError, PermanentError, TransientError
+from slipway.core.feasibility.values import Code, Way
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.verdicts import Verdict
 from slipway.manifests.access_log import COLUMNS
@@ -258,14 +259,14 @@ def schema(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]
             several = "" if NoneType in items else "[]"
             yield from schema(items[0], f"{prefix}{name}{several}.")
         else:
-            yield f"{prefix}{name}", shown(info.default)
+            yield f"{prefix}{name}", shown(info.get_default(call_default_factory=True), name)
 
 
-def shown(default: Any) -> str:
+def shown(default: Any, name: str) -> str:
     if default is PydanticUndefined:
         return "required"
     if default is None:
-        return "of the kind"
+        return "of the kind" if name == "path" else "none"
     if isinstance(default, tuple):
         return f"`[{', '.join(default)}]`"
     return f"`{default}`"
@@ -344,3 +345,9 @@ def test_every_code_that_people_can_meet_is_in_troubleshoot() -> None:
     assert len(raised) > 100
     assert sorted(raised - set(named)) == []
     assert len(set(named)) == len(named), "a code stands in two tables"
+
+
+def test_feasibility_reference_states_every_code_and_every_way() -> None:
+    text = page("reference/feasibility.md")
+    assert first_cells(section(text, "Codes")) == [code.value for code in Code]
+    assert first_cells(section(text, "Ways")) == [way.value for way in Way]

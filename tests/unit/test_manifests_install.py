@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from slipway.core.routing import empty
 from slipway.core.service import ServiceSpec, WeightsVolume
@@ -12,6 +14,7 @@ from slipway.manifests.install import (
     install_objects,
     only_when_absent,
     platform_objects,
+    preflight_rules,
     release_rules,
 )
 from slipway.manifests.routes.istio import read_route
@@ -191,6 +194,27 @@ def test_admission_policy_covers_digest_account_and_secrets(word: str) -> None:
 
     assert spec["failurePolicy"] == "Fail"
     assert any(word in rule["expression"] for rule in spec["validations"])
+
+
+def test_release_account_may_look_at_what_a_release_would_run_into() -> None:
+    (role,) = by_kind("Role")
+    assert role["rules"] == [*release_rules(service()), *preflight_rules()]
+    assert {tuple(rule["resources"]): rule["verbs"] for rule in preflight_rules()} == {
+        ("limitranges",): ["list"],
+        ("poddisruptionbudgets",): ["list"],
+    }
+
+
+def test_pods_of_all_namespaces_are_an_option_that_is_installed_by_hand_and_reads_them_alone() -> (
+    None
+):
+    path = Path(__file__).parents[2] / "deployments/kubernetes/preflight-pods.yaml"
+    role, binding = yaml.safe_load_all(path.read_text())
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == platform("ClusterRoleBinding")["subjects"]
+    installed = {item["metadata"]["name"] for item in platform_objects()}
+    assert role["metadata"]["name"] not in installed
 
 
 def test_release_account_may_only_read_nodes_of_the_whole_cluster() -> None:

@@ -237,3 +237,131 @@ def test_scaler_of_another_kind_or_namespace_scales_no_deployment() -> None:
     elsewhere["metadata"]["namespace"] = "other"
     other_kind["spec"]["scaleTargetRef"]["kind"] = "StatefulSet"
     assert lint([deployment(Slot.BLUE), elsewhere, other_kind]) == ()
+
+
+# -- the rules that need a failing and a mended case of a whole design -----------------------------
+
+
+def bound(name: str, *gateways: str, target: str = "llama3") -> dict[str, Any]:
+    route = [{"destination": {"host": target}}]
+    return plain("VirtualService", name, {"gateways": list(gateways), "http": [{"route": route}]})
+
+
+def test_canary_that_binds_to_the_mesh_alone_is_found_beside_gateway_rules() -> None:
+    users, canary = bound("users", "istio/gateway"), bound("canary", "mesh")
+    (finding,) = lint([users, canary])
+    assert (finding.rule, finding.subject) == ("L3", "VirtualService/default/canary")
+    assert "through istio/gateway go by VirtualService/default/users" in finding.message
+    assert rules_found([users, bound("canary")]) == ["L3"], "no gateway at all is the mesh"
+
+
+def test_rules_that_bind_to_gateway_and_mesh_alike_are_sound() -> None:
+    both = bound("users", "istio/gateway", "mesh")
+    assert lint([both, bound("canary", "mesh")]) == ()
+    assert lint([both, bound("canary", "istio/gateway", "mesh")]) == ()
+    assert lint([bound("a", "istio/gateway"), bound("b", "mesh", target="other")]) == ()
+    assert lint([bound("a", "mesh"), plain("VirtualService", "tcp", {"gateways": ["g"]})]) == ()
+
+
+GPUS = "requests.nvidia.com/gpu"
+
+
+def quota(**hard: str) -> dict[str, Any]:
+    named = {name.replace("__", "/").replace("_", "."): value for name, value in hard.items()}
+    return plain("ResourceQuota", "team", {"hard": named})
+
+
+def llama3(name: str = "llama3", *, replicas: int | None = 6, **spec: Any) -> dict[str, Any]:
+    asked = {"cpu": "16", "memory": "128Gi", "nvidia.com/gpu": "1"}
+    container = {"name": "server", "resources": {"requests": asked, "limits": {"memory": "128Gi"}}}
+    labels = {"app": name}
+    made = {
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        **spec,
+    }
+    if replicas is not None:
+        made["replicas"] = replicas
+    return plain("Deployment", name, made)
+
+
+def hpa(most: int, least: int | None = None) -> dict[str, Any]:
+    spec: dict[str, Any] = {"scaleTargetRef": {"name": "llama3"}, "maxReplicas": most}
+    if least is not None:
+        spec["minReplicas"] = least
+    return plain("HorizontalPodAutoscaler", "llama3", spec)
+
+
+def recreated(pods: int) -> dict[str, Any]:
+    return llama3("canary", replicas=pods, strategy={"type": "Recreate"})
+
+
+def test_quota_of_the_reference_design_has_no_room_for_its_own_pods() -> None:
+    # 6 pods, 2 that a rollout adds (a quarter, rounded up), 2 of the canary: 160 CPUs of 64.
+    findings = lint([quota(requests_cpu="64"), llama3(), recreated(2)])
+    assert [(item.rule, item.subject) for item in findings] == [
+        ("L5", "ResourceQuota/default/team")
+    ]
+    assert findings[0].message == (
+        "all workloads need 160 CPUs of requests.cpu at once, and it allows 64 CPUs"
+    )
+    assert lint([quota(requests_cpu="160"), llama3(), recreated(2)]) == ()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "pods"),
+    [
+        ({"rollingUpdate": {"maxSurge": 1}}, 7),
+        ({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "50%"}}, 9),
+        ({"type": "Recreate"}, 6),
+    ],
+)
+def test_pods_that_a_rollout_adds_are_counted(strategy: dict[str, Any], pods: int) -> None:
+    workload = llama3(strategy=strategy)
+    assert lint([quota(pods=f"{pods}"), workload]) == ()
+    assert rules_found([quota(pods=f"{pods - 1}"), workload]) == ["L5"]
+
+
+def test_autoscaler_that_may_ask_for_more_than_the_quota_is_found() -> None:
+    scaled = llama3(replicas=None, strategy={"type": "Recreate"})
+    (finding,) = lint([quota(pods="16"), scaled, hpa(20, 4)])
+    assert finding.rule == "L5"
+    assert "HorizontalPodAutoscaler/default/llama3 may ask for 20 pods of pods" in finding.message
+    assert lint([quota(pods="16"), scaled, hpa(16)]) == ()
+    keda = plain(
+        "ScaledObject", "llama3", {"scaleTargetRef": {"name": "llama3"}, "maxReplicaCount": 17}
+    )
+    assert rules_found([quota(pods="16"), scaled, keda]) == ["L5"]
+
+
+def test_bare_pods_and_other_namespaces_are_counted_where_they_are() -> None:
+    pod = plain("Pod", "test", {"containers": [{"name": "c"}]})
+    assert rules_found([quota(pods="0"), pod]) == ["L5"]
+    elsewhere = plain("Pod", "test", {"containers": [{"name": "c"}]}, namespace="other")
+    assert lint([quota(pods="0"), elsewhere]) == ()
+
+
+def test_limit_of_an_extended_resource_in_a_quota_is_found() -> None:
+    wrong = plain("ResourceQuota", "team", {"hard": {"limits.nvidia.com/gpu": "8"}})
+    (finding,) = lint([wrong])
+    assert (finding.rule, finding.subject) == ("L6", "ResourceQuota/default/team")
+    assert finding.hint == "write requests.nvidia.com/gpu"
+    right = {GPUS: "8", "limits.memory": "1Ti"}
+    assert lint([plain("ResourceQuota", "team", {"hard": right})]) == ()
+    assert lint([plain("ResourceQuota", "empty", {})]) == ()
+
+
+def test_pod_without_requests_in_a_namespace_with_a_quota_is_found() -> None:
+    bare = plain("Pod", "backup", {"containers": [{"name": "mc"}]})
+    (finding,) = lint([quota(requests_cpu="64"), bare])
+    assert (finding.rule, finding.subject) == ("L7", "Pod/default/backup")
+    assert "container mc states no requests.cpu, and quota team" in finding.message
+    default = plain(
+        "LimitRange",
+        "defaults",
+        {"limits": [{"type": "Container", "defaultRequest": {"cpu": "1"}}]},
+    )
+    assert lint([quota(requests_cpu="64"), bare, default]) == ()
+    assert lint([quota(requests_cpu="64"), llama3(replicas=1)]) == ()
+    away = plain("LimitRange", "defaults", dict(default["spec"]), namespace="other")
+    assert rules_found([quota(requests_cpu="64"), bare, away]) == ["L7"]

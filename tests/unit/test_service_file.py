@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from slipway.core.errors import InputError
 from slipway.core.service import (
     AutoscalerKind,
     Autoscaling,
+    NodeToleration,
     Probes,
     QualityPolicy,
     ServerKind,
     ServiceSpec,
     Weights,
     WeightsVolume,
+    WhenFull,
+    ZoneSpread,
 )
 
 SERVICES = Path(__file__).parents[2] / "deployments" / "services"
@@ -380,3 +384,51 @@ def test_autoscaling_that_cannot_work_is_refused_with_what_to_do(
     tmp_path: Path, settings: dict[str, Any], more: dict[str, Any], said: str
 ) -> None:
     assert said in problem(tmp_path, changed(autoscaling=settings, **more))
+
+
+def test_placing_and_price_are_read_exactly(tmp_path: Path) -> None:
+    resources = {
+        **WHOLE["resources"],
+        "node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "a": ""},
+        "tolerations": [{"key": "spot"}, {"key": "team", "value": "b", "effect": "NoExecute"}],
+        "zone_spread": "required",
+        "price_usd_per_hour": 2.49,
+    }
+    content = changed(
+        resources=resources, policy__overlap_budget_usd="10.1", policy__when_full="queue"
+    )
+    spec = load(tmp_path, content)
+    assert spec.resources.node_selector == (
+        ("a", ""),
+        ("nvidia.com/gpu.product", "NVIDIA-H100-80GB-HBM3"),
+    )
+    assert spec.resources.tolerations == (
+        NodeToleration(key="spot"),
+        NodeToleration(key="team", value="b", effect="NoExecute"),
+    )
+    assert spec.resources.zone_spread is ZoneSpread.REQUIRED
+    assert spec.resources.price_usd_per_hour == Decimal("2.49")
+    assert spec.policy.overlap_budget_usd == Decimal("10.1")
+    assert spec.policy.when_full is WhenFull.QUEUE
+    assert load(tmp_path, WHOLE).resources.price_usd_per_hour is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("resources__price_usd_per_hour", 0, "must be an amount in USD above zero"),
+        ("resources__price_usd_per_hour", "inf", "must be an amount in USD above zero"),
+        ("resources__price_usd_per_hour", "cheap", "resources.price_usd_per_hour"),
+        ("resources__price_usd_per_hour", True, "resources.price_usd_per_hour"),
+        ("policy__overlap_budget_usd", 5, "needs resources.price_usd_per_hour"),
+        ("resources__node_selector", {"a b": "c"}, "must be the key of a Kubernetes label"),
+        ("resources__node_selector", {"a": "c d"}, "must be the value of a label"),
+        ("resources__tolerations", [{"key": "a", "effect": "Never"}], "tolerations[0].effect"),
+        ("resources__zone_spread", "never", "allowed: 'preferred' or 'required'"),
+        ("policy__when_full", "ignore", "allowed: 'queue' or 'refuse'"),
+    ],
+)
+def test_placing_or_price_that_cannot_be_meant_is_refused(
+    tmp_path: Path, field: str, value: Any, said: str
+) -> None:
+    assert said in problem(tmp_path, changed(**{field: value}))

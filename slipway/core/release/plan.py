@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from slipway.core.release.admission import AlreadyDone, Request, Resume, admit
+from slipway.core.feasibility.values import Feasibility
+from slipway.core.release.admission import Admission, AlreadyDone, Request, Resume, admit
 from slipway.core.release.holder import refuse_stranger
 from slipway.core.release.orders import Leftover, leftover
 from slipway.core.release.record import Phase, ReleaseRecord
@@ -96,6 +97,8 @@ class ReleasePlan:
         steps: in order; none when nothing is to do.
         on_failure: what becomes of the users when a step fails.
         users_moved_s: shortest time from the first user on the candidate to the release's end.
+        feasibility: whether it could be carried out now; None when nothing is to do.
+        unfinished: it goes on with what a process has left, which is refused in no case.
     """
 
     release_id: str
@@ -103,6 +106,14 @@ class ReleasePlan:
     steps: tuple[PlannedStep, ...]
     on_failure: str
     users_moved_s: float
+    feasibility: Feasibility | None = None
+    unfinished: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """Whether a release would be refused now."""
+        found = self.feasibility
+        return found is not None and found.way is None and not self.unfinished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +156,8 @@ def plan_release(request: Request, seen: Seen, spec: ServiceSpec, *, now_ns: int
         ConflictError: it would be refused: another version's release is unfinished.
         PermanentError: it would be refused: something other than Slipway holds the lock.
     """
-    waits, before = _first(request, seen, spec)
-    fence = 0 if seen.record is None else seen.record.fence
-    admission = admit(request, before, token=_UNDRAWN, fence=fence, now_ns=now_ns)
+    waits, _ = _first(request, seen, spec)
+    admission = upcoming(request, seen, spec, now_ns=now_ns)
     record = admission.record
     if isinstance(admission, AlreadyDone):
         said = f"version {request.version} is live already: nothing to do"
@@ -156,6 +166,18 @@ def plan_release(request: Request, seen: Seen, spec: ServiceSpec, *, now_ns: int
     case = _Case(record=record, seen=seen, spec=spec)
     planned = tuple(step for stage in OF_RELEASE for step in _planned(stage, case))
     return _plan(record, begins, (*waits, *planned), spec)
+
+
+def upcoming(request: Request, seen: Seen, spec: ServiceSpec, *, now_ns: int) -> Admission:
+    """Return what a request would mean, once what has to end before has ended.
+
+    Raises:
+        ConflictError: as `plan_release`.
+        PermanentError: as `plan_release`.
+    """
+    _, before = _first(request, seen, spec)
+    fence = 0 if seen.record is None else seen.record.fence
+    return admit(request, before, token=_UNDRAWN, fence=fence, now_ns=now_ns)
 
 
 def _plan(

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from slipway.core.feasibility.values import Right, Role
+from slipway.core.release.record import Phase, ReleaseRecord, SlotRecord
+from slipway.core.routing import Slot, empty
+from slipway.core.service import (
+    AutoscalerKind,
+    RampPolicy,
+    RampStep,
+    ServiceSpec,
+    WhenFull,
+)
+from slipway.manifests import workload
+from slipway.manifests.autoscaling import autoscaler
+from slipway.manifests.install import preflight_rules, release_rules
+from slipway.manifests.needs import (
+    candidate_labels,
+    contradictions,
+    release_needs,
+    roles_of_pods,
+    taken_names,
+)
+from slipway.manifests.rights import access_review, release_rights, rights_of
+from slipway.manifests.routes.istio import destination_rule, virtual_service
+from slipway.manifests.routes.services import service_object
+from tests.examples import IMAGE, autoscaling, record, service, service_on_a_volume
+
+STEPS = (RampStep(weight_percent=10, bake_s=100.0), RampStep(weight_percent=50, bake_s=200.0))
+
+
+def going(**changes: Any) -> ReleaseRecord:
+    """Return the record of version 2 on its way from slot blue to slot green."""
+    slots = (
+        SlotRecord(slot=Slot.BLUE, workload="chat-blue", version="1"),
+        SlotRecord(slot=Slot.GREEN, workload="chat-green"),
+    )
+    made = replace(record("2"), stable=Slot.BLUE, candidate=Slot.GREEN, slots=slots)
+    return replace(made, **changes)
+
+
+def deployment(slot: Slot = Slot.BLUE, spec: ServiceSpec | None = None) -> dict[str, Any]:
+    return workload.slot_deployment(
+        spec or service(),
+        slot=slot,
+        workload=f"chat-{slot}",
+        image=IMAGE,
+        release_id="chat-v1-1",
+    )
+
+
+def thing(kind: str, name: str, spec: dict[str, Any] | None = None, **meta: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "serving", **meta}
+    return {"kind": kind, "metadata": metadata, "spec": spec or {}}
+
+
+def test_fixed_service_needs_all_its_pods_at_once() -> None:
+    needs = release_needs(service(), going(), [deployment()], recorded=True)
+    assert (needs.workload, needs.at_first, needs.at_full, needs.most) == ("chat-green", 2, 2, 0)
+    assert needs.test_pod.has_deadline
+    assert not needs.pod.has_deadline
+    assert needs.creates == {"count/deployments.apps": 1}
+    assert needs.when_full is WhenFull.REFUSE
+    assert needs.test_pods == 1
+    tested = release_needs(service(), going(phase=Phase.SMOKED), [], recorded=True)
+    assert tested.test_pods == 0
+
+
+def test_autoscaled_canary_begins_with_its_first_share() -> None:
+    spec = replace(service(), autoscaling=autoscaling(min_replicas=1))
+    stable = deployment(spec=spec)
+    stable["spec"]["replicas"] = 6
+    needs = release_needs(spec, going(steps=STEPS), [stable], recorded=False)
+    assert (needs.at_first, needs.at_full, needs.most) == (1, 6, 8)
+    assert needs.creates == {
+        "count/deployments.apps": 1,
+        "count/horizontalpodautoscalers.autoscaling": 1,
+        "count/configmaps": 1,
+        "configmaps": 1,
+    }
+
+
+def test_objects_that_are_there_are_not_made_again() -> None:
+    spec = replace(service(), autoscaling=autoscaling(AutoscalerKind.KEDA))
+    scaler = autoscaler(
+        "chat", "serving", autoscaling(AutoscalerKind.KEDA),
+        slot=Slot.GREEN, workload="chat-green", floor=2,
+    )  # fmt: skip
+    objects = [deployment(Slot.GREEN, spec), scaler]
+    assert release_needs(spec, going(), objects, recorded=True).creates == {}
+    made = release_needs(spec, going(stable=None), [], recorded=True).creates
+    assert made["count/scaledobjects.keda.sh"] == 1
+
+
+def test_overlap_lasts_from_the_bakes_alone_to_every_wait_at_its_limit() -> None:
+    spec = service()
+    policy = replace(
+        spec.policy,
+        bake_s=30.0,
+        rollback_window_s=1000.0,
+        ready_timeout_s=90.0,
+        drain_timeout_s=120.0,
+        ramp=RampPolicy(data_timeout_s=600.0),
+        overlap_budget_usd=Decimal(9),
+    )
+    priced = replace(spec.resources, price_usd_per_hour=Decimal("2.49"))
+    spec = replace(spec, policy=policy, resources=priced)
+    needs = release_needs(spec, going(steps=STEPS), [], recorded=True)
+    assert (needs.shortest_s, needs.longest_s) == (1330.0, 1330.0 + 90.0 + 2 * 600.0 + 120.0)
+    assert (needs.price_usd_per_hour, needs.budget_usd) == (Decimal("2.49"), Decimal(9))
+    first = release_needs(spec, going(stable=None), [], recorded=True)
+    assert (first.shortest_s, first.longest_s) == (0.0, 0.0)
+
+
+def test_pods_are_told_apart_by_the_labels_of_their_slots() -> None:
+    roles = roles_of_pods(service(), going())
+    assert list(roles) == [Role.TEST, Role.CANDIDATE, Role.STABLE]
+    assert roles[Role.CANDIDATE]["slipway.dev/slot"] == "green"
+    assert Role.STABLE not in roles_of_pods(service(), going(stable=None))
+    assert candidate_labels(service(), going()).items() >= roles[Role.CANDIDATE].items()
+
+
+def test_names_that_others_have_taken_are_told_with_their_owner() -> None:
+    ours = {"app.kubernetes.io/managed-by": "slipway", "slipway.dev/service": "chat"}
+    objects = [
+        thing("Deployment", "chat-blue"),  # an adopted one: the record names it
+        thing("Deployment", "chat-green", labels={"app.kubernetes.io/managed-by": "Helm"}),
+        thing("Deployment", "other"),
+        thing("Pod", "chat-test", ownerReferences=[{"kind": "Job", "name": "nightly"}]),
+        thing("Service", "chat-green"),
+    ]
+    found = taken_names(service(), going(), objects)
+    assert [(item.kind, item.name, item.owner) for item in found] == [
+        ("Deployment", "chat-green", "Helm"),
+        ("Pod", "chat-test", "Job nightly"),
+    ]
+    assert taken_names(service(), going(), [thing("Pod", "chat-test", labels=ours)]) == ()
+    sweeps = [
+        thing("Pod", "chat-sweep", labels={"slipway.dev/service": "x"}),
+        thing("Pod", "chat-test"),
+    ]
+    on_a_volume = taken_names(service_on_a_volume(), going(), sweeps)
+    assert [item.owner for item in on_a_volume] == ["service x", "somebody else"]
+    assert [item.name for item in taken_names(service(), going(), sweeps)] == ["chat-test"]
+
+
+def live() -> list[dict[str, Any]]:
+    """Return what is there while version 1 serves from slot blue."""
+    spec, route = service(), empty("chat")
+    return [
+        deployment(),
+        thing("Pod", "chat-blue-1", {"containers": []}, ownerReferences=[{"kind": "ReplicaSet"}]),
+        service_object(spec),
+        destination_rule(spec, frozenset({Slot.BLUE})),
+        virtual_service(spec, route),
+    ]
+
+
+def test_own_objects_beside_the_live_ones_contradict_nothing() -> None:
+    assert contradictions(service(), going(), live()) == ((), ())
+    on_a_volume = service_on_a_volume()
+    assert contradictions(on_a_volume, going(), []) == ((), ())
+
+
+def test_selector_of_another_deployment_that_matches_our_pods_is_in_the_way() -> None:
+    greedy = thing(
+        "Deployment",
+        "greedy",
+        {
+            "selector": {"matchLabels": {"slipway.dev/slot": "green"}},
+            "template": {"metadata": {"labels": {"slipway.dev/slot": "green"}}, "spec": {}},
+        },
+    )
+    (fault,), notes = contradictions(service(), going(), [*live(), greedy])
+    assert (fault.rule, fault.subject) == ("L4", "Deployment/serving/greedy")
+    assert notes == ()
+
+
+def test_faults_between_objects_of_others_are_not_ours() -> None:
+    def other(name: str) -> dict[str, Any]:
+        template = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": []}}
+        return thing(
+            "Deployment", name, {"selector": {"matchLabels": {"app": "x"}}, "template": template}
+        )
+
+    foreign = [other("chat-green-old"), other("chat-blue-old")]
+    assert contradictions(service(), going(), [*live(), *foreign]) == ((), ())
+
+
+def test_pod_that_has_ended_matches_nothing_any_more() -> None:
+    labels = dict(candidate_labels(service(), going()))
+    bare = thing("Pod", "left", {"containers": []}, labels=labels)
+    (fault,), _ = contradictions(service(), going(), [bare])
+    assert fault.rule == "L4"
+    ended = {**bare, "status": {"phase": "Failed"}}
+    assert contradictions(service(), going(), [ended]) == ((), ())
+
+
+def test_own_autoscaler_of_the_candidates_former_version_goes_before_the_deployment() -> None:
+    def scaler(slot: Slot, **meta: Any) -> dict[str, Any]:
+        made = autoscaler(
+            "chat", "serving", autoscaling(), slot=slot, workload=f"chat-{slot}", floor=2
+        )
+        return {**made, "metadata": {**made["metadata"], **meta}}
+
+    both = [scaler(Slot.BLUE), scaler(Slot.GREEN)]
+    assert contradictions(service(), going(), [*live(), *both]) == ((), ())
+    foreign = scaler(Slot.GREEN, labels={}, name="mine")
+    (fault,), _ = contradictions(service(), going(), [*live(), foreign])
+    assert fault.rule == "L8"
+    scaled = replace(service(), autoscaling=autoscaling())
+    assert contradictions(scaled, going(), [*live(), *both]) == ((), ())
+
+
+def test_quota_that_limits_nothing_is_a_note() -> None:
+    quota = thing("ResourceQuota", "team", {"hard": {"limits.nvidia.com/gpu": "1", "pods": "0"}})
+    faults, notes = contradictions(service(), going(), [*live(), quota])
+    assert faults == ()
+    assert len(notes) == 1
+    assert notes[0].startswith("ResourceQuota/serving/team: limits.nvidia.com/gpu is no quota item")
+
+
+def test_every_right_of_a_release_is_asked_for_verb_by_verb() -> None:
+    rights = release_rights(service())
+    assert len(set(rights)) == len(rights) > 40
+    said = {str(right) for right in rights}
+    assert {
+        "get configmaps/slipway-chat in serving",
+        "create pods in serving",
+        "patch virtualservices/chat in serving",
+        "get pods/log in serving",
+    } <= said
+    assert set(rights_of(release_rules(service()), "serving")) == set(rights)
+    assert not set(rights_of(preflight_rules(), "serving")) & set(rights)
+
+
+def test_review_asks_for_a_subresource_by_its_own_field() -> None:
+    asked = access_review(Right(verb="get", group="", resource="pods/log", namespace="serving"))
+    assert asked["kind"] == "SelfSubjectAccessReview"
+    assert asked["spec"]["resourceAttributes"] == {
+        "verb": "get",
+        "resource": "pods",
+        "subresource": "log",
+        "namespace": "serving",
+    }
