@@ -274,8 +274,13 @@ class Preflight(Protocol):
     def namespace(self, namespace: str) -> Look:
         """Return Deployments, pods, what scales, disruption budgets, quotas and limit ranges."""
 
-    def routes(self, namespace: str, service: str) -> Look:
-        """Return the Kubernetes Service and the route objects of a service, as far as there are."""
+    def routes(self, namespace: str, names: Sequence[tuple[str, str]]) -> Look:
+        """Return the objects of a route, as far as there are.
+
+        Args:
+            namespace: where they live.
+            names: `(kind, name)` of each.
+        """
 
     def nodes(self) -> Look:
         """Return the nodes of the cluster."""

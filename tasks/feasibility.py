@@ -28,6 +28,7 @@ from slipway.manifests.needs import (
     taken_names,
 )
 from slipway.manifests.rights import release_rights
+from slipway.manifests.routes.routers import route_names
 from slipway.ports import Look
 from tasks.turn import once
 
@@ -110,7 +111,7 @@ def require_feasible(ports: Ports, record: ReleaseRecord, *, recorded: bool) -> 
 def _seen(ports: Ports, record: ReleaseRecord, here: Look) -> ClusterSeen:
     spec, preflight = ports.spec, ports.preflight
     nodes, everywhere = preflight.nodes(), preflight.pods()
-    routes = preflight.routes(spec.namespace, spec.name)
+    routes = preflight.routes(spec.namespace, route_names(spec))
     quotas, uncounted = quotas_seen(here.objects)
     faults, notes = contradictions(spec, record, (*here.objects, *routes.objects))
     pods = here.objects if everywhere.unseen else everywhere.objects

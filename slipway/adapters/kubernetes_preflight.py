@@ -18,7 +18,6 @@ _OF_A_NAMESPACE = (
     *("Deployment", "Pod", HPA, SCALED_OBJECT),
     *("PodDisruptionBudget", "ResourceQuota", "LimitRange"),
 )
-_OF_A_ROUTE = ("Service", "VirtualService", "DestinationRule")
 _PAGE = "500"
 # A release asks sixty times before it begins. With three attempts each an API server that fails
 # every fifth call would refuse every third release.
@@ -56,14 +55,14 @@ class KubernetesPreflight:
         """List a namespace; see `slipway.ports.Preflight`."""
         return _together([self._listed(kind, namespace) for kind in _OF_A_NAMESPACE])
 
-    def routes(self, namespace: str, service: str) -> Look:
+    def routes(self, namespace: str, names: Sequence[tuple[str, str]]) -> Look:
         """Read them by name; see `slipway.ports.Preflight`."""
         looks = []
-        for kind in _OF_A_ROUTE:
+        for kind, name in names:
             try:
-                found = self._get(object_path(kind, namespace, service))
+                found = self._get(object_path(kind, namespace, name))
             except PermanentError as error:
-                looks.append(_unseen(f"{kind} {namespace}/{service}", error))
+                looks.append(_unseen(f"{kind} {namespace}/{name}", error))
             else:
                 looks.append(Look(objects=() if found is None else (found,)))
         return _together(looks)

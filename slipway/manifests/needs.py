@@ -22,6 +22,7 @@ from slipway.manifests.names import (
     sweep_pod_name,
     test_pod_name,
 )
+from slipway.manifests.routes.routers import route_names
 from slipway.manifests.weights import WeightsFetch
 from slipway.manifests.workload import slot_deployment, test_pod
 from slipway.ports import Manifest
@@ -157,8 +158,7 @@ def _contradiction(item: Finding) -> Contradiction:
 
 
 def _is_route(item: Manifest, spec: ServiceSpec) -> bool:
-    kinds = {"Service", "VirtualService", "DestinationRule"}
-    return item["kind"] in kinds and item["metadata"]["name"] == spec.name
+    return (item["kind"], item["metadata"]["name"]) in route_names(spec)
 
 
 def _goes(item: Manifest, spec: ServiceSpec, record: ReleaseRecord) -> bool:

@@ -65,7 +65,7 @@ class FakePreflight:
             ),
         )
 
-    def routes(self, namespace: str, service: str) -> Look:
+    def routes(self, namespace: str, names: Sequence[tuple[str, str]]) -> Look:
         """Return nothing: the fake cluster keeps routes as values."""
         self._journal.reach()
         return Look(objects=())

@@ -101,10 +101,10 @@ def test_what_may_not_be_read_is_named() -> None:
         Unseen(what="Nodes in all namespaces", why="not allowed to read them"),
     )
     assert len(preflight(server).namespace("serving").unseen) == 7
-    assert [item.what for item in preflight(server).routes("serving", "chat").unseen] == [
+    looked = preflight(server).routes("serving", [("Service", "chat"), ("HTTPRoute", "chat")])
+    assert [item.what for item in looked.unseen] == [
         "Service serving/chat",
-        "VirtualService serving/chat",
-        "DestinationRule serving/chat",
+        "HTTPRoute serving/chat",
     ]
 
 

@@ -12,6 +12,7 @@ from slipway.core.service import Implementation, Router, RouterKind, ServiceSpec
 from slipway.manifests.install import install_objects, only_when_absent, release_rules
 from slipway.manifests.routes.gateway_api import http_route, read_http_route
 from slipway.manifests.routes.plain import plain_services, read_plain_services
+from slipway.manifests.routes.routers import route_names
 from slipway.manifests.routes.splitting import slot_meant, split_filter
 from tests.examples import service
 
@@ -252,10 +253,24 @@ def test_release_writes_the_objects_of_its_router_and_of_no_other(
     spec: ServiceSpec, resource: str, names: list[str]
 ) -> None:
     routes = {"httproutes", "services", "virtualservices", "destinationrules"}
-    written = [rule for rule in release_rules(spec) if routes & set(rule["resources"])]
+    ours = [rule for rule in release_rules(spec) if routes & set(rule["resources"])]
+    written = [rule for rule in ours if "patch" in rule["verbs"]]
     assert [rule["resources"] for rule in written] == [[resource]]
     assert written[0]["resourceNames"] == names
-    assert written[0]["verbs"] == ["get", "patch"]
+
+
+@pytest.mark.parametrize("spec", [routed(RouterKind.ISTIO), STANDARD, PLAIN])
+def test_objects_of_a_route_that_are_looked_at_may_be_read(spec: ServiceSpec) -> None:
+    readable = {
+        (resource.removesuffix("s"), name)
+        for rule in release_rules(spec)
+        if "get" in rule["verbs"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", ())
+    }
+    looked_at = route_names(spec)
+    assert ("Service", "chat") in looked_at
+    assert {(kind.lower(), name) for kind, name in looked_at} <= readable
 
 
 def test_divided_route_keeps_the_stable_slot_first() -> None:

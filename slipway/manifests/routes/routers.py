@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from slipway.core.routing import Route
 from slipway.core.service import Implementation, RouterKind, ServiceSpec
 from slipway.manifests.names import Object, preview_service
@@ -14,6 +16,12 @@ Right = tuple[str, str | tuple[str, ...], tuple[str, ...], list[str]]
 """API group, resources, verbs, names; without names it holds for all."""
 
 _OWN = ("get", "patch")
+_KINDS_OF: Mapping[str | tuple[str, ...], tuple[str, ...]] = {
+    ("virtualservices", "destinationrules"): ("VirtualService", "DestinationRule"),
+    "httproutes": ("HTTPRoute",),
+    "services": ("Service",),
+    "endpointslices": (),
+}
 
 
 def route_objects(spec: ServiceSpec, route: Route) -> tuple[Object, ...]:
@@ -38,14 +46,31 @@ def route_objects(spec: ServiceSpec, route: Route) -> tuple[Object, ...]:
             return plain_services(spec, route)
 
 
+def route_names(spec: ServiceSpec) -> tuple[tuple[str, str], ...]:
+    """Return `(kind, name)` of every object of the route that a release may read."""
+    readable = {kind for right in route_rules(spec) for kind in _KINDS_OF[right[1]]}
+    return tuple(
+        (item["kind"], item["metadata"]["name"])
+        for item in route_objects(spec, Route(service=spec.name))
+        if item["kind"] in readable
+    )
+
+
 def route_rules(spec: ServiceSpec) -> tuple[Right, ...]:
     """Return the rights that a release needs on the objects of its route."""
     match spec.router.kind:
         case RouterKind.ISTIO:
             kinds = ("virtualservices", "destinationrules")
-            return (("networking.istio.io", kinds, _OWN, [spec.name]),)
+            return (
+                ("networking.istio.io", kinds, _OWN, [spec.name]),
+                ("", "services", ("get",), [spec.name]),
+            )
         case RouterKind.GATEWAY_API:
-            return (("gateway.networking.k8s.io", "httproutes", _OWN, [spec.name]),)
+            services = (service_object(spec), *slot_services(spec), *falling_back_services(spec))
+            return (
+                ("gateway.networking.k8s.io", "httproutes", _OWN, [spec.name]),
+                ("", "services", ("get",), [item["metadata"]["name"] for item in services]),
+            )
         case RouterKind.SERVICE:
             names = [spec.name, preview_service(spec.name)]
             return (

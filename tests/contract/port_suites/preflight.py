@@ -121,7 +121,9 @@ class PreflightSuite:
     def test_service_that_was_never_installed_has_no_routes(
         self, subject: PreflightSubject
     ) -> None:
-        assert subject.preflight.routes("serving", "never-installed") == Look(objects=())
+        assert subject.preflight.routes(
+            "serving", [("Service", "never-installed"), ("VirtualService", "never-installed")]
+        ) == Look(objects=())
 
     def test_gateway_without_tls_has_no_certificate(self, subject: PreflightSubject) -> None:
         assert subject.preflight.certificate("chat.localhost") is None
