@@ -19,7 +19,6 @@ from slipway.core.release.record import Phase
 from slipway.core.routing import SESSION_HEADER, SLOT_HEADER, Slot, all_to, split
 from slipway.core.service import RouterKind
 from slipway.core.verdicts import Verdict
-from tests.contract.port_suites.traffic import next_fence
 from tests.e2e.canaries import POLICY
 from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
 
@@ -41,12 +40,12 @@ def divided(
     kind = request.param
     world = World(sandbox, tmp_path_factory.mktemp(f"split-{kind}"))
     service = world.given_service(
-        f"parted-{kind.replace('_', '-')}",
+        f"divided-{kind.replace('_', '-')}",
         router={"kind": kind.value},
         policy__rollback_window_s=600,
         **POLICY,
     )
-    _given_steps(world, service, 50)
+    _given_step(world, service, 50, bake_s=2)
     with users(world, service, rate=20):  # a canary rises on what its users meet
         for _ in Slot:  # the second leaves pods of the first warm: both slots serve
             done = world.release(service, world.given_version(service))
@@ -61,18 +60,19 @@ def mended(sandbox: Sandbox) -> Iterator[None]:
     assert done.returncode == 0, done.stderr
 
 
-def _given_steps(world: World, service: str, *weights: int) -> None:
-    """Let releases that begin from now on rise by these weights."""
+def _given_step(world: World, service: str, weight: int, *, bake_s: int) -> None:
+    """Let releases that begin from now on have this one weight before everybody."""
     file = world.services / f"{service}.yaml"
     data = yaml.safe_load(file.read_text())
     data["policy"]["strategy"] = "canary"
-    data["policy"]["ramp"]["steps"] = [{"weight_percent": w, "bake_s": 2} for w in weights]
+    data["policy"]["ramp"]["steps"] = [{"weight_percent": weight, "bake_s": bake_s}]
     file.write_text(yaml.safe_dump(data))
 
 
 def test_sessions_follow_the_weight_and_none_comes_back(divided: tuple[World, str]) -> None:
     world, service = divided
-    traffic = world.ports(service).traffic
+    ports = world.ports(service)
+    traffic, fence = ports.traffic, ports.releases.lock(service).fence
     stable = world.record(service).live_slot
     assert stable is not None
     candidate = stable.other
@@ -82,7 +82,7 @@ def test_sessions_follow_the_weight_and_none_comes_back(divided: tuple[World, st
     for weight, route in zip(
         (*_RISES, 100), (*routes, all_to(service, candidate, subsets=both)), strict=True
     ):
-        traffic.apply(route, fence=10_000 + next_fence())
+        traffic.apply(route, fence=fence)
         traffic.confirm(route, timeout_s=30)
         now = asyncio.run(_candidates_sessions(world, service, candidate))
         share, sigma = len(now) / _SESSIONS, math.sqrt(weight * (100 - weight)) / 100
@@ -90,7 +90,7 @@ def test_sessions_follow_the_weight_and_none_comes_back(divided: tuple[World, st
         assert abs(share - weight / 100) <= 3 * sigma / math.sqrt(_SESSIONS), (weight, share)
         arrived = now
     back = all_to(service, stable, subsets=both)
-    traffic.apply(back, fence=10_000 + next_fence())
+    traffic.apply(back, fence=fence)
     traffic.confirm(back, timeout_s=30)
 
 
@@ -136,7 +136,8 @@ def test_dead_candidate_fails_no_user_and_the_gate_says_fail(divided: tuple[Worl
 
 def _die_at(world: World, service: str, weight: int) -> None:
     """Have every pod of the candidate refuse connections once it has this weight."""
-    _given_steps(world, service, weight)
+    # Long enough to shut the doors; a gate that fails ends it.
+    _given_step(world, service, weight, bake_s=30)
     version = world.given_version(service)
     with world.releasing(service, version) as release:
         world.wait_for_phase(service, "ramping", timeout_s=LONGEST_RELEASE_S)
