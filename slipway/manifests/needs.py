@@ -163,11 +163,13 @@ def _is_route(item: Manifest, spec: ServiceSpec) -> bool:
 
 def _goes(item: Manifest, spec: ServiceSpec, record: ReleaseRecord) -> bool:
     """Return whether an object is gone, or is part of another one, when the release deploys."""
+    owners = {owner["kind"] for owner in item["metadata"].get("ownerReferences") or ()}
     if item["kind"] == "Pod":
-        owned = bool(item["metadata"].get("ownerReferences"))
-        return owned or item.get("status", {}).get("phase") in {"Succeeded", "Failed"}
+        return bool(owners) or item.get("status", {}).get("phase") in {"Succeeded", "Failed"}
     if item["kind"] not in {HPA, SCALED_OBJECT}:
         return False
+    if SCALED_OBJECT in owners:
+        return True  # KEDA makes one HorizontalPodAutoscaler for each of its objects
     target = item["spec"]["scaleTargetRef"]["name"]
     return _is_ours(item, spec.name) and target == record.slot(record.candidate).workload
 

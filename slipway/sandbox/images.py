@@ -41,6 +41,7 @@ _WEIGHTS_MODULES = (
     "adapters/s3.py",
     "adapters/weights_volume/*.py",
     "core/*.py",
+    "core/feasibility/*.py",
     "core/release/*.py",
     "ports.py",
 )

@@ -215,6 +215,20 @@ def test_own_autoscaler_of_the_candidates_former_version_goes_before_the_deploym
     assert contradictions(scaled, going(), [*live(), *both]) == ((), ())
 
 
+def test_autoscaler_that_keda_makes_is_part_of_its_object() -> None:
+    settings = autoscaling(AutoscalerKind.KEDA)
+    scaled = autoscaler("chat", "serving", settings, slot=Slot.BLUE, workload="chat-blue", floor=2)
+    target = {"scaleTargetRef": {"kind": "Deployment", "name": "chat-blue"}, "maxReplicas": 8}
+    made = thing(
+        "HorizontalPodAutoscaler",
+        "keda-hpa-chat-blue",
+        target,
+        ownerReferences=[{"kind": "ScaledObject", "name": "chat-blue"}],
+    )
+    spec = replace(service(), autoscaling=settings)
+    assert contradictions(spec, going(), [*live(), scaled, made]) == ((), ())
+
+
 def test_quota_that_limits_nothing_is_a_note() -> None:
     quota = thing("ResourceQuota", "team", {"hard": {"limits.nvidia.com/gpu": "1", "pods": "0"}})
     faults, notes = contradictions(service(), going(), [*live(), quota])
