@@ -43,8 +43,10 @@ LANES = {
         "release_canary_refused",
         "release_outages",
         "release_port_faults",
+        "routers_under_load",
         "runs_that_end_early",
         "side_by_side",
+        "splits",
     ),
 }
 """Every other file of the folder is in the lane `rest`: it uses namespaces of its own."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,7 +14,15 @@ import pytest
 
 from slipway.bootstrap import Ports
 from slipway.core.errors import InputError
-from slipway.core.routing import ROUTE_HEADER, SLOT_HEADER, Slot, all_to, empty, split
+from slipway.core.routing import (
+    ROUTE_HEADER,
+    SESSION_HEADER,
+    SLOT_HEADER,
+    Slot,
+    all_to,
+    empty,
+    split,
+)
 from slipway.core.service import RouterKind
 from slipway.manifests.names import workload_name
 from slipway.manifests.workload import slot_deployment
@@ -134,6 +144,67 @@ class TestGatewayTraffic(GatewaySuite):
     @pytest.fixture
     def subject(self, behind_a_gateway: Ports) -> TrafficSubject:
         return _subject(behind_a_gateway)
+
+
+class TestDividedUsers:
+    """What a few requests show; thousands are asked by tests/e2e/test_splits.py."""
+
+    def test_sessions_of_the_candidate_stay_with_it_while_the_weight_rises(
+        self, behind_a_gateway: Ports
+    ) -> None:
+        subject = _subject(behind_a_gateway)
+        assert behind_a_gateway.traffic.split_filter_in_force()
+        moved: set[int] = set()
+        for weight in (10, 30, 60):
+            subject.switch(split(subject.service, stable=Slot.BLUE, candidate_percent=weight))
+            now = {
+                number
+                for number in range(100)
+                if subject.ask_as_user({SESSION_HEADER: f"session-{number}"}).slot == "green"
+            }
+            assert moved <= now
+            moved = now
+        assert 30 < len(moved) < 90  # 60 of 100, by hash values that never change
+
+    def test_dead_candidate_is_answered_for_and_its_rows_say_so(
+        self, behind_a_gateway: Ports, sandbox: Sandbox
+    ) -> None:
+        subject, traffic = _subject(behind_a_gateway), behind_a_gateway.traffic
+        subject.switch(split(subject.service, stable=Slot.BLUE, candidate_percent=50))
+        begin = subject.log_position()
+        with _all_doors_shut(sandbox, subject.service, Slot.GREEN):
+            answers = [
+                subject.ask(_straight(behind_a_gateway), {SESSION_HEADER: f"session-{number}"})
+                for number in range(40)
+            ]
+        assert {(answer.status, answer.slot) for answer in answers} == {(200, "blue")}
+
+        def rows() -> list[tuple[str, bool, bool]]:
+            found = traffic.access_rows(subject.service, after=begin).rows
+            return [(row.slot, row.fell_back, row.failed) for row in found if not row.purpose]
+
+        subject.wait(lambda: len(rows()) == len(answers))
+        assert set(rows()) == {("blue", False, False), ("green", True, False)}
+
+
+def _straight(ports: Ports) -> WayIn:
+    """Return the users' way; nobody checks there that the slot named is the one that answered."""
+    return replace(ports.traffic.way_in(None), names_slot=False)
+
+
+@contextmanager
+def _all_doors_shut(sandbox: Sandbox, service: str, slot: Slot) -> Iterator[None]:
+    """Let every pod of a slot refuse the gateway, though its kubelet sees it ready."""
+    selector = f"app.kubernetes.io/name={service},slipway.dev/slot={slot}"
+    pods = sandbox.kubectl("-n", "serving", "get", "pods", "-o", "name", "-l", selector)
+    try:
+        for pod in pods.stdout.split():
+            name = pod.removeprefix("pod/")
+            shut = sandbox.run_cli("sandbox", "fault", "add", f"pod/{name}", "away")
+            assert shut.returncode == 0, shut.stderr
+        yield
+    finally:
+        assert sandbox.run_cli("sandbox", "fault", "remove", "--all").returncode == 0
 
 
 class TestPlainServiceTraffic(TrafficSuite):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -30,7 +31,8 @@ _TOKEN = "c0ffee" * 5
 _CONFIRM_S = 30.0
 _BOTH = frozenset(Slot)
 _NONE: Mapping[str, str] = {}
-_fences = count(1)
+# Above those of a run before this one on the same sandbox.
+_fences = count(int(time.time()))
 
 
 def next_fence() -> int:
