@@ -12,7 +12,7 @@ from slipway.core.feasibility.decide import decide, infeasible
 from slipway.core.feasibility.values import Certificate, ClusterSeen, Feasibility, Unseen, Way
 from slipway.core.release.admission import AlreadyDone, admit, requested
 from slipway.core.release.record import ReleaseRecord
-from slipway.core.service import WhenFull
+from slipway.core.service import WhenFull, Wish
 from slipway.manifests.footprint import (
     budgets_seen,
     limits_seen,
@@ -106,6 +106,25 @@ def require_feasible(ports: Ports, record: ReleaseRecord, *, recorded: bool) -> 
     found = feasibility(ports, record, recorded=recorded)
     if found.way is not Way.BLUE_GREEN and not found.settles:
         raise infeasible(found, service=ports.spec.name)
+
+
+def require_split_filter(ports: Ports) -> None:
+    """Refuse a canary whose gateway cannot divide users as its file requires.
+
+    Raises:
+        PermanentError: `split-filter-missing`.
+    """
+    router = ports.spec.router
+    required = Wish.REQUIRED in {router.sticky, router.fall_back}
+    if not required or not ports.spec.policy.ramp.steps or ports.traffic.split_filter_in_force():
+        return
+    raise PermanentError(
+        f"the gateway {router.gateway} does not divide users as router.sticky and router.fall_back"
+        f" of service {ports.spec.name} require: its EnvoyFilter slipway-split is missing or old",
+        code="split-filter-missing",
+        hint=f"an administrator installs it: slipway install {ports.spec.name}; or set what is"
+        " required to wanted",
+    )
 
 
 def _seen(ports: Ports, record: ReleaseRecord, here: Look) -> ClusterSeen:

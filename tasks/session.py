@@ -14,7 +14,7 @@ from typing import Any
 
 from blocks.installation import current_settings
 from slipway.bootstrap import Ports, connect
-from slipway.core.errors import ConflictError, PermanentError, SlipwayError, TransientError
+from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.core.release.admission import AlreadyDone, Resume, admit, requested
 from slipway.core.release.bake import BakeWatch
 from slipway.core.release.holder import holder_name
@@ -35,11 +35,15 @@ from slipway.core.release.record import (
 from slipway.core.release.scaling import Scaling
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Slot
-from slipway.core.service import Wish
 from slipway.ports import Lease, Releases, StoredRecord
 from slipway.settings import Settings, require_gateway_evidence
 from tasks.approval import ApprovalDesk
-from tasks.feasibility import await_feasible, begins, require_feasible
+from tasks.feasibility import (
+    await_feasible,
+    begins,
+    require_feasible,
+    require_split_filter,
+)
 from tasks.guard import GuardedAutoscalers, GuardedRegistry, GuardedTraffic, GuardedWorkloads
 from tasks.lock import PATIENCE_S, LockKeeper
 from tasks.orders import OrderWatch
@@ -323,22 +327,8 @@ def refuse_begin(ports: Ports) -> ReleaseRecord | None:
     record = stored.record if stored else None
     if record is None or record.terminal:
         refuse_other_autoscalers(ports, record)
-        _require_split_filter(ports)
+        require_split_filter(ports)
     return record
-
-
-def _require_split_filter(ports: Ports) -> None:
-    router = ports.spec.router
-    required = Wish.REQUIRED in {router.sticky, router.fall_back}
-    if not required or not ports.spec.policy.ramp.steps or ports.traffic.split_filter_in_force():
-        return
-    raise PermanentError(
-        f"the gateway {router.gateway} does not divide users as router.sticky and router.fall_back"
-        f" of service {ports.spec.name} require: its EnvoyFilter slipway-split is missing or old",
-        code="split-filter-missing",
-        hint=f"an administrator installs it: slipway install {ports.spec.name}; or set what is"
-        " required to wanted",
-    )
 
 
 def connected(service: str) -> Ports:

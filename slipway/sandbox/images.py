@@ -43,7 +43,7 @@ _WEIGHTS_MODULES = (
     "core/*.py",
     "core/feasibility/*.py",
     "core/release/*.py",
-    "ports.py",
+    "ports/*.py",
 )
 _BOTO = ("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3")
 _BOTO_SERVICES = frozenset({"s3", "sso", "sso-oidc", "sts"})  # of some 400: S3 and credentials

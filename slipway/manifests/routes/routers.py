@@ -42,7 +42,7 @@ def route_objects(spec: ServiceSpec, route: Route) -> tuple[Object, ...]:
                 *(slot_rules(spec) if ours else ()),
                 http_route(spec, route),
             )
-        case RouterKind.SERVICE:
+        case _:  # a plain Service, the only other kind
             return plain_services(spec, route)
 
 
@@ -71,7 +71,7 @@ def route_rules(spec: ServiceSpec) -> tuple[Right, ...]:
                 ("gateway.networking.k8s.io", "httproutes", _OWN, [spec.name]),
                 ("", "services", ("get",), [item["metadata"]["name"] for item in services]),
             )
-        case RouterKind.SERVICE:
+        case _:  # a plain Service, the only other kind
             names = [spec.name, preview_service(spec.name)]
             return (
                 ("", "services", _OWN, names),

@@ -1,0 +1,59 @@
+"""The doors to the outside: what a release needs of the world, in few verbs each.
+
+Every verb says whether it may be repeated and which errors it raises. Adapters map every client
+error to `slipway.core.errors`; `slipway/adapters/retries.py` has the retries.
+"""
+
+from slipway.ports.models import (
+    Image,
+    ImageStore,
+    ModelFile,
+    ModelVersion,
+    ObjectStore,
+    Registry,
+)
+from slipway.ports.records import (
+    Lease,
+    Orders,
+    Releases,
+    StoredOrders,
+    StoredRecord,
+)
+from slipway.ports.traffic import (
+    Metrics,
+    RouteProof,
+    Traffic,
+    WayIn,
+)
+from slipway.ports.workloads import (
+    Applied,
+    Autoscalers,
+    Look,
+    Manifest,
+    Preflight,
+    Workloads,
+)
+
+__all__ = [
+    "Applied",
+    "Autoscalers",
+    "Image",
+    "ImageStore",
+    "Lease",
+    "Look",
+    "Manifest",
+    "Metrics",
+    "ModelFile",
+    "ModelVersion",
+    "ObjectStore",
+    "Orders",
+    "Preflight",
+    "Registry",
+    "Releases",
+    "RouteProof",
+    "StoredOrders",
+    "StoredRecord",
+    "Traffic",
+    "WayIn",
+    "Workloads",
+]
