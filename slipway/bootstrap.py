@@ -20,6 +20,7 @@ from slipway.adapters.routers.gateway import GatewayAccess
 from slipway.adapters.s3 import S3ObjectStore
 from slipway.adapters.server_metrics import ServerMetrics
 from slipway.adapters.service_file import find_service, load_services
+from slipway.core.routing import Route, all_to, empty
 from slipway.core.service import ServiceSpec
 from slipway.manifests.install import install_objects, only_when_absent, platform_objects
 from slipway.ports import (
@@ -100,7 +101,8 @@ def cluster_http(settings: Settings) -> httpx.Client:
 def install_services(settings: Settings, service: str | None = None) -> list[str]:
     """Put in place what releases need, as an administrator; returns a line per object written.
 
-    Routes, locks and orders that exist belong to the releases and are left alone.
+    Routes, locks and orders that exist belong to the releases and are left alone. A route that is
+    missing begins with the slot that has the users by the service's record, if it can serve.
 
     Args:
         service: one service; None installs all service files.
@@ -111,9 +113,25 @@ def install_services(settings: Settings, service: str | None = None) -> list[str
     api = RetryingKubernetesApi(settings.kubeconfig)
     manifests = [
         *platform_objects(),
-        *(m for spec in specs.values() for m in install_objects(spec)),
+        *(m for spec in specs.values() for m in install_objects(spec, _route_now(api, spec))),
     ]
     return [_install(api, manifest) for manifest in manifests]
+
+
+def _route_now(api: RetryingKubernetesApi, spec: ServiceSpec) -> Route:
+    """Return whose the users are: a route that is made anew, or of another router, goes on so.
+
+    Raises:
+        PermanentError: the service's record cannot be read.
+    """
+    stored = KubernetesReleases(api, namespace=spec.namespace).load(spec.name)
+    slot = None if stored is None else stored.record.live_slot
+    if stored is None or slot is None:
+        return empty(spec.name)
+    workload = stored.record.slot(slot).workload
+    observed = KubernetesWorkloads(api).observe(spec.namespace, workload)
+    serves = observed is not None and bool(observed.ready_pods)
+    return all_to(spec.name, slot) if serves else empty(spec.name)
 
 
 def _install(api: RetryingKubernetesApi, manifest: Manifest) -> str:

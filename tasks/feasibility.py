@@ -23,12 +23,13 @@ from slipway.manifests.footprint import (
 from slipway.manifests.needs import (
     candidate_labels,
     contradictions,
+    other_routers,
     release_needs,
     roles_of_pods,
     taken_names,
 )
 from slipway.manifests.rights import release_rights
-from slipway.manifests.routes.routers import route_names
+from slipway.manifests.routes.routers import other_routes, route_names
 from slipway.ports import Look
 from tasks.turn import once
 
@@ -130,7 +131,7 @@ def require_split_filter(ports: Ports) -> None:
 def _seen(ports: Ports, record: ReleaseRecord, here: Look) -> ClusterSeen:
     spec, preflight = ports.spec, ports.preflight
     nodes, everywhere = preflight.nodes(), preflight.pods()
-    routes = preflight.routes(spec.namespace, route_names(spec))
+    routes = preflight.routes(spec.namespace, (*route_names(spec), *other_routes(spec)))
     quotas, uncounted = quotas_seen(here.objects)
     faults, notes = contradictions(spec, record, (*here.objects, *routes.objects))
     pods = here.objects if everywhere.unseen else everywhere.objects
@@ -145,7 +146,7 @@ def _seen(ports: Ports, record: ReleaseRecord, here: Look) -> ClusterSeen:
         budgets=budgets_seen(here.objects, candidate_labels(spec, record)),
         taken=taken_names(spec, record, here.objects),
         certificates=certificates,
-        contradictions=faults,
+        contradictions=(*faults, *other_routers(spec, routes.objects)),
         missing_rights=preflight.missing_rights(release_rights(spec)),
         missing_images=tuple(_missing_images(ports)),
         foreign_route=_foreign_route(ports),

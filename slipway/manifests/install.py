@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slipway.core.routing import Slot
+from slipway.core.routing import Route, Slot
 from slipway.core.routing import empty as empty_route
 from slipway.core.service import ServiceSpec
 from slipway.manifests.fence import fence_objects
@@ -48,10 +48,13 @@ _PLATFORM_LABELS = {MANAGED_BY_LABEL: "slipway"}
 _RELEASES_OWN = frozenset({"Lease", "ConfigMap"})
 
 
-def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
+def install_objects(spec: ServiceSpec, route: Route | None = None) -> tuple[Object, ...]:
     """Return the objects of one service, in the order in which they are applied.
 
-    The routes are those of a service that has never been released: see `only_when_absent`.
+    Args:
+        spec: the service.
+        route: that a route made anew begins with; None is that of a service never released. One
+            that exists is left alone: see `only_when_absent`.
     """
     return (
         _account(RELEASE_ACCOUNT, spec.namespace, automount=True),
@@ -61,7 +64,7 @@ def install_objects(spec: ServiceSpec) -> tuple[Object, ...]:
         free_lease(spec.name, spec.namespace),
         no_orders(spec.name, spec.namespace),
         *_gateway_objects(spec),
-        *route_objects(spec, empty_route(spec.name)),
+        *route_objects(spec, route or empty_route(spec.name)),
     )
 
 

@@ -22,7 +22,7 @@ from slipway.manifests.names import (
     sweep_pod_name,
     test_pod_name,
 )
-from slipway.manifests.routes.routers import route_names
+from slipway.manifests.routes.routers import other_routes, route_names
 from slipway.manifests.weights import WeightsFetch
 from slipway.manifests.workload import slot_deployment, test_pod
 from slipway.ports import Manifest
@@ -118,6 +118,29 @@ def _owner(item: Manifest) -> str:
     if SERVICE_LABEL in labels:
         return f"service {labels[SERVICE_LABEL]}"
     return str(labels.get(MANAGED_BY_LABEL) or "somebody else")
+
+
+def other_routers(spec: ServiceSpec, objects: Sequence[Manifest]) -> tuple[Contradiction, ...]:
+    """Return the routes of this service that another router would still go by.
+
+    A release would not write them: whoever comes by them would meet a slot that is emptied.
+
+    Args:
+        spec: the service.
+        objects: that `other_routes` names, as far as there are.
+    """
+    wanted = set(other_routes(spec))
+    return tuple(
+        Contradiction(
+            rule="router",
+            subject=_named(item),
+            message=f"it is a route of this service by another router than {spec.router.kind}",
+            hint=f"when no user comes by it any more: kubectl -n {spec.namespace} delete"
+            f" {item['kind'].lower()} {spec.name}",
+        )
+        for item in objects
+        if _key(item) in wanted and _is_ours(item, spec.name)
+    )
 
 
 def contradictions(

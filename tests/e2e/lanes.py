@@ -37,6 +37,7 @@ LANES = {
     # Too long for `make test`.
     "soak": (
         "autoscaling",
+        "change_of_router",
         "orders",
         "orders_to_stop",
         "release_canary_asks",

@@ -11,6 +11,8 @@ from slipway.core.service import (
     AutoscalerKind,
     RampPolicy,
     RampStep,
+    Router,
+    RouterKind,
     ServiceSpec,
     WhenFull,
 )
@@ -20,11 +22,13 @@ from slipway.manifests.install import preflight_rules, release_rules
 from slipway.manifests.needs import (
     candidate_labels,
     contradictions,
+    other_routers,
     release_needs,
     roles_of_pods,
     taken_names,
 )
 from slipway.manifests.rights import access_review, release_rights, rights_of
+from slipway.manifests.routes.gateway_api import http_route
 from slipway.manifests.routes.istio import destination_rule, virtual_service
 from slipway.manifests.routes.services import service_object
 from tests.examples import IMAGE, autoscaling, record, service, service_on_a_volume
@@ -260,3 +264,23 @@ def test_review_asks_for_a_subresource_by_its_own_field() -> None:
         "subresource": "log",
         "namespace": "serving",
     }
+
+
+def test_route_of_another_router_that_is_left_is_in_the_way_and_says_how_to_delete_it() -> None:
+    spec = service()
+    standard = replace(spec, router=Router(kind=RouterKind.GATEWAY_API))
+    left = http_route(standard, empty("chat"))
+
+    (fault,) = other_routers(spec, [*live(), left])
+    assert fault.subject == "HTTPRoute/serving/chat"
+    assert fault.hint.endswith("kubectl -n serving delete httproute chat")
+    assert other_routers(standard, [left]) == ()
+    (fault,) = other_routers(standard, [virtual_service(spec, empty("chat")), left])
+    assert fault.subject == "VirtualService/serving/chat"
+
+
+def test_route_of_somebody_else_by_the_services_name_is_theirs() -> None:
+    plain = replace(service(), router=Router(kind=RouterKind.SERVICE))
+    theirs = {**virtual_service(service(), empty("chat"))}
+    theirs["metadata"] = {**theirs["metadata"], "labels": {}}
+    assert other_routers(plain, [theirs]) == ()

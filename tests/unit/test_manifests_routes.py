@@ -277,3 +277,19 @@ def test_divided_route_keeps_the_stable_slot_first() -> None:
     # A sticky split cuts one line in two: sessions of the candidate must not change sides.
     shares = split("chat", stable=Slot.GREEN, candidate_percent=25).shares
     assert shares[0] == Share(slot=Slot.GREEN, percent=75)
+
+
+def test_route_made_anew_begins_with_whom_the_record_names() -> None:
+    for spec in (routed(RouterKind.ISTIO), STANDARD, PLAIN):
+        made = {
+            item["kind"]: item
+            for item in install_objects(spec, all_to("chat", Slot.GREEN))
+            if item["metadata"]["name"] == "chat"
+        }
+        if spec is STANDARD:
+            assert read_http_route(made["HTTPRoute"]) == all_to("chat", Slot.GREEN)
+        elif spec is PLAIN:
+            assert made["Service"]["spec"]["selector"]["slipway.dev/slot"] == "green"
+        else:
+            (rule,) = made["VirtualService"]["spec"]["http"]
+            assert rule["route"][0]["destination"]["subset"] == "green"

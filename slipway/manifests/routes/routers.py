@@ -16,11 +16,11 @@ Right = tuple[str, str | tuple[str, ...], tuple[str, ...], list[str]]
 """API group, resources, verbs, names; without names it holds for all."""
 
 _OWN = ("get", "patch")
-_KINDS_OF: Mapping[str | tuple[str, ...], tuple[str, ...]] = {
-    ("virtualservices", "destinationrules"): ("VirtualService", "DestinationRule"),
-    "httproutes": ("HTTPRoute",),
-    "services": ("Service",),
-    "endpointslices": (),
+_READ_BY: Mapping[RouterKind, frozenset[str]] = {
+    RouterKind.ISTIO: frozenset({"Service", "VirtualService", "DestinationRule"}),
+    # Limits of connections are the administrator's.
+    RouterKind.GATEWAY_API: frozenset({"Service", "HTTPRoute"}),
+    RouterKind.SERVICE: frozenset({"Service"}),
 }
 
 
@@ -46,13 +46,18 @@ def route_objects(spec: ServiceSpec, route: Route) -> tuple[Object, ...]:
             return plain_services(spec, route)
 
 
+def other_routes(spec: ServiceSpec) -> tuple[tuple[str, str], ...]:
+    """Return `(kind, name)` of what a service routed by another router has."""
+    own = {kind for kind, _ in route_names(spec)}
+    return tuple((kind, spec.name) for kind in ("VirtualService", "HTTPRoute") if kind not in own)
+
+
 def route_names(spec: ServiceSpec) -> tuple[tuple[str, str], ...]:
     """Return `(kind, name)` of every object of the route that a release may read."""
-    readable = {kind for right in route_rules(spec) for kind in _KINDS_OF[right[1]]}
     return tuple(
         (item["kind"], item["metadata"]["name"])
         for item in route_objects(spec, Route(service=spec.name))
-        if item["kind"] in readable
+        if item["kind"] in _READ_BY[spec.router.kind]
     )
 
 
@@ -64,12 +69,14 @@ def route_rules(spec: ServiceSpec) -> tuple[Right, ...]:
             return (
                 ("networking.istio.io", kinds, _OWN, [spec.name]),
                 ("", "services", ("get",), [spec.name]),
+                _sees_http_route(spec),
             )
         case RouterKind.GATEWAY_API:
             services = (service_object(spec), *slot_services(spec), *falling_back_services(spec))
             return (
                 ("gateway.networking.k8s.io", "httproutes", _OWN, [spec.name]),
                 ("", "services", ("get",), [item["metadata"]["name"] for item in services]),
+                _sees_virtual_service(spec),
             )
         case _:  # a plain Service, the only other kind
             names = [spec.name, preview_service(spec.name)]
@@ -77,4 +84,15 @@ def route_rules(spec: ServiceSpec) -> tuple[Right, ...]:
                 ("", "services", _OWN, names),
                 # A list cannot be restricted by names.
                 ("discovery.k8s.io", "endpointslices", ("list",), []),
+                _sees_http_route(spec),
+                _sees_virtual_service(spec),
             )
+
+
+def _sees_http_route(spec: ServiceSpec) -> Right:
+    # Of another router: a release must know whether some users still come by it.
+    return ("gateway.networking.k8s.io", "httproutes", ("get",), [spec.name])
+
+
+def _sees_virtual_service(spec: ServiceSpec) -> Right:
+    return ("networking.istio.io", "virtualservices", ("get",), [spec.name])
