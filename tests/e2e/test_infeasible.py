@@ -24,7 +24,13 @@ from tests.e2e.support import Sandbox, World, said
 NAMESPACE = "infeasible"
 MODEL = "infeasible"
 GPU = "nvidia.com/gpu"
-_UNREADY = [{"key": f"node.kubernetes.io/{why}"} for why in ("not-ready", "unreachable")]
+_GHOST = "tests.slipway.dev/ghost"
+"""Taint of a node without a kubelet. Until the cluster notices that it never spoke, the scheduler
+would put pods of other tests there, and they would go with it."""
+_AMONG_GHOSTS = [
+    {"key": key}
+    for key in (_GHOST, "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+]
 _KINDS = "deployments,configmaps,leases,services,virtualservices,destinationrules,hpa"
 _numbers = count(1)
 
@@ -52,7 +58,8 @@ class Place:
     def put_node(self, name: str, pool: str, zone: str, **allocatable: str) -> None:
         """Make a node that nothing can run on, until the end of the test."""
         labels = {"pool": pool, "topology.kubernetes.io/zone": zone}
-        self.put("Node", name, metadata={"labels": labels})
+        taints = [{"key": _GHOST, "effect": "NoSchedule"}]
+        self.put("Node", name, metadata={"labels": labels}, spec={"taints": taints})
         room = {"cpu": "8", "memory": "64Gi", "pods": "110", GPU: "0"}
         room.update({key.replace("gpus", GPU): value for key, value in allocatable.items()})
         status = json.dumps({"status": {"capacity": room, "allocatable": room}})
@@ -161,7 +168,7 @@ class Situation:
 
 def in_pool(pool: str, **changes: Any) -> dict[str, Any]:
     """Return a service that goes to the nodes of a pool alone, though nothing runs there."""
-    placed = {"resources__node_selector": {"pool": pool}, "resources__tolerations": _UNREADY}
+    placed = {"resources__node_selector": {"pool": pool}, "resources__tolerations": _AMONG_GHOSTS}
     return {**placed, **changes}
 
 

@@ -86,7 +86,9 @@ class Mesh:
 
     def ask(self, mark: str = "", **headers: str) -> httpx.Response:
         """Ask for the list of models; `mark` is found again in the access log."""
-        return self.client.get("/v1/models", headers={"x-session-id": mark, **headers})
+        # Not by a session: those are divided once, and stay.
+        marked = {"x-request-id": f"{mark}-{uuid.uuid4().hex}", **headers}
+        return self.client.get("/v1/models", headers=marked)
 
     def slots_of(self, count: int, mark: str = "", **headers: str) -> Counter[str]:
         """Ask `count` times; return how often which slot answered."""
@@ -99,7 +101,10 @@ class Mesh:
         log = self.world.settings.access_log
         assert log is not None
         deadline_s = time.monotonic() + PATIENCE_S
-        while len(found := [row for row in read_rows(log) if row.session_id == mark]) < count:
+        while (
+            len(found := [row for row in read_rows(log) if row.request_id.startswith(f"{mark}-")])
+            < count
+        ):
             assert time.monotonic() < deadline_s, f"{len(found)} rows of {count}"
             time.sleep(0.05)
         return found
@@ -123,7 +128,7 @@ class Mesh:
         for item in self._admin("/clusters?format=json").get("cluster_statuses", []):
             fields = item["name"].split("|")
             ours = len(fields) == 4 and fields[3].split(".")[0] == SERVICE
-            if ours and fields[2] and item.get("host_statuses"):
+            if ours and fields[2] in set(Slot) and item.get("host_statuses"):
                 found.add(Slot(fields[2]))
         return frozenset(found)
 
@@ -284,7 +289,8 @@ def test_row_of_the_access_log_names_slot_pod_and_revision_of_the_route(mesh: Me
         assert row.route_revision == route.revision
         assert shown_address(row.pod).split(":")[0] in pods[Slot(row.slot)]
         assert row.service == f"{SERVICE}.{mesh.spec.namespace}.svc.cluster.local"
-        assert (row.route, row.status, row.path, row.attempts) == ("users", 200, "/v1/models", 1)
+        said = (row.route, row.status, row.path, row.attempts)
+        assert said == ("users.sticky", 200, "/v1/models", 1)
         assert row.complete
 
 
