@@ -178,16 +178,16 @@ def test_a_quota_too_small_for_a_second_slot_refuses_before_anything_is_made(
 
 
 @pytest.mark.drawn("fault")
-def test_a_base_image_that_is_not_in_the_registry_is_named_and_nothing_is_left(
+def test_a_base_image_that_is_not_in_the_registry_is_named_before_anything_is_written(
     world: World,
 ) -> None:
     digest = "sha256:" + "0" * 64
     service = world.given_service("baseless", server__image=f"slipway/simulated@{digest}")
     refused = world.release(service, world.given_version(service))
-    assert refused.returncode == 3
+    assert refused.returncode == 6
     assert digest in said(refused)
-    assert world.record(service).phase is Phase.ROLLED_BACK
-    assert world.leftovers(service) == []
+    assert "[image-missing]" in said(refused)
+    assert world.ports(service).releases.load(service) is None
 
 
 @pytest.mark.drawn("fault")
