@@ -119,11 +119,15 @@ def _warm_former_slot(session: ReleaseSession) -> None:
         return
     if stable is None:
         return
+    told: list[Slot] = []
 
     def warmed() -> str | None:
         observed = session.observe(stable)
         if observed is None or observed.desired >= replicas:
             return None
+        if not told:
+            session.intend(f"slot {stable} comes back with {replicas} pods")
+            told.append(stable)
         return scaling.scale_as_observed(session, stable, replicas)
 
     wait_until(

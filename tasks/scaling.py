@@ -203,9 +203,13 @@ def bring_stable_back(session: ReleaseSession) -> None:
     if scaling is None or record.stable is None or not scaling.stable_floor:
         return
     observed = session.observe(record.stable)
-    if observed is not None and observed.desired < scaling.stable_floor:
+    short = observed is not None and observed.desired < scaling.stable_floor
+    bare = bool(scaling.stable_min) and _own(session, record.stable) is None
+    if short or bare:
+        session.intend(f"slot {record.stable} comes back with {scaling.stable_floor} pods")
+    if short:
         scale_to(session, record.stable, scaling.stable_floor)
-    if scaling.stable_min and _own(session, record.stable) is None:
+    if bare:
         _apply(session, scaling, record.stable, floor=scaling.stable_floor)
 
 

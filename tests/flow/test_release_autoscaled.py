@@ -299,6 +299,20 @@ def test_abort_while_the_old_slot_is_retired_brings_it_and_its_autoscaler_back(
     assert (scaled.floors(), scaled.alias) == ({BLUE: 2}, "1")
 
 
+def test_old_slot_that_comes_back_is_told_in_the_record_before_anything_is_written(
+    scaled: World,
+) -> None:
+    scaled.at_write(f"scale {BLUE} to 0", lambda: scaled.order(OrderKind.ABORT))
+    scaled.die_at_write(f"scale {BLUE} to 0")
+    scaled.die_in_release("2")
+    scaled.journal.next_process()
+    before = len(scaled.journal.writes)
+    scaled.abort()
+    since = scaled.journal.writes[before:]
+    back = next(n for n, what in enumerate(since) if what.startswith("scale") and BLUE in what)
+    assert "comes back with" in since[back - 1]
+
+
 def somebodys(world: World, target: str = BLUE, kind: AutoscalerKind = AutoscalerKind.HPA) -> None:
     """Have a person scale a slot."""
     made = autoscaler(

@@ -26,7 +26,7 @@ _FIRST_RELEASE = 1  # its one benchmark
 _SEEN_BY_GATEWAY = frozenset({Phase.SMOKED, Phase.PROMOTED, Phase.DONE, Phase.ROLLED_BACK})
 _NO_REASONS = frozenset({"phase-order", "conflict", "lock-lost"})
 """Failures of a process, never of a release."""
-_TOLD = ("apply ", "route ", "push ", "delete ", "floor ", "remove ")
+_TOLD = ("apply ", "route ", "push ", "delete ", "floor ", "remove ", "scale ")
 """Writes that the record must have announced."""
 
 _LONG_AFTER_S = 300.0
