@@ -282,3 +282,15 @@ def test_run_cancelled_in_a_phase_gives_its_lock_back_and_is_finished_by_a_rerun
     assert world.release("2")["outcome"] == "done"
     assert world.cluster.violations == []
     assert world.cluster.pods == {}
+
+
+def test_old_slot_that_comes_back_is_told_in_the_record_before_it_is_scaled(world: World) -> None:
+    world.die_at_write("scale chat-blue to 0")
+    world.die_in_release("2")
+    world.journal.next_process()
+    before = len(world.journal.writes)
+    assert world.abort()["aborted"]
+    since = world.journal.writes[before:]
+    back = next(number for number, what in enumerate(since) if what.startswith("scale chat-blue"))
+    assert "slot blue comes back" in since[back - 1]
+    assert world.replicas(Slot.BLUE) == 2
