@@ -207,7 +207,11 @@ _OF_ROUTERS = {
     },
     RouterKind.GATEWAY_API: lambda name: {
         *(f"{kind}/{name}" for kind in ("Service", "HTTPRoute")),
-        *(f"{k}/{name}-{s}" for k in ("Service", "DestinationRule") for s in ("blue", "green")),
+        *(
+            f"{kind}/{name}-{backend}"
+            for kind in ("Service", "DestinationRule")
+            for backend in ("blue", "green", "blue-or-green", "green-or-blue")
+        ),
     },
     RouterKind.SERVICE: lambda name: {f"Service/{name}", f"Service/{name}-preview"},
 }
