@@ -52,7 +52,7 @@ class Behaviour:
     long_tokens: int = 300
     prompts: tuple[str, ...] = _PROMPTS
     timeout_s: float = 300.0
-    sessions: int = 50
+    sessions: int = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--long-streams", type=int, default=0, help="long streams always open")
     parser.add_argument("--long-tokens", type=int, default=300, help="asked of a long stream")
     parser.add_argument("--prompt", action="append", help="of short requests; may be repeated")
-    parser.add_argument("--sessions", type=int, default=50, help="of short requests, in turns")
+    parser.add_argument("--sessions", type=int, default=100_000, help="of short requests, in turns")
     parser.add_argument("--out", type=Path, required=True, help="ledger, JSON lines")
     parser.add_argument("--stop-file", type=Path, help="stop when this file exists")
     parser.add_argument("--seconds", type=float, help="stop after so long")

@@ -254,7 +254,7 @@ def users(
     long_tokens: int = 550,
     prompts: tuple[str, ...] = (),
     tokens: int = 16,
-    sessions: int = 50,
+    sessions: int = 100_000,
 ) -> Iterator[Users]:
     """Run users of `service` meanwhile."""
     ledger = world.folder / f"users-{service}-{time.time_ns()}.jsonl"
