@@ -80,20 +80,20 @@ _KINDS: Mapping[str, tuple[str, str]] = {
 
 def object_path(kind: str, namespace: str | None, name: str | None = None) -> str:
     """Return the API path of an object, or of the collection when `name` is None."""
-    prefix, plural = _KINDS[kind]
-    scope = f"/namespaces/{quote(namespace)}" if namespace else ""
-    return f"{prefix}{scope}/{plural}" + (f"/{quote(name)}" if name else "")
+    return _path(*_KINDS[kind], namespace, name)
 
 
 def path_of(manifest: Mapping[str, Any]) -> str:
-    """Return the API path of an object; two groups have a kind `Gateway`."""
-    metadata, kind = manifest["metadata"], str(manifest["kind"])
-    if kind == "Gateway":
-        group, version = str(manifest["apiVersion"]).split("/")
-        return f"/apis/{group}/{version}/namespaces/{metadata['namespace']}/gateways/" + quote(
-            str(metadata["name"])
-        )
-    return object_path(kind, metadata.get("namespace"), metadata["name"])
+    """Return the API path of an object by its own apiVersion: two groups know a `Gateway`."""
+    metadata, version = manifest["metadata"], str(manifest["apiVersion"])
+    prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    _, plural = _KINDS[manifest["kind"]]
+    return _path(prefix, plural, metadata.get("namespace"), metadata["name"])
+
+
+def _path(prefix: str, plural: str, namespace: str | None, name: str | None) -> str:
+    scope = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"{prefix}{scope}/{plural}" + (f"/{quote(name)}" if name else "")
 
 
 class KubernetesApi:
@@ -222,13 +222,12 @@ class KubernetesApi:
         manager: str = FIELD_MANAGER,
     ) -> dict[str, Any]:
         """Server-side apply with strict validation, taking over fields we own by design."""
-        metadata = manifest["metadata"]
         query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
         if dry_run:
             query["dryRun"] = "All"
         return self.call(
             "PATCH",
-            object_path(manifest["kind"], metadata.get("namespace"), metadata["name"]),
+            path_of(manifest),
             body=json.dumps(manifest),
             query=query,
             content_type="application/apply-patch+yaml",

@@ -118,6 +118,16 @@ def divides_like_istio(router: Router) -> bool:
     )
 
 
+def keeps_sessions(router: Router) -> bool:
+    """Return whether sessions stay with the candidate, where the gateway has what it needs."""
+    return router.sticky is not Wish.OFF and divides_like_istio(router)
+
+
+def falls_back(router: Router) -> bool:
+    """Return whether the stable slot answers for a dead candidate."""
+    return router.fall_back is not Wish.OFF and divides_like_istio(router)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """The model server.

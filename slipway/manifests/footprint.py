@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from slipway.core.feasibility.quantity import amounts, parse_quantity
@@ -23,6 +23,7 @@ from slipway.core.feasibility.values import (
 from slipway.manifests.label_selectors import matches
 from slipway.ports import Manifest
 
+_CORDONED = "node.kubernetes.io/unschedulable"
 _ENDED = frozenset({"Succeeded", "Failed"})
 _KNOWN_SCOPES = frozenset({"Terminating", "NotTerminating", "BestEffort", "NotBestEffort"})
 
@@ -110,15 +111,21 @@ def nodes_seen(objects: Iterable[Manifest]) -> tuple[NodeSeen, ...]:
         NodeSeen(
             name=item["metadata"]["name"],
             labels=item["metadata"].get("labels") or {},
-            taints=tuple(
-                Taint(key=taint["key"], value=taint.get("value", ""), effect=taint["effect"])
-                for taint in item["spec"].get("taints") or ()
-            ),
+            taints=tuple(_taints(item["spec"])),
             allocatable=amounts(item["status"].get("allocatable")),
         )
         for item in objects
         if item["kind"] == "Node"
     )
+
+
+def _taints(spec: Mapping[str, Any]) -> Iterator[Taint]:
+    stated = spec.get("taints") or ()
+    for item in stated:
+        yield Taint(key=item["key"], value=item.get("value", ""), effect=item["effect"])
+    # A cordoned node takes no pod even before its controller has written the taint.
+    if spec.get("unschedulable") and not any(item["key"] == _CORDONED for item in stated):
+        yield Taint(key=_CORDONED, value="", effect="NoSchedule")
 
 
 def quotas_seen(objects: Iterable[Manifest]) -> tuple[tuple[Quota, ...], tuple[Unseen, ...]]:

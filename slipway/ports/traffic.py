@@ -125,6 +125,6 @@ class Traffic(Protocol):
         after the last look are lost.
 
         Raises:
-            TransientError: the log cannot be read.
+            TransientError: the log cannot be read, or which slot a pod is of.
             PermanentError: it is none.
         """

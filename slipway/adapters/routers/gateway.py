@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
 from slipway.ports import RouteProof
 
-POLL_S = 0.05
+_POLL_S = 0.05
 PROPAGATION_TIMEOUT_S = 20.0
 _PROOF_REQUESTS = 10
 
@@ -96,7 +96,7 @@ class Gateway:
                     f"{route.revision} after {timeout_s:.0f} s (last answer: {last})"
                 )
             if not good:
-                time.sleep(POLL_S)
+                time.sleep(_POLL_S)  # between two looks; the deadline decides
         waited_ms = (time.monotonic() - started) * 1000
         return RouteProof(revision=route.revision, requests=streak, waited_ms=waited_ms)
 
@@ -113,17 +113,19 @@ class Gateway:
             what=f"the gateway does not know the endpoints of {', '.join(sorted(wanted))}",
         )
 
-    def active_requests(self, cluster: str, *, may_be_unknown: Callable[[], bool]) -> int:
-        """Return the open requests towards a cluster of Envoy, over all gateway pods.
+    def active_requests(
+        self, clusters: Sequence[str], *, may_be_unknown: Callable[[str], bool]
+    ) -> int:
+        """Return the open requests towards some clusters of Envoy, over all gateway pods.
 
         Args:
-            cluster: its name.
-            may_be_unknown: asked when a gateway pod does not know it: whether that is in order.
+            clusters: their names.
+            may_be_unknown: asked when a gateway pod does not know one: whether that is in order.
 
         Raises:
             TransientError: a gateway pod does not say; no data is not zero.
         """
-        return sum(self._active(url, cluster, may_be_unknown) for url in self._access.admin_urls)
+        return sum(self._active(url, clusters, may_be_unknown) for url in self._access.admin_urls)
 
     def access_end(self, service: str) -> LogPosition:
         """Return the end of the gateway's access log."""
@@ -179,31 +181,22 @@ class Gateway:
             if item.get("host_statuses")
         }
 
-    def _active(self, admin_url: str, cluster: str, may_be_unknown: Callable[[], bool]) -> int:
+    def _active(
+        self, admin_url: str, clusters: Sequence[str], may_be_unknown: Callable[[str], bool]
+    ) -> int:
         statuses = self._admin(admin_url, "/clusters", {"format": "json"})
         known = {item["name"] for item in statuses.get("cluster_statuses", [])}
-        if cluster not in known:
-            if may_be_unknown():
-                return 0
+        unknown = [name for name in clusters if name not in known and not may_be_unknown(name)]
+        if unknown:
             raise TransientError(
-                f"the gateway at {admin_url} reports nothing of {cluster}",
+                f"the gateway at {admin_url} reports nothing of {', '.join(unknown)}",
                 code="gateway-stats-missing",
                 hint="look at the gateway's /clusters; no data is not zero",
             )
         stats = self._admin(
             admin_url, "/stats", {"format": "json", "filter": "upstream_rq_active$"}
-        )
-        # Newer Istio ends the cluster's part of the name with a semicolon, its delimiter.
-        wanted = {f"cluster.{cluster}{end}.upstream_rq_active" for end in ("", ";")}
-        values = [int(i["value"]) for i in stats.get("stats", []) if i.get("name") in wanted]
-        if len(values) != 1:
-            raise TransientError(
-                f"the gateway at {admin_url} reports {len(values)} counts of open requests to "
-                f"{cluster}",
-                code="gateway-stats-missing",
-                hint="look at the gateway's /stats; no data is not zero",
-            )
-        return values[0]
+        ).get("stats", [])
+        return sum(_count(stats, name, admin_url) for name in clusters if name in known)
 
     def _admin(self, admin_url: str, path: str, params: dict[str, str]) -> dict[str, Any]:
         try:
@@ -219,6 +212,20 @@ class Gateway:
         return decoded
 
 
+def _count(stats: Sequence[Mapping[str, Any]], cluster: str, admin_url: str) -> int:
+    # Newer Istio ends the cluster's part of the name with a semicolon, its delimiter.
+    wanted = {f"cluster.{cluster}{end}.upstream_rq_active" for end in ("", ";")}
+    values = [int(item["value"]) for item in stats if item.get("name") in wanted]
+    if len(values) != 1:
+        raise TransientError(
+            f"the gateway at {admin_url} reports {len(values)} counts of open requests to "
+            f"{cluster}",
+            code="gateway-stats-missing",
+            hint="look at the gateway's /stats; no data is not zero",
+        )
+    return values[0]
+
+
 def not_confirmed(what: str) -> TransientError:
     """Return the error of a route that was not seen to be in force in time."""
     return TransientError(
@@ -228,7 +235,13 @@ def not_confirmed(what: str) -> TransientError:
     )
 
 
-def wait_until(condition: Callable[[], bool], *, timeout_s: float, what: str) -> None:
+def wait_until(
+    condition: Callable[[], bool],
+    *,
+    timeout_s: float,
+    what: str,
+    hint: str = "look at istiod's log; is the slot's Deployment ready?",
+) -> None:
     """Look until it is so.
 
     Raises:
@@ -240,9 +253,9 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float, what: str) ->
             raise TransientError(
                 f"{what} after {timeout_s:.0f} s",
                 code="route-not-propagated",
-                hint="look at istiod's log; is the slot's Deployment ready?",
+                hint=hint,
             )
-        time.sleep(POLL_S)
+        time.sleep(_POLL_S)  # between two looks; the deadline decides
 
 
 def _resolved(row: AccessRow, meaning: Meaning, pods: SlotPods) -> AccessRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,18 +9,18 @@ from slipway.adapters.kubernetes import require_object
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
 from slipway.adapters.routers.fenced import refused, stamp_all
 from slipway.adapters.routers.gateway import (
-    POLL_S,
     PROPAGATION_TIMEOUT_S,
     Gateway,
     GatewayAccess,
     Meaning,
+    wait_until,
 )
 from slipway.adapters.routers.pods import SlotPods
 from slipway.adapters.routers.split_filter import filter_in_force
 from slipway.adapters.routers.way_in import through_gateway
-from slipway.core.errors import PermanentError, TransientError
+from slipway.core.errors import PermanentError
 from slipway.core.routing import Preview, Route, Slot
-from slipway.core.service import ServiceSpec
+from slipway.core.service import ServiceSpec, falls_back
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
 from slipway.manifests.names import SERVICE_PORT, host_of, slot_service
 from slipway.manifests.routes.gateway_api import (
@@ -30,7 +29,6 @@ from slipway.manifests.routes.gateway_api import (
     http_route,
     read_http_route,
 )
-from slipway.manifests.routes.splitting import falls_back
 from slipway.ports import RouteProof, WayIn
 
 _CONDITIONS = ("Accepted", "ResolvedRefs")
@@ -88,9 +86,8 @@ class GatewayApiTraffic:
         backends = [slot_service(service, slot)]
         if falls_back(self._spec.router):
             backends += [falling_back_service(service, one) for one in Slot]
-        return sum(
-            self._gateway.active_requests(self._cluster(name), may_be_unknown=lambda: False)
-            for name in backends
+        return self._gateway.active_requests(
+            [self._cluster(name) for name in backends], may_be_unknown=lambda _: False
         )
 
     def access_end(self, service: str) -> LogPosition:
@@ -128,25 +125,23 @@ class GatewayApiTraffic:
 
         Conditions of an older generation say nothing about it.
         """
-        path = object_path(KIND, self._spec.namespace, service)
-        deadline = time.monotonic() + PROPAGATION_TIMEOUT_S
-        while True:
-            found = self._api.get(path) or {}
-            said = _conditions(found, self._spec.router.gateway, generation)
+        path, gateway = object_path(KIND, self._spec.namespace, service), self._spec.router.gateway
+
+        def accepted() -> bool:
+            said = _conditions(self._api.get(path) or {}, gateway, generation)
             refusals = [item for item in said.values() if item["status"] == "False"]
             if refusals:
-                raise _refused(service, self._spec.router.gateway, refusals[0])
-            if all(kind in said for kind in _CONDITIONS):
-                return
-            if time.monotonic() > deadline:
-                raise TransientError(
-                    f"nobody has taken up generation {generation} of HTTPRoute {service} for"
-                    f" gateway {self._spec.router.gateway} after {PROPAGATION_TIMEOUT_S:.0f} s",
-                    code="route-not-propagated",
-                    hint="does that Gateway exist, and does its controller run? kubectl get"
-                    f" httproute {service} -o yaml shows what it says",
-                )
-            time.sleep(POLL_S)
+                raise _refused(service, gateway, refusals[0])
+            return all(kind in said for kind in _CONDITIONS)
+
+        wait_until(
+            accepted,
+            timeout_s=PROPAGATION_TIMEOUT_S,
+            what=f"nobody has taken up generation {generation} of HTTPRoute {service} for gateway"
+            f" {gateway}",
+            hint="does that Gateway exist, and does its controller run? kubectl get httproute"
+            f" {service} -o yaml shows what it says",
+        )
 
 
 def _conditions(

@@ -88,7 +88,11 @@ class IstioTraffic:
         Those that may have fallen back are counted for either slot: Envoy does not say which.
         """
         names = (slot.value, *(falling_back(one) for one in Slot))
-        return sum(self._active_requests(service, name) for name in names)
+        subsets = {self._cluster(name): name for name in names}
+        return self._gateway.active_requests(
+            tuple(subsets),
+            may_be_unknown=lambda cluster: subsets[cluster] not in self._defined(service),
+        )
 
     def access_end(self, service: str) -> LogPosition:
         """Return the end of the gateway's access log."""
@@ -112,11 +116,6 @@ class IstioTraffic:
     def way_in(self, preview: Preview | None) -> WayIn:
         """Return the gateway, with the preview's header; see `slipway.ports.Traffic`."""
         return through_gateway(self._access, self._spec, preview)
-
-    def _active_requests(self, service: str, subset: str) -> int:
-        return self._gateway.active_requests(
-            self._cluster(subset), may_be_unknown=lambda: subset not in self._defined(service)
-        )
 
     def _defined(self, service: str) -> tuple[str, ...]:
         return names_of_subsets(require_object(self._api, _KINDS[1], self._spec.namespace, service))

@@ -17,7 +17,6 @@ from slipway.adapters.kubernetes import require_object
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
 from slipway.adapters.routers.fenced import refused, stamp_all
 from slipway.adapters.routers.gateway import (
-    POLL_S,
     Gateway,
     GatewayAccess,
     Meaning,
@@ -32,6 +31,7 @@ from slipway.manifests.names import NAME_LABEL, SLOT_LABEL, host_of, preview_ser
 from slipway.manifests.routes.plain import plain_services, read_plain_services
 from slipway.ports import RouteProof, WayIn
 
+_LOOK_EVERY_S = 0.5  # each look asks the API server six times
 _PROOF_REQUESTS = 3
 _UNSEEN = LogPosition(log="none", offset_bytes=0)
 _SLICE_SERVICE_LABEL = "kubernetes.io/service-name"
@@ -95,7 +95,7 @@ class PlainServiceTraffic:
                     f"service {route.service} is not served by route {route.revision} after"
                     f" {timeout_s:.0f} s: {wrong}"
                 )
-            time.sleep(POLL_S)
+            time.sleep(_LOOK_EVERY_S)  # between two looks; the deadline decides
         waited_ms = (time.monotonic() - started) * 1000
         return RouteProof(revision=route.revision, requests=_PROOF_REQUESTS, waited_ms=waited_ms)
 

@@ -17,6 +17,7 @@ from slipway.core.feasibility.values import (
     PodSeen,
     Shortfall,
     Taint,
+    one_missing,
 )
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -113,20 +114,16 @@ def _closed_by(node: NodeSeen, demand: PodDemand) -> tuple[Taint, ...]:
 def _no_labels(wanted: Wanted, nodes: Sequence[NodeSeen]) -> Shortfall:
     labels = ", ".join(f"{key}={value}" for key, value in wanted.demand.node_selector.items())
     if not labels:
-        return Shortfall(
+        return one_missing(
             code=Code.LABELS,
             subject=wanted.what,
-            needs=1,
-            free=0,
             unit=Unit.NODE,
             text="needs a node, and the cluster has none",
             hint="add nodes",
         )
-    return Shortfall(
+    return one_missing(
         code=Code.LABELS,
         subject=wanted.what,
-        needs=1,
-        free=0,
         unit=Unit.NODE,
         text=f"needs a node with {labels}, 0 of {shown(len(nodes), Unit.NODE)} have it; 1 more",
         hint="label a node, or correct resources.node_selector in the service file",
@@ -141,11 +138,9 @@ def _all_tainted(wanted: Wanted, nodes: Sequence[NodeSeen]) -> Shortfall:
             for taint in _closed_by(node, wanted.demand)
         }
     )
-    return Shortfall(
+    return one_missing(
         code=Code.TAINTS,
         subject=wanted.what,
-        needs=1,
-        free=0,
         unit=Unit.NODE,
         text=f"needs a node that it may run on, {shown(len(nodes), Unit.NODE)}"
         f" with its labels, every one tainted ({', '.join(taints)}); 1 more",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, Decimal
 
 from slipway.core.feasibility.quantity import Unit, duration, shown
-from slipway.core.feasibility.values import Code, Needs, Overlap, Shortfall
+from slipway.core.feasibility.values import Code, Needs, Overlap, Shortfall, one_missing
 
 _CENT = Decimal("0.01")
 _HOUR_S = 3_600
@@ -40,12 +40,9 @@ def price_shortfall(needs: Needs) -> Shortfall | None:
     subject = f"overlap of {shown(priced.pods, Unit.POD)}"
     allowed = _cents(budget)
     if priced.longest_usd is None:
-        return Shortfall(
+        return one_missing(
             code=Code.COST,
             subject=subject,
-            needs=1,
-            free=0,
-            unit=Unit.PIECE,
             text=f"is not priced, and may cost {shown(allowed, Unit.US_CENT)}; 1 price more",
             hint="state resources.price_usd_per_hour in the service file",
         )

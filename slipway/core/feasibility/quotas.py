@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from slipway.core.feasibility.placement import Counts, Wanted
 from slipway.core.feasibility.pods import charge, is_best_effort, limits_of, requests_of
-from slipway.core.feasibility.quantity import Amounts, Unit, plus, shown, unit_of
+from slipway.core.feasibility.quantity import Amounts, plus, shown, unit_of
 from slipway.core.feasibility.values import (
     Code,
     Container,
@@ -17,6 +17,7 @@ from slipway.core.feasibility.values import (
     PodSeen,
     Quota,
     Shortfall,
+    one_missing,
 )
 
 # Only these must be stated by every container of a namespace whose quota counts them
@@ -117,12 +118,9 @@ def unstated_shortfalls(
 
 
 def _unstated(what: str, item: Container, quota: Quota, name: str, stated: str) -> Shortfall:
-    return Shortfall(
+    return one_missing(
         code=Code.UNSTATED,
         subject=what,
-        needs=1,
-        free=0,
-        unit=Unit.PIECE,
         text=f"container {item.name} states no {stated}, and quota {quota.name} ({name}) lets in"
         " only pods that do; 1 more",
         hint=f"give the namespace a LimitRange with a default for it, or take {name} out of"
@@ -168,12 +166,9 @@ def _beyond(
     for resource, most in limit.most.items():
         stated = limits.get(resource)
         if stated is None:
-            yield Shortfall(
+            yield one_missing(
                 code=Code.LIMIT,
                 subject=what,
-                needs=1,
-                free=0,
-                unit=Unit.PIECE,
                 text=f"{named} states no limit of {resource}, and LimitRange {limit.name} caps it"
                 f" at {shown(most, unit_of(resource))}; 1 more",
                 hint=f"give LimitRange {limit.name} a default limit of {resource}",

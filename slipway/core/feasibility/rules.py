@@ -13,6 +13,7 @@ from slipway.core.feasibility.values import (
     Code,
     Needs,
     Shortfall,
+    one_missing,
 )
 
 _MARGIN_S = 7 * 86_400
@@ -36,21 +37,17 @@ def standing_shortfalls(needs: Needs, seen: ClusterSeen, *, now_s: int) -> Itera
 
 def _missing(needs: Needs, seen: ClusterSeen) -> Iterator[Shortfall]:
     for right in seen.missing_rights:
-        yield Shortfall(
+        yield one_missing(
             code=Code.PERMISSION,
             subject=str(right),
-            needs=1,
-            free=0,
             unit=Unit.PERMISSION,
             text="is not allowed; 1 permission more",
             hint=f"an administrator grants it: slipway install {needs.service}",
         )
     for image in seen.missing_images:
-        yield Shortfall(
+        yield one_missing(
             code=Code.IMAGE,
             subject=f"image {image.what}",
-            needs=1,
-            free=0,
             unit=Unit.IMAGE,
             text=f"{image.why}; 1 image more",
             hint="push it, or correct server.image (volume.fetcher) in the service file",
@@ -59,32 +56,23 @@ def _missing(needs: Needs, seen: ClusterSeen) -> Iterator[Shortfall]:
 
 def _in_the_way(needs: Needs, seen: ClusterSeen) -> Iterator[Shortfall]:
     for taken in seen.taken:
-        yield Shortfall(
+        yield one_missing(
             code=Code.NAME,
             subject=f"{taken.kind}/{needs.namespace}/{taken.name}",
-            needs=1,
-            free=0,
-            unit=Unit.PIECE,
             text=f"the name is taken, by what belongs to {taken.owner}; 1 name more",
             hint="delete or rename it: no release wrote it, so none will",
         )
     if seen.foreign_route:
-        yield Shortfall(
+        yield one_missing(
             code=Code.ROUTE,
             subject=f"routes of {needs.service}",
-            needs=1,
-            free=0,
-            unit=Unit.PIECE,
             text=f"{seen.foreign_route}; 1 route more that a release can carry on",
             hint="put them back as the last release wrote them: the next one would undo the edit",
         )
     for fault in seen.contradictions:
-        yield Shortfall(
+        yield one_missing(
             code=Code.CONTRADICTION,
             subject=fault.subject,
-            needs=1,
-            free=0,
-            unit=Unit.PIECE,
             text=f"{fault.message} ({fault.rule}); 1 correction more",
             hint=fault.hint,
         )

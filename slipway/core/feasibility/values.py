@@ -63,6 +63,13 @@ class Shortfall:
         return f"{self.subject}: {self.text} [{self.code}]"
 
 
+def one_missing(
+    *, code: Code, subject: str, text: str, hint: str, unit: Unit = Unit.PIECE
+) -> Shortfall:
+    """Return the reason that one of something is asked for, and there is none."""
+    return Shortfall(code=code, subject=subject, needs=1, free=0, unit=unit, text=text, hint=hint)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """What one container asks for.

@@ -38,8 +38,8 @@ from slipway.core.service import (
     ServiceSpec,
     Weights,
     WhenBusy,
-    Wish,
-    divides_like_istio,
+    falls_back,
+    keeps_sessions,
 )
 
 _UNDRAWN = "drawn when the release begins"
@@ -281,11 +281,10 @@ def _ramp_step(step: RampStep, case: _Case) -> PlannedStep:
 
 def _while_divided(case: _Case) -> str:
     """Return what users may count on while they are divided."""
-    router, able = case.spec.router, divides_like_istio(case.spec.router)
-    sticks = able and case.seen.split_filter and router.sticky is not Wish.OFF
-    falls = able and router.fall_back is not Wish.OFF
-    if router.kind is RouterKind.GATEWAY_API:
-        falls = falls and case.seen.split_filter
+    router, filtered = case.spec.router, case.seen.split_filter
+    sticks = keeps_sessions(router) and filtered
+    # Of an HTTPRoute the filter says how often a request is sent again.
+    falls = falls_back(router) and (filtered or router.kind is not RouterKind.GATEWAY_API)
     stays = "a session that moved stays" if sticks else "sessions change sides at random"
     dead = f"falls back to slot {case.record.stable}" if falls else "fails its share of the users"
     return f"{stays}, a dead candidate {dead}"

@@ -23,7 +23,7 @@ from slipway.core.routing import (
     Share,
     Slot,
 )
-from slipway.core.service import ServiceSpec
+from slipway.core.service import ServiceSpec, falls_back
 from slipway.manifests.names import (
     FENCE_ANNOTATION,
     NAME_LABEL,
@@ -46,7 +46,6 @@ from slipway.manifests.routes.services import cluster_service
 from slipway.manifests.routes.splitting import (
     falling_back,
     falling_back_policy,
-    falls_back,
     slot_meant,
     split_rule_name,
 )

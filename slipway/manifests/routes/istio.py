@@ -22,7 +22,7 @@ from slipway.core.routing import (
     Share,
     Slot,
 )
-from slipway.core.service import ServiceSpec
+from slipway.core.service import ServiceSpec, falls_back
 from slipway.manifests.names import (
     FENCE_ANNOTATION,
     NAME_LABEL,
@@ -40,7 +40,6 @@ from slipway.manifests.routes.splitting import (
     RETRY_ON,
     falling_back,
     falling_back_policy,
-    falls_back,
     slot_meant,
     split_rule_name,
 )

@@ -16,7 +16,7 @@ Sources: Istio, `DestinationRule` (`failoverPriority` with a value), `HTTPRetry`
 from __future__ import annotations
 
 from slipway.core.routing import SESSION_HEADER, USERS_RULE, Slot
-from slipway.core.service import Router, RouterKind, ServerKind, Wish, divides_like_istio
+from slipway.core.service import Router, RouterKind, ServerKind, falls_back, keeps_sessions
 from slipway.manifests.names import MANAGED_BY_LABEL, SLOT_LABEL, Object, metadata
 from slipway.manifests.routes.traffic_policy import traffic_policy
 
@@ -32,16 +32,6 @@ RETRY_ON = "connect-failure,refused-stream,reset-before-request,503"
 _STICKY, _FALLS_BACK = "sticky", "falls-back"
 
 
-def is_sticky(router: Router) -> bool:
-    """Return whether sessions are to stay with the candidate, where a gateway can do it."""
-    return router.sticky is not Wish.OFF and divides_like_istio(router)
-
-
-def falls_back(router: Router) -> bool:
-    """Return whether the stable slot answers for a dead candidate, where a gateway can do it."""
-    return router.fall_back is not Wish.OFF and divides_like_istio(router)
-
-
 def needs_filter(router: Router) -> bool:
     """Return whether a service asks for what only the EnvoyFilter can do."""
     return split_rule_name(router) != USERS_RULE
@@ -50,7 +40,7 @@ def needs_filter(router: Router) -> bool:
 def split_rule_name(router: Router) -> str:
     """Return the name of the rule of users who are divided; the filter goes by it."""
     marks = [
-        *((_STICKY,) if is_sticky(router) else ()),
+        *((_STICKY,) if keeps_sessions(router) else ()),
         # Istio's own rule says itself how often a request is sent again.
         *((_FALLS_BACK,) if falls_back(router) and router.kind is RouterKind.GATEWAY_API else ()),
     ]
