@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from tests.contract.port_suites.traffic import (
     TrafficSuite,
     next_fence,
 )
+from tests.e2e.gateways import doors_shut, gateway_in_front
 from tests.e2e.support import Sandbox, World
 from tests.fakes.gateway import GatewayAnswer
 
@@ -172,7 +172,7 @@ class TestDividedUsers:
         subject, traffic = _subject(behind_a_gateway), behind_a_gateway.traffic
         subject.switch(split(subject.service, stable=Slot.BLUE, candidate_percent=50))
         begin = subject.log_position()
-        with _all_doors_shut(sandbox, subject.service, Slot.GREEN):
+        with doors_shut(sandbox, subject.service, Slot.GREEN):
             answers = [
                 subject.ask(_straight(behind_a_gateway), {SESSION_HEADER: f"session-{number}"})
                 for number in range(40)
@@ -190,21 +190,6 @@ class TestDividedUsers:
 def _straight(ports: Ports) -> WayIn:
     """Return the users' way; nobody checks there that the slot named is the one that answered."""
     return replace(ports.traffic.way_in(None), names_slot=False)
-
-
-@contextmanager
-def _all_doors_shut(sandbox: Sandbox, service: str, slot: Slot) -> Iterator[None]:
-    """Let every pod of a slot refuse the gateway, though its kubelet sees it ready."""
-    selector = f"app.kubernetes.io/name={service},slipway.dev/slot={slot}"
-    pods = sandbox.kubectl("-n", "serving", "get", "pods", "-o", "name", "-l", selector)
-    try:
-        for pod in pods.stdout.split():
-            name = pod.removeprefix("pod/")
-            shut = sandbox.run_cli("sandbox", "fault", "add", f"pod/{name}", "away")
-            assert shut.returncode == 0, shut.stderr
-        yield
-    finally:
-        assert sandbox.run_cli("sandbox", "fault", "remove", "--all").returncode == 0
 
 
 class TestPlainServiceTraffic(TrafficSuite):
@@ -232,32 +217,25 @@ class TestPlainServiceTraffic(TrafficSuite):
         self, plain: Ports, sandbox: Sandbox
     ) -> None:
         name = plain.spec.name
-        front = {
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "VirtualService",
-            "metadata": {"name": f"{name}-front", "namespace": "serving"},
-            "spec": {
-                "hosts": list(plain.spec.hosts),
-                "gateways": [plain.spec.router.gateway],
-                "http": [{"route": [{"destination": {"host": name, "port": {"number": 80}}}]}],
-            },
-        }
-        applied = sandbox.kubectl("apply", "-f", "-", stdin=json.dumps(front))
-        assert applied.returncode == 0, applied.stderr
         subject = _subject(plain)
         begin = plain.traffic.access_end(name)
-        for slot in Slot:
-            subject.switch(all_to(name, slot, subsets=frozenset(Slot)))
-            way = WayIn(
-                url=sandbox.gateway_url,
-                headers={"Host": plain.spec.hosts[0]},
-                proxy=None,
-                names_slot=False,
-            )
-            _wait(lambda slot=slot, way=way: subject.ask(way, {}).slot == slot)  # type: ignore[misc]
+        way = WayIn(
+            url=sandbox.gateway_url,
+            headers={"Host": plain.spec.hosts[0]},
+            proxy=None,
+            names_slot=False,
+        )
 
         def seen() -> set[str]:
             rows = plain.traffic.access_rows(name, after=begin).rows
             return {row.slot for row in rows if row.status == 200}
 
-        _wait(lambda: seen() == {"blue", "green"})
+        def answered_by() -> str:
+            return subject.ask(way, {}).slot
+
+        with gateway_in_front(sandbox, plain.spec):
+            subject.switch(all_to(name, Slot.BLUE, subsets=frozenset(Slot)))
+            _wait(lambda: answered_by() == Slot.BLUE)
+            subject.switch(all_to(name, Slot.GREEN, subsets=frozenset(Slot)))
+            _wait(lambda: answered_by() == Slot.GREEN)
+            _wait(lambda: seen() == {"blue", "green"})

@@ -18,8 +18,9 @@ import pytest
 from slipway.core.release.record import Phase
 from slipway.core.service import RouterKind
 from tests.e2e.canaries import POLICY
+from tests.e2e.gateways import gateway_in_front
 from tests.e2e.orders import bake_s, live_version
-from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
+from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, Users, World, said, users
 
 _SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
 _RATE_PER_S = 200.0 if _SOAK else 20.0
@@ -43,7 +44,7 @@ def test_release_abort_supersede_and_rollback_harm_no_user_on_any_router(
 ) -> None:
     service = _live_service(world, kind)
     with _front(world, service, kind), _crowd(world, service) as crowd:
-        time.sleep(2)  # the long streams are open before anything moves
+        _await_streams(crowd)
         promoted = _promoted(world, service)
         _aborted(world, service, stays=promoted)
         newer = _superseded(world, service)
@@ -79,45 +80,20 @@ def _live_service(world: World, kind: RouterKind) -> str:
 
 @contextmanager
 def _front(world: World, service: str, kind: RouterKind) -> Iterator[None]:
-    """Put a gateway in front of a plain Service, as its cluster's administrator would."""
+    """Let the gateway serve the users, whatever routes them behind it."""
     if kind is not RouterKind.SERVICE:
         yield
         return
-    route = {"destination": {"host": service, "port": {"number": 80}}}
-    front = {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "VirtualService",
-        "metadata": {"name": f"{service}-front", "namespace": "serving"},
-        "spec": {
-            "hosts": [f"{service}.localhost"],
-            "gateways": [world.ports(service).spec.router.gateway],
-            "http": [{"route": [route]}],
-        },
-    }
-    rule = {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": {"name": f"{service}-front", "namespace": "serving"},
-        "spec": {
-            "host": service,
-            # Shorter than the server's own keep-alive.
-            "trafficPolicy": {"connectionPool": {"http": {"idleTimeout": "3s"}}},
-        },
-    }
-    for item in (rule, front):
-        applied = world.sandbox.kubectl("apply", "-f", "-", stdin=json.dumps(item))
-        assert applied.returncode == 0, applied.stderr
-    deadline_s = time.monotonic() + 30
-    while world.ask(service).status_code != 200:
-        assert time.monotonic() < deadline_s, "the gateway in front does not serve"
-        time.sleep(0.1)
-    yield
-    for name in ("virtualservice", "destinationrule"):
-        world.sandbox.kubectl("-n", "serving", "delete", name, f"{service}-front")
+    with gateway_in_front(world.sandbox, world.ports(service).spec):
+        deadline_s = time.monotonic() + 30
+        while world.ask(service).status_code != 200:
+            assert time.monotonic() < deadline_s, "the gateway in front does not serve"
+            time.sleep(0.1)  # between two looks; the deadline decides
+        yield
 
 
 @contextmanager
-def _crowd(world: World, service: str) -> Iterator[Any]:
+def _crowd(world: World, service: str) -> Iterator[Users]:
     with users(
         world,
         service,
@@ -127,6 +103,14 @@ def _crowd(world: World, service: str) -> Iterator[Any]:
         prompts=(_ASKED,),
     ) as crowd:
         yield crowd
+
+
+def _await_streams(crowd: Users) -> None:
+    """Wait for the first short stream to end: it lasts longer than all long ones take to begin."""
+    deadline_s = time.monotonic() + 60
+    while not crowd.ledger.read_text():
+        assert time.monotonic() < deadline_s, "no stream has ended"
+        time.sleep(0.1)  # between two looks; the deadline decides
 
 
 def _promoted(world: World, service: str) -> str:

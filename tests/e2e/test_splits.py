@@ -9,7 +9,6 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -20,6 +19,7 @@ from slipway.core.routing import SESSION_HEADER, SLOT_HEADER, Slot, all_to, spli
 from slipway.core.service import RouterKind
 from slipway.core.verdicts import Verdict
 from tests.e2e.canaries import POLICY
+from tests.e2e.gateways import doors_shut
 from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, World, said, users
 
 _SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
@@ -51,13 +51,6 @@ def divided(
             done = world.release(service, world.given_version(service))
             assert done.returncode == 0, said(done)
     return world, service
-
-
-@pytest.fixture(autouse=True)
-def mended(sandbox: Sandbox) -> Iterator[None]:
-    yield
-    done = sandbox.run_cli("sandbox", "fault", "remove", "--all")
-    assert done.returncode == 0, done.stderr
 
 
 def _given_step(world: World, service: str, weight: int, *, bake_s: int) -> None:
@@ -128,7 +121,7 @@ def test_dead_candidate_fails_no_user_and_the_gate_says_fail(divided: tuple[Worl
             _die_at(world, service, weight)
             assert world.record(service).live_slot == before
         while len(crowd.ledger.read_text().splitlines()) < _PAST_THE_DEAD:
-            time.sleep(1)
+            time.sleep(1)  # between two looks at the ledger
         ledger = crowd.stop()
     bad = [row for row in ledger if row["status"] != "ok"]
     assert bad == [], f"{len(bad)} of {len(ledger)}: {bad[:3]}"
@@ -143,15 +136,13 @@ def _die_at(world: World, service: str, weight: int) -> None:
         world.wait_for_phase(service, "ramping", timeout_s=LONGEST_RELEASE_S)
         candidate = world.record(service).candidate
         _await_share(world, service, candidate, weight)
-        _let_refuse(world, service, candidate)
-        code, output = release.wait()
+        with doors_shut(world.sandbox, service, candidate):
+            code, output = release.wait()
     assert code == 6, output
     record = world.record(service)
     assert (record.version, record.phase) == (version, Phase.ROLLED_BACK)
     verdicts = {item.stage: item.verdict for item in record.verdicts}
     assert verdicts[f"ramp {weight} %"] is Verdict.FAIL, output
-    done = world.sandbox.run_cli("sandbox", "fault", "remove", "--all")
-    assert done.returncode == 0, done.stderr
 
 
 def _await_share(world: World, service: str, candidate: Slot, weight: int) -> None:
@@ -159,14 +150,4 @@ def _await_share(world: World, service: str, candidate: Slot, weight: int) -> No
     traffic = world.ports(service).traffic
     while traffic.read(service).percent(candidate) != weight:
         assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-
-
-def _let_refuse(world: World, service: str, slot: Slot) -> None:
-    """Stand a door that is shut before every pod: the gateway is refused, its kubelet is not."""
-    selector = f"app.kubernetes.io/name={service},slipway.dev/slot={slot}"
-    pods = world.sandbox.kubectl("-n", "serving", "get", "pods", "-o", "name", "-l", selector)
-    for pod in pods.stdout.split():
-        name = pod.removeprefix("pod/")
-        done = world.sandbox.run_cli("sandbox", "fault", "add", f"pod/{name}", "away")
-        assert done.returncode == 0, done.stderr
+        time.sleep(0.05)  # between two looks; the deadline decides

@@ -137,6 +137,7 @@ class FakeCluster:
         sweep_fault: sweep pods end with an error.
         rows: the gateway's access log.
         fences: the fencing number on an object, by kind and name; none for one never fenced.
+        edited_route: what somebody else did to the route objects, empty when nobody did.
         split_filter: the gateway can divide users by sessions.
         enforced: the admission policies are in force, as far as a dry run tells.
         violations: moments at which a route pointed at a slot that could not serve.
@@ -163,6 +164,7 @@ class FakeCluster:
         self.server_requests: list[int] = []
         self.fences: dict[tuple[str, str], int] = {}
         self.enforced = True
+        self.edited_route = ""
         self.split_filter = True
         self.violations: list[str] = []
         self.fault = Fault.NONE

@@ -53,6 +53,10 @@ class FakeTraffic:
         """Return the route as last written."""
         self._journal.reach()
         self._require_installed(service)
+        if self._cluster.edited_route:
+            raise PermanentError(
+                self._cluster.edited_route, code="route-foreign", hint="undo the edit"
+            )
         return self._cluster.routes[service]
 
     def confirm(self, route: Route, *, timeout_s: float) -> RouteProof:

@@ -64,10 +64,7 @@ def _certificate(world: World) -> None:
 
 
 def _edited_route(world: World) -> None:
-    def refuse(_service: str) -> None:
-        raise PermanentError("an extra rule", code="route-foreign", hint="undo it")
-
-    world.traffic.read = refuse  # type: ignore[method-assign,assignment]
+    world.cluster.edited_route = "an extra rule"
 
 
 def _budget_usd(world: World) -> None:
@@ -227,7 +224,9 @@ def test_release_waits_for_pods_that_end_whatever_its_policy_says(world: World) 
     assert world.release("2")["outcome"] == "done"
 
 
-def test_wait_for_room_outlives_an_api_server_that_is_away(world: World) -> None:
+def test_wait_for_room_outlives_an_api_server_that_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.set_policy(when_full=WhenFull.QUEUE, queue_timeout_s=600.0)
     world.preflight.add_quota("team", {"pods": "4"})
     world.preflight.add_pod("guest", _guest(), namespace="serving")
@@ -241,30 +240,36 @@ def test_wait_for_room_outlives_an_api_server_that_is_away(world: World) -> None
             world.preflight.others[:] = world.preflight.others[:1]
         return look()
 
-    world.preflight.nodes = unsteady  # type: ignore[method-assign]
+    monkeypatch.setattr(world.preflight, "nodes", unsteady)
     assert world.release("2")["outcome"] == "done"
 
 
-def test_first_look_that_fails_is_said_at_once(world: World) -> None:
+def test_first_look_that_fails_is_said_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away() -> Any:
         raise TransientError("away", code="api-unreachable", hint="wait")
 
-    world.preflight.nodes = away  # type: ignore[method-assign]
+    monkeypatch.setattr(world.preflight, "nodes", away)
     with pytest.raises(TransientError):
         world.release("2")
 
 
-def test_error_of_the_routes_that_is_no_edit_is_not_taken_for_one(world: World) -> None:
+def test_error_of_the_routes_that_is_no_edit_is_not_taken_for_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(_service: str) -> None:
         raise PermanentError("no route", code="not-installed", hint="install it")
 
-    world.traffic.read = missing  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(world.traffic, "read", missing)
     with pytest.raises(PermanentError) as caught:
         world.release("2")
     assert caught.value.code == "not-installed"
 
 
-def test_service_released_while_this_one_waited_for_room_is_looked_at_again(world: World) -> None:
+def test_service_released_while_this_one_waited_for_room_is_looked_at_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was seen before the lock says nothing of the slot that another release has filled."""
     looked: list[float] = []
     look = world.preflight.nodes
@@ -273,7 +278,7 @@ def test_service_released_while_this_one_waited_for_room_is_looked_at_again(worl
         looked.append(time.monotonic())
         return look()
 
-    world.preflight.nodes = counting  # type: ignore[method-assign]
+    monkeypatch.setattr(world.preflight, "nodes", counting)
     world.release("2")
     assert len(looked) == 1
     world.set_policy(when_busy=WhenBusy.QUEUE)

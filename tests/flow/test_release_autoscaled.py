@@ -287,13 +287,18 @@ def test_rollback_within_the_window_takes_the_warm_pods_and_adds_what_users_need
     assert (len(now), scaled.alias) == (7, "1")
 
 
-def test_abort_while_the_old_slot_is_retired_brings_it_and_its_autoscaler_back(
-    scaled: World,
-) -> None:
+def _die_while_retiring(scaled: World) -> None:
+    """Release, until the process dies with the old slot's autoscaler removed; abort it."""
     scaled.at_write(f"scale {BLUE} to 0", lambda: scaled.order(OrderKind.ABORT))
     scaled.die_at_write(f"scale {BLUE} to 0")
     scaled.die_in_release("2")
     scaled.journal.next_process()
+
+
+def test_abort_while_the_old_slot_is_retired_brings_it_and_its_autoscaler_back(
+    scaled: World,
+) -> None:
+    _die_while_retiring(scaled)
     assert scaled.abort()["aborted"]
     assert (scaled.replicas(Slot.BLUE), scaled.replicas(Slot.GREEN)) == (LOAD, 0)
     assert (scaled.floors(), scaled.alias) == ({BLUE: 2}, "1")
@@ -302,10 +307,7 @@ def test_abort_while_the_old_slot_is_retired_brings_it_and_its_autoscaler_back(
 def test_old_slot_that_comes_back_is_told_in_the_record_before_anything_is_written(
     scaled: World,
 ) -> None:
-    scaled.at_write(f"scale {BLUE} to 0", lambda: scaled.order(OrderKind.ABORT))
-    scaled.die_at_write(f"scale {BLUE} to 0")
-    scaled.die_in_release("2")
-    scaled.journal.next_process()
+    _die_while_retiring(scaled)
     before = len(scaled.journal.writes)
     scaled.abort()
     since = scaled.journal.writes[before:]

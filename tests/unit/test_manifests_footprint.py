@@ -130,6 +130,16 @@ def test_nodes_are_read_with_labels_taints_and_what_they_can_allocate() -> None:
     assert (second.labels, second.taints, second.allocatable) == ({}, (), {})
 
 
+def test_cordoned_node_takes_no_pod_whether_or_not_its_taint_is_written_already() -> None:
+    def node(**spec: Any) -> dict[str, Any]:
+        meta = {"name": "a"}
+        return {"kind": "Node", "metadata": meta, "spec": spec, "status": {}}
+
+    taint = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+    early, late = nodes_seen([node(unschedulable=True), node(unschedulable=True, taints=[taint])])
+    assert early.taints == late.taints == (Taint(key=taint["key"], value="", effect="NoSchedule"),)
+
+
 def test_quotas_are_read_and_those_counted_by_what_is_unknown_are_named() -> None:
     objects = [
         {

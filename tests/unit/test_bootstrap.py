@@ -1,0 +1,57 @@
+"""What a route that an installation makes anew begins with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from slipway import bootstrap
+from slipway.core.release.record import Phase, ReleaseRecord
+from slipway.core.rollout import RolloutObservation
+from slipway.core.routing import Route, Slot, all_to, empty
+from slipway.ports import StoredRecord
+from tests.examples import record, rollout, service
+
+
+def route_now(
+    monkeypatch: pytest.MonkeyPatch,
+    found: ReleaseRecord | None,
+    observed: RolloutObservation | None,
+) -> Route:
+    class Releases:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def load(self, _service: str) -> StoredRecord | None:
+            return None if found is None else StoredRecord(record=found, version="1")
+
+    class Workloads:
+        def __init__(self, *_: Any) -> None: ...
+
+        def observe(self, _namespace: str, workload: str) -> RolloutObservation | None:
+            assert workload == "chat-green"
+            return observed
+
+    monkeypatch.setattr(bootstrap, "KubernetesReleases", Releases)
+    monkeypatch.setattr(bootstrap, "KubernetesWorkloads", Workloads)
+    nobody: Any = None
+    return bootstrap._route_now(nobody, service())
+
+
+def live() -> ReleaseRecord:
+    return replace(record("2"), candidate=Slot.GREEN, stable=Slot.BLUE, phase=Phase.DONE)
+
+
+def test_service_never_released_begins_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert route_now(monkeypatch, None, None) == empty("chat")
+
+
+def test_service_that_is_live_goes_on_with_its_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert route_now(monkeypatch, live(), rollout()) == all_to("chat", Slot.GREEN)
+
+
+def test_slot_that_cannot_serve_gets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    unready = replace(rollout(), pods=())
+    assert route_now(monkeypatch, live(), unready) == empty("chat")
+    assert route_now(monkeypatch, live(), None) == empty("chat")
