@@ -108,7 +108,7 @@ def _crowd(world: World, service: str) -> Iterator[Users]:
 def _await_streams(crowd: Users) -> None:
     """Wait for the first short stream to end: it lasts longer than all long ones take to begin."""
     deadline_s = time.monotonic() + 60
-    while not crowd.ledger.read_text():
+    while not (crowd.ledger.exists() and crowd.ledger.read_text()):
         assert time.monotonic() < deadline_s, "no stream has ended"
         time.sleep(0.1)  # between two looks; the deadline decides
 
