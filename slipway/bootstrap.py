@@ -81,7 +81,7 @@ def connect(service: str, settings: Settings) -> Ports:
         workloads=KubernetesWorkloads(api),
         autoscalers=KubernetesAutoscalers(api),
         traffic=router(api, spec, gateway),
-        metrics=ServerMetrics(proxy=settings.cluster_proxy),
+        metrics=ServerMetrics(port=spec.server.port, proxy=settings.cluster_proxy),
         registry=registry(settings),
         images=OciImageStore(f"{settings.registry_scheme}://{settings.registry}"),
         objects=S3ObjectStore(bucket=settings.evidence_bucket, endpoint=settings.s3_endpoint),

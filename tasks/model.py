@@ -18,7 +18,7 @@ from slipway.core.verdicts import Verdict
 from slipway.evaluation.endpoint import HttpChatEndpoint
 from slipway.evaluation.integrity import check_integrity, weights_digest
 from slipway.evaluation.quality import evaluate
-from slipway.manifests.names import HTTP_PORT, test_pod_name
+from slipway.manifests.names import test_pod_name
 from slipway.manifests.workload import test_pod
 from slipway.ports import ModelVersion
 from tasks.session import ReleaseSession
@@ -69,7 +69,8 @@ def test_model(session: ReleaseSession) -> str:
     try:
         address = _await_pod(session, name)
         endpoint = HttpChatEndpoint(
-            f"http://{address}:{HTTP_PORT}", proxy=session.ports.settings.cluster_proxy
+            f"http://{address}:{session.spec.server.port}",
+            proxy=session.ports.settings.cluster_proxy,
         )
         result = evaluate(endpoint, spec.policy.quality, model=spec.model)
     finally:

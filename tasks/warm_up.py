@@ -10,7 +10,6 @@ from slipway.bench.runner import run_benchmark as run
 from slipway.bench.values import BenchmarkPlan, Target
 from slipway.core.release.record import Phase
 from slipway.core.release.stages import WARM_UP
-from slipway.manifests.names import HTTP_PORT
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 
@@ -51,7 +50,7 @@ def _slowest_ms(session: ReleaseSession, address: str) -> float:
     """Return the longest time to first token of a few requests; infinite when one fails."""
     policy = session.spec.policy.benchmark
     target = Target(
-        url=f"http://{address}:{HTTP_PORT}",
+        url=f"http://{address}:{session.spec.server.port}",
         model=session.spec.model,
         proxy=session.ports.settings.cluster_proxy,
     )

@@ -21,17 +21,18 @@ _GAUGES: Mapping[ServerKind, tuple[str, ...]] = {
     ServerKind.TRITON: ("nv_inference_pending_request_count",),
 }
 _PORTS: Mapping[ServerKind, int] = {ServerKind.TRITON: 8002}
-_DEFAULT_PORT = 8000
 
 
 class ServerMetrics:
     """The Metrics port by scraping `/metrics` of each pod.
 
     Args:
+        port: that the servers serve HTTP on.
         proxy: HTTP proxy that reaches pod addresses; None inside the cluster.
     """
 
-    def __init__(self, *, proxy: str | None) -> None:
+    def __init__(self, *, port: int, proxy: str | None) -> None:
+        self._port = port
         self._http = httpx.Client(proxy=proxy, trust_env=False, timeout=5.0)
         # Its connections end with it: a port has no verb for that.
         weakref.finalize(self, self._http.close)
@@ -41,7 +42,7 @@ class ServerMetrics:
         return sum(self._running(kind, address) for address in addresses)
 
     def _running(self, kind: ServerKind, address: str) -> int:
-        url = f"http://{address}:{_PORTS.get(kind, _DEFAULT_PORT)}/metrics"
+        url = f"http://{address}:{_PORTS.get(kind, self._port)}/metrics"
         try:
             answer = self._http.get(url)
             answer.raise_for_status()

@@ -194,6 +194,8 @@ class _Server(_Strict):
     kind: ServerKind
     image: Annotated[str, AfterValidator(_image)]
     args: tuple[str, ...] = _default(Server, "args")
+    # Below 1024 a server that is not root cannot listen everywhere.
+    port: Annotated[int, Field(strict=True, ge=1024, le=65535)] = _default(Server, "port")
 
 
 class _Volume(_Strict):

@@ -137,11 +137,13 @@ class Server:
         image: base image the model layer is appended to, `repository:tag` or `repository@sha256:…`,
             in the registry of the installation.
         args: further command line arguments of the server.
+        port: that it serves HTTP on.
     """
 
     kind: ServerKind
     image: str
     args: tuple[str, ...] = ()
+    port: int = 8000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

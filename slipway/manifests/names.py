@@ -8,8 +8,12 @@ from typing import Any
 from slipway.core.routing import Slot
 from slipway.core.service import ServiceSpec
 
-NAME_LABEL = "app.kubernetes.io/name"
-"""Label whose value is the service; on every pod of a slot, never on the test pod."""
+SERVES_LABEL = "slipway.dev/serves"
+"""Label whose value is the service; on every pod of a slot, never on the test pod.
+
+Of our own domain: pods of a service that is adopted may carry the customary ones already, with
+values that their Deployment's selector fixes.
+"""
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 SLOT_LABEL = "slipway.dev/slot"
@@ -40,9 +44,6 @@ MODEL_ACCOUNT = "slipway-model"
 
 RELEASE_ACCOUNT = "slipway-release"
 """Service account of release flows."""
-
-HTTP_PORT = 8000
-"""Container port of every model server's HTTP API."""
 
 SERVICE_PORT = 80
 """Port of a service's Kubernetes Service, named `http`."""
@@ -88,7 +89,7 @@ def sweep_pod_name(service: str) -> str:
 
 def slot_labels(service: str, slot: Slot) -> dict[str, str]:
     """Return the labels that select a slot's pods; immutable in a Deployment, so never more."""
-    return {NAME_LABEL: service, SLOT_LABEL: slot.value}
+    return {SERVES_LABEL: service, SLOT_LABEL: slot.value}
 
 
 def common_labels(service: str) -> dict[str, str]:

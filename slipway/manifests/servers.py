@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slipway.core.service import ServerKind, ServiceSpec
-from slipway.manifests.names import HTTP_PORT
 
 MODEL_FOLDER = "/model"
 """Where the model's files are inside every server: the image's top layer, or the volume."""
@@ -73,12 +72,12 @@ def _small(spec: ServiceSpec) -> ServerContract:
     return ServerContract(
         command=(),
         args=(
-            *("--host", "$(POD_IP)", "--port", str(HTTP_PORT)),
+            *("--host", "$(POD_IP)", "--port", str(spec.server.port)),
             *("--model-dir", MODEL_FOLDER, "--model-name", spec.model),
             *spec.server.args,
         ),
         environment=(),
-        ports=(("http", HTTP_PORT),),
+        ports=(("http", spec.server.port),),
         live_path=spec.probes.path,
     )
 
@@ -89,7 +88,7 @@ def _vllm(spec: ServiceSpec) -> ServerContract:
         command=(),
         args=(
             *("--model", MODEL_FOLDER, "--served-model-name", spec.model),
-            *("--host", _ANY_ADDRESS, "--port", str(HTTP_PORT)),
+            *("--host", _ANY_ADDRESS, "--port", str(spec.server.port)),
             *spec.server.args,
         ),
         environment=(
@@ -98,7 +97,7 @@ def _vllm(spec: ServiceSpec) -> ServerContract:
             ("VLLM_CACHE_ROOT", f"{SCRATCH_FOLDER}/vllm"),
             ("VLLM_NO_USAGE_STATS", "1"),
         ),
-        ports=(("http", HTTP_PORT),),
+        ports=(("http", spec.server.port),),
         live_path=spec.probes.path,
         shared_memory=True,
     )
@@ -112,7 +111,7 @@ def _triton(spec: ServiceSpec) -> ServerContract:
         args=(
             f"--model-repository={MODEL_FOLDER}",
             "--model-control-mode=none",
-            f"--http-port={HTTP_PORT}",
+            f"--http-port={spec.server.port}",
             "--allow-grpc=false",
             f"--metrics-port={TRITON_METRICS_PORT}",
             "--metrics-config=histogram_latencies=true",
@@ -120,7 +119,7 @@ def _triton(spec: ServiceSpec) -> ServerContract:
             *spec.server.args,
         ),
         environment=(("HOME", SCRATCH_FOLDER),),
-        ports=(("http", HTTP_PORT), ("metrics", TRITON_METRICS_PORT)),
+        ports=(("http", spec.server.port), ("metrics", TRITON_METRICS_PORT)),
         live_path="/v2/health/live",
         user=TRITON_USER,
         shared_memory=True,

@@ -14,7 +14,7 @@ from tests.e2e.support import Sandbox
 @contextmanager
 def doors_shut(sandbox: Sandbox, service: str, slot: Slot) -> Iterator[None]:
     """Let every pod of a slot refuse the gateway meanwhile, though its kubelet sees it ready."""
-    selector = f"app.kubernetes.io/name={service},slipway.dev/slot={slot}"
+    selector = f"slipway.dev/serves={service},slipway.dev/slot={slot}"
     pods = sandbox.kubectl("-n", "serving", "get", "pods", "-o", "name", "-l", selector)
     shut: list[str] = []
     try:

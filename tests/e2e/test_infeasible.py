@@ -203,7 +203,7 @@ def foreign_deployment(place: Place, name: str, labels: dict[str, str]) -> None:
 
 
 def budget(place: Place, service: str) -> None:
-    selector = {"matchLabels": {"app.kubernetes.io/name": service}}
+    selector = {"matchLabels": {"slipway.dev/serves": service}}
     spec = {"selector": selector, "minAvailable": 2}
     place.put("PodDisruptionBudget", "keep", "policy/v1", spec=spec)
 
@@ -262,7 +262,7 @@ SITUATIONS = {
         "objects-contradict",
         f"its selector also matches the pods of Deployment/{NAMESPACE}/SERVICE-blue (L4)",
         put=lambda place, service: foreign_deployment(
-            place, "greedy", {"app.kubernetes.io/name": service}
+            place, "greedy", {"slipway.dev/serves": service}
         ),
     ),
     "quota of pods": Situation(

@@ -136,7 +136,7 @@ class Mesh:
         """Return the addresses of a slot's pods, as the API shows them."""
         told = self.world.sandbox.kubectl(
             *("-n", self.spec.namespace, "get", "pods", "-o", "json"),
-            *("-l", f"app.kubernetes.io/name={SERVICE},slipway.dev/slot={slot}"),
+            *("-l", f"slipway.dev/serves={SERVICE},slipway.dev/slot={slot}"),
         )
         return {item["status"]["podIP"] for item in json.loads(told.stdout)["items"]}
 

@@ -109,7 +109,7 @@ def test_pod_of_the_stable_slot_killed_costs_its_own_requests_and_not_the_releas
 
 
 def _pods(world: World, service: str, slot: str | None) -> list[dict[str, Any]]:
-    selector = f"app.kubernetes.io/name={service},slipway.dev/slot={slot}"
+    selector = f"slipway.dev/serves={service},slipway.dev/slot={slot}"
     found = world.sandbox.kubectl("-n", "serving", "get", "pods", "-o", "json", "-l", selector)
     pods: list[dict[str, Any]] = json.loads(found.stdout)["items"]
     assert pods

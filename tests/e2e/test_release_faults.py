@@ -59,7 +59,7 @@ def test_the_digest_tested_is_the_digest_recorded_and_the_digest_running(
     pods = json.loads(
         world.sandbox.kubectl(
             *("-n", "serving", "get", "pods", "-o", "json"),
-            *("-l", f"app.kubernetes.io/name={service}"),
+            *("-l", f"slipway.dev/serves={service}"),
         ).stdout
     )["items"]
     evidence = world.ports(service).objects

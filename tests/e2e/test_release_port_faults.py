@@ -117,7 +117,7 @@ def await_gone(world: World, pod: str, timeout_s: float = 60) -> None:
 def slot_pods(world: World, service: str) -> list[Any]:
     shown = world.sandbox.kubectl(
         *("-n", "serving", "get", "pods", "-o", "json"),
-        *("-l", f"app.kubernetes.io/name={service},slipway.dev/slot"),
+        *("-l", f"slipway.dev/serves={service},slipway.dev/slot"),
     )
     assert shown.returncode == 0, shown.stderr
     items: list[Any] = json.loads(shown.stdout)["items"]

@@ -102,7 +102,7 @@ class PodLogs:
 
 def _follow_logs(world: World, service: str, slot: str | None) -> PodLogs:
     kubectl = world.sandbox.kubectl
-    selector = f"app.kubernetes.io/name={service},slipway.dev/slot={slot}"
+    selector = f"slipway.dev/serves={service},slipway.dev/slot={slot}"
     pods = kubectl("-n", "serving", "get", "pods", "-o", "name", "-l", selector).stdout.split()
     assert pods
     followers = {}

@@ -150,7 +150,7 @@ def spoil_artifact(world: World, model: str, version: str) -> None:
 
 
 def pods_of(world: World, service: str) -> list[dict[str, Any]]:
-    selector = f"app.kubernetes.io/name={service}"
+    selector = f"slipway.dev/serves={service}"
     listed = world.sandbox.kubectl("-n", "serving", "get", "pods", "-l", selector, "-o", "json")
     items: list[dict[str, Any]] = json.loads(listed.stdout)["items"]
     return items

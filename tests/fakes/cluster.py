@@ -10,7 +10,7 @@ from typing import Any
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.routing import Route, Slot
 from slipway.core.traffic import AccessRow
-from slipway.manifests.names import NAME_LABEL, SLOT_LABEL, WEIGHTS_ANNOTATION
+from slipway.manifests.names import SERVES_LABEL, SLOT_LABEL, WEIGHTS_ANNOTATION
 from slipway.ports import Lease
 from tests.fakes.clock import FakeClock
 from tests.fakes.journal import Journal
@@ -275,7 +275,7 @@ class FakeCluster:
         """Yield the Deployments whose pods belong to a slot."""
         for deployment in self.deployments.values():
             labels = deployment.labels
-            if labels.get(NAME_LABEL) == service and labels.get(SLOT_LABEL) == slot.value:
+            if labels.get(SERVES_LABEL) == service and labels.get(SLOT_LABEL) == slot.value:
                 yield deployment
 
     def pods_of(self, service: str, slot: Slot) -> list[FakePod]:

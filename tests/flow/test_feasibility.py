@@ -51,7 +51,7 @@ def _limit_range(world: World) -> None:
 
 
 def _budget(world: World) -> None:
-    selector = {"matchLabels": {"app.kubernetes.io/name": SERVICE}}
+    selector = {"matchLabels": {"slipway.dev/serves": SERVICE}}
     meta = {"name": "keep", "namespace": "serving"}
     spec = {"selector": selector, "minAvailable": 2}
     world.preflight.others.append({"kind": "PodDisruptionBudget", "metadata": meta, "spec": spec})

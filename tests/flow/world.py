@@ -31,7 +31,7 @@ from slipway.core.release.scaling import replicas_for
 from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import AutoscalerKind, RampPolicy, RampStep, Strategy
-from slipway.manifests.names import HTTP_PORT, RELEASE_LABEL
+from slipway.manifests.names import RELEASE_LABEL
 from slipway.ports import Lease, Releases
 from slipway.settings import from_environment
 from tasks import benchmark, former, image, model, ramp, traffic, warm_up, workload
@@ -405,7 +405,7 @@ class World:
     def _ask_a_pod(self, target: Target, plan: BenchmarkPlan, *, run_id: str) -> RequestTable:
         """Answer as a pod that is asked at its own address."""
         ready = {
-            f"http://{pod.address}:{HTTP_PORT}"
+            f"http://{pod.address}:8000"
             for slot in Slot
             for pod in self.cluster.pods_of(SERVICE, slot)
             if pod.ready

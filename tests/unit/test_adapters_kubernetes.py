@@ -42,7 +42,7 @@ def _deployment(*, wanted: int = 2, release: str = _RELEASE, **status: Any) -> J
         },
         "spec": {
             "replicas": wanted,
-            "selector": {"matchLabels": {"app.kubernetes.io/name": "chat"}},
+            "selector": {"matchLabels": {"slipway.dev/serves": "chat"}},
             "template": {"metadata": {"labels": {"slipway.dev/release": release}}},
         },
         "status": {"observedGeneration": 3, **status},

@@ -132,8 +132,8 @@ def test_subset_that_selects_both_slots_is_found() -> None:
 def test_subset_is_judged_behind_its_services_selector_only() -> None:
     foreign = deepcopy(deployment(Slot.BLUE))
     foreign["metadata"]["name"] = "other-blue"
-    foreign["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] = "other"
-    foreign["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] = "other"
+    foreign["spec"]["selector"]["matchLabels"]["slipway.dev/serves"] = "other"
+    foreign["spec"]["template"]["metadata"]["labels"]["slipway.dev/serves"] = "other"
 
     assert lint([*sound(), foreign]) == ()
     without_service = [item for item in [*sound(), foreign] if item["kind"] != "Service"]

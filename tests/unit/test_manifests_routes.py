@@ -159,9 +159,9 @@ def test_http_route_edited_by_somebody_else_is_refused_by_name(edit: Any) -> Non
 @pytest.mark.parametrize(
     "selector",
     [
-        {"app.kubernetes.io/name": "chat"},
-        {"app.kubernetes.io/name": "other", "slipway.dev/slot": "blue"},
-        {"app.kubernetes.io/name": "chat", "slipway.dev/slot": "red"},
+        {"slipway.dev/serves": "chat"},
+        {"slipway.dev/serves": "other", "slipway.dev/slot": "blue"},
+        {"slipway.dev/serves": "chat", "slipway.dev/slot": "red"},
     ],
 )
 def test_plain_service_edited_by_somebody_else_is_refused(selector: dict[str, str]) -> None:

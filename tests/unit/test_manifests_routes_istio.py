@@ -31,12 +31,12 @@ def rules(route: Route) -> list[dict[str, Any]]:
     return found
 
 
-def test_service_selects_the_pods_of_both_slots_on_a_named_port() -> None:
+def test_service_selects_the_pods_of_both_slots_on_the_port_of_their_servers() -> None:
     spec = service_object(service())["spec"]
 
-    assert spec["selector"] == {"app.kubernetes.io/name": "chat"}
+    assert spec["selector"] == {"slipway.dev/serves": "chat"}
     (port,) = spec["ports"]
-    assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, "http")
+    assert (port["name"], port["port"], port["targetPort"]) == ("http", 80, 8000)
 
 
 def test_virtual_service_is_bound_to_the_gateway_and_to_the_mesh() -> None:
@@ -123,7 +123,7 @@ def test_slot_that_falls_back_has_the_other_one_behind_it() -> None:
 
     assert found.keys() == {"blue-or-green", "green-or-blue"}
     for name, item in found.items():
-        assert item["labels"] == {"app.kubernetes.io/name": "chat"}
+        assert item["labels"] == {"slipway.dev/serves": "chat"}
         locality = item["trafficPolicy"]["loadBalancer"]["localityLbSetting"]
         assert locality["failoverPriority"] == [f"slipway.dev/slot={name.partition('-')[0]}"]
         # All of its own pods may be ejected: the others are behind them.

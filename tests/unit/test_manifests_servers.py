@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from slipway.core.routing import Slot
 from slipway.core.service import ServerKind
 from slipway.manifests import workload
+from slipway.manifests.routes.services import service_object
 from slipway.manifests.servers import contract, health_path
 from tests.examples import IMAGE, service
 
@@ -69,3 +72,15 @@ def test_command_replaces_the_entry_point_only_where_a_server_needs_it() -> None
 
     assert containers[ServerKind.TRITON]["command"] == ["tritonserver"]
     assert all("command" not in containers[kind] for kind in ServerKind if kind != "triton")
+
+
+@pytest.mark.parametrize("kind", list(ServerKind))
+def test_server_listens_on_the_port_that_its_service_file_names(kind: ServerKind) -> None:
+    spec = service(kind)
+    spec = replace(spec, server=replace(spec.server, port=9000))
+
+    server = contract(spec)
+
+    assert dict(server.ports)["http"] == 9000
+    assert [word for word in server.args if "9000" in word]
+    assert service_object(spec)["spec"]["ports"][0]["targetPort"] == 9000

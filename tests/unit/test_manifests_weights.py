@@ -121,11 +121,7 @@ def test_sweep_pod_runs_once_outside_of_every_slot_and_is_told_what_to_keep() ->
     built = sweeper()
 
     assert built["metadata"]["name"] == "chat-sweep"
-    assert (
-        built["metadata"]["labels"]
-        .keys()
-        .isdisjoint({"app.kubernetes.io/name", "slipway.dev/slot"})
-    )
+    assert built["metadata"]["labels"].keys().isdisjoint({"slipway.dev/serves", "slipway.dev/slot"})
     assert built["spec"]["restartPolicy"] == "Never"
     assert built["spec"]["activeDeadlineSeconds"] > 0
     assert built["spec"]["serviceAccountName"] == "slipway-model"

@@ -32,14 +32,14 @@ def test_deployment_is_named_and_labelled_as_the_cluster_facts_say() -> None:
     assert built["metadata"]["name"] == "adopted"
     assert built["metadata"]["namespace"] == "serving"
     for labels in (built["metadata"]["labels"], built["spec"]["template"]["metadata"]["labels"]):
-        assert labels["app.kubernetes.io/name"] == "chat"
+        assert labels["slipway.dev/serves"] == "chat"
         assert labels["slipway.dev/slot"] == "green"
         assert labels["slipway.dev/release"] == "chat-v2-2"
 
 
 def test_selector_is_name_and_slot_alone_because_it_can_never_change() -> None:
     assert deployment(service())["spec"]["selector"] == {
-        "matchLabels": {"app.kubernetes.io/name": "chat", "slipway.dev/slot": "green"}
+        "matchLabels": {"slipway.dev/serves": "chat", "slipway.dev/slot": "green"}
     }
 
 
@@ -205,7 +205,7 @@ def test_test_pod_runs_the_same_container_once() -> None:
 def test_test_pod_matches_neither_the_service_nor_a_slot() -> None:
     labels = workload.test_pod(service(), image=IMAGE, release_id="chat-v2-2")["metadata"]["labels"]
 
-    assert names.NAME_LABEL not in labels
+    assert names.SERVES_LABEL not in labels
     assert names.SLOT_LABEL not in labels
     assert labels["slipway.dev/role"] == "test"
     assert labels["slipway.dev/service"] == "chat"

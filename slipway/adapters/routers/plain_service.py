@@ -27,7 +27,7 @@ from slipway.adapters.routers.way_in import by_service
 from slipway.core.routing import PURPOSE_HEADER, Preview, Route, Slot
 from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
-from slipway.manifests.names import NAME_LABEL, SLOT_LABEL, host_of, preview_service
+from slipway.manifests.names import SERVES_LABEL, SLOT_LABEL, host_of, preview_service
 from slipway.manifests.routes.plain import plain_services, read_plain_services
 from slipway.ports import RouteProof, WayIn
 
@@ -151,7 +151,7 @@ class PlainServiceTraffic:
             return f"Service {service} still has endpoints: {_some(ready)}" if ready else None
         if not ready:
             return f"Service {service} has no ready endpoint"
-        pods = self._list("Pod", {NAME_LABEL: self._spec.name, SLOT_LABEL: slot.value})
+        pods = self._list("Pod", {SERVES_LABEL: self._spec.name, SLOT_LABEL: slot.value})
         foreign = ready - {pod["metadata"]["name"] for pod in pods}
         return f"Service {service} still has endpoints: {_some(foreign)}" if foreign else None
 

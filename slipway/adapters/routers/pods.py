@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
 from slipway.core.service import ServiceSpec
-from slipway.manifests.names import NAME_LABEL, SLOT_LABEL
+from slipway.manifests.names import SERVES_LABEL, SLOT_LABEL
 
 
 class SlotPods:
@@ -19,7 +19,7 @@ class SlotPods:
         """Look which pods there are now."""
         found = self._api.get(
             object_path("Pod", self._spec.namespace),
-            query={"labelSelector": f"{NAME_LABEL}={self._spec.name}"},
+            query={"labelSelector": f"{SERVES_LABEL}={self._spec.name}"},
         )
         for pod in (found or {}).get("items") or ():
             address = pod.get("status", {}).get("podIP")

@@ -26,8 +26,8 @@ from slipway.core.routing import (
 from slipway.core.service import ServiceSpec, falls_back
 from slipway.manifests.names import (
     FENCE_ANNOTATION,
-    NAME_LABEL,
     ROUTE_ANNOTATION,
+    SERVES_LABEL,
     SERVICE_PORT,
     SLOTS_ANNOTATION,
     Object,
@@ -94,7 +94,7 @@ def falling_back_services(spec: ServiceSpec) -> tuple[Object, ...]:
     """Return a Service for each slot with the other one behind it; none where that cannot be."""
     if not falls_back(spec.router):
         return ()
-    both = {NAME_LABEL: spec.name}
+    both = {SERVES_LABEL: spec.name}
     return tuple(
         cluster_service(spec, falling_back_service(spec.name, slot), both) for slot in Slot
     )

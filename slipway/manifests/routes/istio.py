@@ -25,8 +25,8 @@ from slipway.core.routing import (
 from slipway.core.service import ServiceSpec, falls_back
 from slipway.manifests.names import (
     FENCE_ANNOTATION,
-    NAME_LABEL,
     ROUTE_ANNOTATION,
+    SERVES_LABEL,
     SERVICE_PORT,
     SLOT_LABEL,
     Object,
@@ -88,7 +88,7 @@ def _subset(spec: ServiceSpec, name: str) -> Object:
     if name == slot.value:
         return {"name": name, "labels": {SLOT_LABEL: name}}
     policy = falling_back_policy(spec.server.kind, slot)
-    return {"name": name, "labels": {NAME_LABEL: spec.name}, "trafficPolicy": policy}
+    return {"name": name, "labels": {SERVES_LABEL: spec.name}, "trafficPolicy": policy}
 
 
 def virtual_service(spec: ServiceSpec, route: Route, *, fence: int | None = None) -> Object:

@@ -15,9 +15,9 @@ from slipway.core.routing import Preview, Route, Share, Slot
 from slipway.core.service import ServiceSpec
 from slipway.manifests.names import (
     FENCE_ANNOTATION,
-    NAME_LABEL,
     PREVIEW_ANNOTATION,
     ROUTE_ANNOTATION,
+    SERVES_LABEL,
     SLOT_LABEL,
     SLOTS_ANNOTATION,
     Object,
@@ -80,7 +80,7 @@ def read_plain_services(users: Mapping[str, Any], preview: Mapping[str, Any]) ->
 
 
 def _selector(spec: ServiceSpec, slot: Slot | None) -> dict[str, str]:
-    return {NAME_LABEL: spec.name, SLOT_LABEL: _NOBODY if slot is None else slot.value}
+    return {SERVES_LABEL: spec.name, SLOT_LABEL: _NOBODY if slot is None else slot.value}
 
 
 def _read(service: str, users: Mapping[str, Any], preview: Mapping[str, Any]) -> Route:
@@ -96,7 +96,7 @@ def _read(service: str, users: Mapping[str, Any], preview: Mapping[str, Any]) ->
 
 def _selected(service: str, found: Mapping[str, Any]) -> Slot | None:
     selector = found["spec"]["selector"]
-    if selector.keys() != {NAME_LABEL, SLOT_LABEL} or selector[NAME_LABEL] != service:
+    if selector.keys() != {SERVES_LABEL, SLOT_LABEL} or selector[SERVES_LABEL] != service:
         raise ValueError(f"{found['metadata']['name']} selects {selector}")
     value = selector[SLOT_LABEL]
     return None if value == _NOBODY else Slot(value)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from slipway.core.routing import Slot
 from slipway.core.service import ServiceSpec
 from slipway.manifests.names import (
-    NAME_LABEL,
+    SERVES_LABEL,
     SERVICE_PORT,
     Object,
     common_labels,
@@ -19,7 +19,7 @@ from slipway.manifests.names import (
 
 def service_object(spec: ServiceSpec) -> Object:
     """Return the Service over both slots; the mesh divides it into subsets."""
-    return cluster_service(spec, spec.name, {NAME_LABEL: spec.name})
+    return cluster_service(spec, spec.name, {SERVES_LABEL: spec.name})
 
 
 def slot_services(spec: ServiceSpec) -> tuple[Object, ...]:
@@ -51,7 +51,8 @@ def cluster_service(
                 {
                     "name": "http",
                     "port": SERVICE_PORT,
-                    "targetPort": "http",
+                    # By number: the pods of an adopted service may call their port otherwise.
+                    "targetPort": spec.server.port,
                     "protocol": "TCP",
                     "appProtocol": "http",
                 }
