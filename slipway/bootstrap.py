@@ -10,6 +10,7 @@ from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.kubernetes import KubernetesWorkloads
 from slipway.adapters.kubernetes_api import INSTALL_MANAGER, object_path
 from slipway.adapters.kubernetes_autoscalers import KubernetesAutoscalers
+from slipway.adapters.kubernetes_objects import KubernetesObjects
 from slipway.adapters.kubernetes_orders import KubernetesOrders
 from slipway.adapters.kubernetes_preflight import KubernetesPreflight
 from slipway.adapters.kubernetes_releases import KubernetesReleases
@@ -22,12 +23,16 @@ from slipway.adapters.server_metrics import ServerMetrics
 from slipway.adapters.service_file import find_service, load_services
 from slipway.core.routing import Route, all_to, empty
 from slipway.core.service import ServiceSpec
+from slipway.manifests.adoption.changes import is_adopted
+from slipway.manifests.adoption.originals import originals_name, read_originals
 from slipway.manifests.install import install_objects, only_when_absent, platform_objects
 from slipway.ports import (
     Autoscalers,
+    HandOver,
     ImageStore,
     Manifest,
     Metrics,
+    Objects,
     ObjectStore,
     Orders,
     Preflight,
@@ -65,13 +70,6 @@ def connect(service: str, settings: Settings) -> Ports:
     """
     spec = find_service(settings.services, service)
     api = RetryingKubernetesApi(settings.kubeconfig)
-    gateway = GatewayAccess(
-        url=settings.gateway_url,
-        admin_urls=settings.gateway_admin_urls,
-        access_log=settings.access_log,
-        cluster_proxy=settings.cluster_proxy,
-        pod_prefix=settings.pod_prefix,
-    )
     return Ports(
         settings=settings,
         spec=spec,
@@ -80,11 +78,32 @@ def connect(service: str, settings: Settings) -> Ports:
         orders=KubernetesOrders(api, namespace=spec.namespace),
         workloads=KubernetesWorkloads(api),
         autoscalers=KubernetesAutoscalers(api),
-        traffic=router(api, spec, gateway),
+        traffic=router(api, spec, _gateway(settings)),
         metrics=ServerMetrics(port=spec.server.port, proxy=settings.cluster_proxy),
         registry=registry(settings),
         images=OciImageStore(f"{settings.registry_scheme}://{settings.registry}"),
         objects=S3ObjectStore(bucket=settings.evidence_bucket, endpoint=settings.s3_endpoint),
+    )
+
+
+def administration(service: str, settings: Settings) -> tuple[Ports, Objects, HandOver]:
+    """Return what taking over a live service needs, as an administrator.
+
+    Raises:
+        InputError: unknown service, or a service file with mistakes.
+    """
+    ports = connect(service, settings)
+    api = RetryingKubernetesApi(settings.kubeconfig)
+    return ports, KubernetesObjects(api), router(api, ports.spec, _gateway(settings))
+
+
+def _gateway(settings: Settings) -> GatewayAccess:
+    return GatewayAccess(
+        url=settings.gateway_url,
+        admin_urls=settings.gateway_admin_urls,
+        access_log=settings.access_log,
+        cluster_proxy=settings.cluster_proxy,
+        pod_prefix=settings.pod_prefix,
     )
 
 
@@ -113,7 +132,11 @@ def install_services(settings: Settings, service: str | None = None) -> list[str
     api = RetryingKubernetesApi(settings.kubeconfig)
     manifests = [
         *platform_objects(),
-        *(m for spec in specs.values() for m in install_objects(spec, _route_now(api, spec))),
+        *(
+            m
+            for spec in specs.values()
+            for m in install_objects(spec, _route_now(api, spec), adopted=_adopted(api, spec))
+        ),
     ]
     return [_install(api, manifest) for manifest in manifests]
 
@@ -134,10 +157,18 @@ def _route_now(api: RetryingKubernetesApi, spec: ServiceSpec) -> Route:
     return all_to(spec.name, slot) if serves else empty(spec.name)
 
 
+def _adopted(api: RetryingKubernetesApi, spec: ServiceSpec) -> str:
+    """Return the name of the Deployment that a service was adopted with; "" without one."""
+    found = api.get(object_path("ConfigMap", spec.namespace, originals_name(spec.name)))
+    return "" if found is None else read_originals(found).live.workload
+
+
 def _install(api: RetryingKubernetesApi, manifest: Manifest) -> str:
     metadata = manifest["metadata"]
     namespace, kind, name = metadata.get("namespace"), manifest["kind"], metadata["name"]
-    if only_when_absent(manifest) and api.get(object_path(kind, namespace, name)) is not None:
-        return f"{kind} {name}: left as it is"
+    if only_when_absent(manifest) or kind == "Service":
+        found = api.get(object_path(kind, namespace, name))
+        if found is not None and (only_when_absent(manifest) or is_adopted(found)):
+            return f"{kind} {name}: left as it is"
     api.apply(manifest, manager=INSTALL_MANAGER)
     return f"{kind} {name}: applied"

@@ -9,10 +9,18 @@ from contextlib import suppress
 from slipway.bootstrap import Ports
 from slipway.core.errors import InputError, PermanentError, TransientError
 from slipway.core.feasibility.decide import decide, infeasible
-from slipway.core.feasibility.values import Certificate, ClusterSeen, Feasibility, Unseen, Way
+from slipway.core.feasibility.values import (
+    Certificate,
+    ClusterSeen,
+    Contradiction,
+    Feasibility,
+    Unseen,
+    Way,
+)
 from slipway.core.release.admission import AlreadyDone, admit, requested
-from slipway.core.release.record import ReleaseRecord
+from slipway.core.release.record import ReleaseRecord, adopted_workload
 from slipway.core.service import WhenFull, Wish
+from slipway.manifests.adoption.originals import originals_name
 from slipway.manifests.footprint import (
     budgets_seen,
     limits_seen,
@@ -52,7 +60,8 @@ def feasibility(ports: Ports, record: ReleaseRecord, *, recorded: bool) -> Feasi
     """
     here = ports.preflight.namespace(ports.spec.namespace)
     needs = release_needs(ports.spec, record, here.objects, recorded=recorded)
-    return decide(needs, _seen(ports, record, here), now_s=time.time_ns() // _NS_PER_S)
+    seen = _seen(ports, record, here, recorded=recorded)
+    return decide(needs, seen, now_s=time.time_ns() // _NS_PER_S)
 
 
 def begins(
@@ -128,7 +137,7 @@ def require_split_filter(ports: Ports) -> None:
     )
 
 
-def _seen(ports: Ports, record: ReleaseRecord, here: Look) -> ClusterSeen:
+def _seen(ports: Ports, record: ReleaseRecord, here: Look, *, recorded: bool) -> ClusterSeen:
     spec, preflight = ports.spec, ports.preflight
     nodes, everywhere = preflight.nodes(), preflight.pods()
     routes = preflight.routes(spec.namespace, (*route_names(spec), *other_routes(spec)))
@@ -146,8 +155,14 @@ def _seen(ports: Ports, record: ReleaseRecord, here: Look) -> ClusterSeen:
         budgets=budgets_seen(here.objects, candidate_labels(spec, record)),
         taken=taken_names(spec, record, here.objects),
         certificates=certificates,
-        contradictions=(*faults, *other_routers(spec, routes.objects)),
-        missing_rights=preflight.missing_rights(release_rights(spec)),
+        contradictions=(
+            *faults,
+            *other_routers(spec, routes.objects),
+            *(() if recorded else _half_adopted(ports)),
+        ),
+        missing_rights=preflight.missing_rights(
+            release_rights(spec, adopted=adopted_workload(record))
+        ),
         missing_images=tuple(_missing_images(ports)),
         foreign_route=_foreign_route(ports),
         notes=notes,
@@ -157,6 +172,19 @@ def _seen(ports: Ports, record: ReleaseRecord, here: Look) -> ClusterSeen:
             *(() if certificates else (_NO_CERTIFICATE,)),
         ),
     )
+
+
+def _half_adopted(ports: Ports) -> Iterator[Contradiction]:
+    """Yield that the service is live by objects which an adoption has only begun to take over."""
+    spec = ports.spec
+    name = originals_name(spec.name)
+    if ports.preflight.routes(spec.namespace, [("ConfigMap", name)]).objects:
+        yield Contradiction(
+            rule="adoption",
+            subject=f"ConfigMap/{spec.namespace}/{name}",
+            message="the service is being adopted, or given back, and that has not ended",
+            hint=f"slipway adopt {spec.name} VERSION --apply, or --undo",
+        )
 
 
 def _certificates(ports: Ports) -> Iterator[Certificate]:

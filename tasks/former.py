@@ -86,8 +86,9 @@ def adopt_warm_slot(session: ReleaseSession) -> str:
     replicas = session.spec.replicas if session.spec.autoscaling is None else 1
     cold = why_unready(record, observed, replicas=replicas)
     if observed is None or cold is not None:
-        images = session.ports.images
-        images.verify(images.resolve(record.slot(record.candidate).image))
+        held, images = record.slot(record.candidate), session.ports.images
+        if not held.adopted:  # that comes from wherever its Deployment names
+            images.verify(images.resolve(held.image))
         session.save(redeployed(record))
         return f"{cold}: it is deployed again"
     uids = tuple(sorted(pod.uid for pod in observed.ready_pods))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from slipway.core.errors import PermanentError
 from slipway.core.release.promotion import image_mismatch
-from slipway.core.release.record import Phase, advance
+from slipway.core.release.record import Phase, advance, with_own_workload
 from slipway.core.release.stages import DEPLOY, RETIRE
 from slipway.core.rollout import (
     RolloutObservation,
@@ -16,6 +16,7 @@ from slipway.core.rollout import (
     judge_rollout,
 )
 from slipway.core.routing import Slot, all_to
+from slipway.manifests.names import workload_name
 from slipway.manifests.workload import slot_deployment
 from tasks import scaling
 from tasks.session import ReleaseSession
@@ -42,10 +43,12 @@ def deploy_slot(session: ReleaseSession) -> str:
         # Still warm from the release before: streams that users opened there end first.
         await_no_streams(session, record.candidate)
     refuse_other_autoscalers(session.ports, record)
+    if slot.adopted and record.rollback:
+        return _wake_adopted(session)
     manifest = slot_deployment(
         spec,
         slot=record.candidate,
-        workload=slot.workload,
+        workload=workload_name(spec.name, record.candidate) if slot.adopted else slot.workload,
         image=slot.image,
         release_id=record.release_id,
         fetch=weights_fetch(session),
@@ -55,12 +58,46 @@ def deploy_slot(session: ReleaseSession) -> str:
     scaling.check_candidate(session, plan)
     if plan is None and record.scaling is not None:
         session.save(replace(record, scaling=None))  # the service file changed since
-    session.intend(f"deploy {slot.workload}", scaling=plan)
+    if slot.adopted:
+        _leave_adopted(session)
+    session.intend(f"deploy {manifest['metadata']['name']}", scaling=plan)
     # What scaled its former version would fight with the number it begins with.
     scaling.remove_autoscalers(session, record.candidate)
     applied = session.ports.workloads.apply(manifest)
     scaling.wake_candidate(session)
-    observed = _await_rollout(session, applied.generation)
+    return _deployed(session, applied.generation)
+
+
+def _leave_adopted(session: ReleaseSession) -> None:
+    """Empty the Deployment that a service was adopted with: another one takes its place.
+
+    Its template is somebody else's, and its selector cannot change.
+    """
+    record = session.record
+    session.intend(f"slot {record.candidate} leaves {record.slot(record.candidate).workload}")
+    scale_to_zero(session, record.candidate)
+    own = workload_name(session.spec.name, record.candidate)
+    session.save(with_own_workload(session.record, own))
+
+
+def _wake_adopted(session: ReleaseSession) -> str:
+    """Bring back the pods of the Deployment that a service was adopted with, as it is."""
+    record, plan = session.record, scaling.planned(session)
+    replicas = session.spec.replicas if plan is None else plan.candidate_floor
+    slot = record.slot(record.candidate)
+    session.intend(f"{slot.workload} comes back with {replicas} pods", scaling=plan)
+    scaling.remove_autoscalers(session, record.candidate)
+    scaling.scale_to(session, record.candidate, replicas)
+    scaling.wake_candidate(session)
+    observed = session.observe(record.candidate)
+    return _deployed(session, 0 if observed is None else observed.generation)
+
+
+def _deployed(session: ReleaseSession, generation: int) -> str:
+    """Wait until every replica serves, and say by which pods."""
+    record = session.record
+    slot = record.slot(record.candidate)
+    observed = _await_rollout(session, generation)
     mismatch = image_mismatch(session.record, observed.ready_pods)
     if mismatch is not None:
         raise PermanentError(mismatch, code="image-mismatch", hint="look at the registry")

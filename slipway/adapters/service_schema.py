@@ -284,6 +284,7 @@ class _Router(_Strict):
     fall_back: Wish = _default(Router, "fall_back")
     access_log: Annotated[bool, Field(strict=True)] = _default(Router, "access_log")
     propagation_s: Seconds = _default(Router, "propagation_s")
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = _default(Router, "port")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> _Router:

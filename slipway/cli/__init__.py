@@ -14,7 +14,7 @@ from pathlib import Path
 
 import typer
 
-from slipway.cli import exit_codes, release, undo, watch
+from slipway.cli import adopt, exit_codes, release, undo, watch
 from slipway.cli.sandbox_name import spelled_out
 from slipway.core.errors import PermanentError, SlipwayError
 
@@ -37,6 +37,7 @@ def application() -> typer.Typer:
 
     release.add_to(app)
     undo.add_to(app)
+    adopt.add_to(app)
     watch.add_to(app)
     return app
 

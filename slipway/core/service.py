@@ -100,6 +100,7 @@ class Router:
             may do without one: a bake watches pods alone then, and says so.
         propagation_s: of kind `service`: so long after the endpoints changed, every client is
             taken to know. Nothing reports it.
+        port: of the Kubernetes Services that users are brought in by.
     """
 
     kind: RouterKind = RouterKind.ISTIO
@@ -109,6 +110,7 @@ class Router:
     fall_back: Wish = Wish.WANTED
     access_log: bool = True
     propagation_s: float = 10.0
+    port: int = 80
 
 
 def divides_like_istio(router: Router) -> bool:

@@ -59,6 +59,12 @@ def fence_objects(namespace: str) -> tuple[Object, ...]:
 
 def _never_falls() -> Object:
     kept = f"the annotation {FENCE_ANNOTATION} must stay, as a whole number"
+    # Without the label it is no object of a service any more: given back to whom it was taken from.
+    # No release takes the label off.
+    given_back = (
+        f"!(has(object.metadata.labels) && '{SERVICE_LABEL}' in object.metadata.labels)"
+        f" && !({_carries('object')})"
+    )
     return {
         "matchConstraints": {"resourceRules": _rules("UPDATE")},
         "matchConditions": [{"name": "fenced-already", "expression": _carries("oldObject")}],
@@ -68,7 +74,10 @@ def _never_falls() -> Object:
             _variable("before", _number(_text("oldObject"))),
         ],
         "validations": [
-            {"expression": f"variables.after.matches('{_NUMBER}')", "message": kept},
+            {
+                "expression": f"variables.after.matches('{_NUMBER}') || ({given_back})",
+                "message": kept,
+            },
             {
                 "expression": f"!variables.after.matches('{_NUMBER}') ||"
                 " int(variables.after) >= variables.before",

@@ -14,6 +14,7 @@ from typing import Any
 from slipway.core.routing import Route, Slot
 from slipway.core.routing import empty as empty_route
 from slipway.core.service import ServiceSpec
+from slipway.manifests.adoption.originals import originals_name
 from slipway.manifests.fence import fence_objects
 from slipway.manifests.names import (
     MANAGED_BY_LABEL,
@@ -48,23 +49,33 @@ _PLATFORM_LABELS = {MANAGED_BY_LABEL: "slipway"}
 _RELEASES_OWN = frozenset({"Lease", "ConfigMap"})
 
 
-def install_objects(spec: ServiceSpec, route: Route | None = None) -> tuple[Object, ...]:
+def install_objects(
+    spec: ServiceSpec, route: Route | None = None, *, adopted: str = ""
+) -> tuple[Object, ...]:
     """Return the objects of one service, in the order in which they are applied.
 
     Args:
         spec: the service.
         route: that a route made anew begins with; None is that of a service never released. One
             that exists is left alone: see `only_when_absent`.
+        adopted: name of a Deployment that the service was live with before; "" without one.
     """
+    return (
+        *service_objects(spec, adopted=adopted),
+        *route_objects(spec, route or empty_route(spec.name)),
+    )
+
+
+def service_objects(spec: ServiceSpec, *, adopted: str = "") -> tuple[Object, ...]:
+    """Return what a service needs beside its routes; see `install_objects`."""
     return (
         _account(RELEASE_ACCOUNT, spec.namespace, automount=True),
         _account(MODEL_ACCOUNT, spec.namespace, automount=False),
-        _role(spec),
+        _role(spec, adopted),
         _role_binding(spec),
         free_lease(spec.name, spec.namespace),
         no_orders(spec.name, spec.namespace),
         *_gateway_objects(spec),
-        *route_objects(spec, route or empty_route(spec.name)),
     )
 
 
@@ -91,9 +102,15 @@ def platform_objects(namespace: str = "serving") -> tuple[Object, ...]:
     )
 
 
-def release_rules(spec: ServiceSpec) -> tuple[Object, ...]:
-    """Return every right that a release of the service needs, as rules of a Role."""
+def release_rules(spec: ServiceSpec, *, adopted: str = "") -> tuple[Object, ...]:
+    """Return every right that a release of the service needs, as rules of a Role.
+
+    Args:
+        spec: the service.
+        adopted: name of a Deployment that the service was live with before; "" without one.
+    """
     workloads = [workload_name(spec.name, slot) for slot in Slot]
+    workloads += [adopted] if adopted else []
     return (
         _rule("apps", "deployments", ("get", "patch"), workloads),
         _rule("apps", "deployments", ("create", "list")),
@@ -113,6 +130,7 @@ def release_rules(spec: ServiceSpec) -> tuple[Object, ...]:
         _rule("", "events", ("create",)),
         _rule("", "configmaps", ("get", "patch"), [record_name(spec.name)]),
         _rule("", "configmaps", ("get", "patch"), [orders_name(spec.name)]),
+        _rule("", "configmaps", ("get",), [originals_name(spec.name)]),
         _rule("", "configmaps", ("create",)),
         _rule("", "resourcequotas", ("get", "list")),
         *(_rule(*right) for right in route_rules(spec)),
@@ -162,14 +180,14 @@ def _role_name(service: str) -> str:
     return f"{RELEASE_ACCOUNT}-{service}"
 
 
-def _role(spec: ServiceSpec) -> Object:
+def _role(spec: ServiceSpec, adopted: str) -> Object:
     return {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "Role",
         "metadata": metadata(
             _role_name(spec.name), spec.namespace, labels=common_labels(spec.name)
         ),
-        "rules": [*release_rules(spec), *preflight_rules()],
+        "rules": [*release_rules(spec, adopted=adopted), *preflight_rules()],
     }
 
 

@@ -45,9 +45,6 @@ MODEL_ACCOUNT = "slipway-model"
 RELEASE_ACCOUNT = "slipway-release"
 """Service account of release flows."""
 
-SERVICE_PORT = 80
-"""Port of a service's Kubernetes Service, named `http`."""
-
 Object = dict[str, Any]
 """One Kubernetes object under construction; leaves this package as `slipway.ports.Manifest`."""
 

@@ -11,9 +11,15 @@ from slipway.manifests.install import release_rules
 from slipway.manifests.names import Object
 
 
-def release_rights(spec: ServiceSpec) -> tuple[Right, ...]:
-    """Return every right that a release of the service needs, each once."""
-    return tuple(dict.fromkeys(rights_of(release_rules(spec), spec.namespace)))
+def release_rights(spec: ServiceSpec, *, adopted: str = "") -> tuple[Right, ...]:
+    """Return every right that a release of the service needs, each once.
+
+    Args:
+        spec: the service.
+        adopted: name of a Deployment that the service was live with before; "" without one.
+    """
+    rules = release_rules(spec, adopted=adopted)
+    return tuple(dict.fromkeys(rights_of(rules, spec.namespace)))
 
 
 def rights_of(rules: Iterable[Mapping[str, Any]], namespace: str) -> Iterator[Right]:

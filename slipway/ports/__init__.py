@@ -12,6 +12,7 @@ from slipway.ports.models import (
     ObjectStore,
     Registry,
 )
+from slipway.ports.objects import Objects
 from slipway.ports.records import (
     Lease,
     Orders,
@@ -20,6 +21,8 @@ from slipway.ports.records import (
     StoredRecord,
 )
 from slipway.ports.traffic import (
+    Backend,
+    HandOver,
     Metrics,
     RouteProof,
     Traffic,
@@ -37,6 +40,8 @@ from slipway.ports.workloads import (
 __all__ = [
     "Applied",
     "Autoscalers",
+    "Backend",
+    "HandOver",
     "Image",
     "ImageStore",
     "Lease",
@@ -46,6 +51,7 @@ __all__ = [
     "ModelFile",
     "ModelVersion",
     "ObjectStore",
+    "Objects",
     "Orders",
     "Preflight",
     "Registry",

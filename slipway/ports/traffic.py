@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,21 @@ class WayIn:
     headers: Mapping[str, str]
     proxy: str | None
     names_slot: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """What a route leads to, as a gateway tells it apart.
+
+    Args:
+        host: of the Kubernetes Service, fully qualified.
+        port: of the Service.
+        subset: of its pods, by a DestinationRule; empty for all.
+    """
+
+    host: str
+    port: int
+    subset: str = ""
 
 
 class Metrics(Protocol):
@@ -127,4 +142,22 @@ class Traffic(Protocol):
         Raises:
             TransientError: the log cannot be read, or which slot a pod is of.
             PermanentError: it is none.
+        """
+
+
+class HandOver(Protocol):
+    """What a change between a route of Slipway and one of somebody else waits for."""
+
+    def await_known(self, backends: Iterable[Backend]) -> None:
+        """Wait until the gateway knows endpoints of each backend; at once without a gateway.
+
+        Raises:
+            TransientError: it does not in time.
+        """
+
+    def confirm_handed_over(self, *, timeout_s: float) -> None:
+        """Wait until the gateway serves by none of our routes; at once without a gateway.
+
+        Raises:
+            TransientError: it still does, or fails users.
         """

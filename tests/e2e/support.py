@@ -78,6 +78,12 @@ class World:
 
     def given_service(self, name: str, **changes: Any) -> str:
         """Write a service file like `simulated.yaml`, with `changes` by dotted name; install it."""
+        self.given_file(name, **changes)
+        install_services(self.settings, name)
+        return name
+
+    def given_file(self, name: str, **changes: Any) -> None:
+        """Write a service file alone; see `given_service`."""
         text = (PROJECT / "deployments/services/simulated.yaml").read_text()
         data = yaml.safe_load(text)
         data.update(name=name, model=name, hosts=[f"{name}.localhost"])
@@ -89,8 +95,6 @@ class World:
         for dotted, value in changes.items():
             _set(data, dotted.split("__"), value)
         (self.services / f"{name}.yaml").write_text(yaml.safe_dump(data))
-        install_services(self.settings, name)
-        return name
 
     def given_version(self, model: str, **behaviour: Any) -> str:
         """Register a version of a simulated model; returns its number."""

@@ -17,7 +17,7 @@ from slipway.core.errors import TransientError
 from slipway.core.routing import PURPOSE_HEADER, ROUTE_HEADER, SLOT_HEADER, Route
 from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
-from slipway.ports import RouteProof
+from slipway.ports import Backend, RouteProof
 
 _POLL_S = 0.05
 PROPAGATION_TIMEOUT_S = 20.0
@@ -100,6 +100,29 @@ class Gateway:
         waited_ms = (time.monotonic() - started) * 1000
         return RouteProof(revision=route.revision, requests=streak, waited_ms=waited_ms)
 
+    def confirm_handed_over(self, *, timeout_s: float) -> None:
+        """Ask the gateway until only answers of somebody else's route come back.
+
+        Raises:
+            TransientError: it did not serve by one in time.
+        """
+        streak, last = 0, "nothing yet"
+
+        def by_another() -> bool:
+            nonlocal streak, last
+            answer, last = self._ask()
+            good = answer is not None and ROUTE_HEADER not in answer.headers
+            streak = streak + 1 if good and answer is not None and answer.status_code < 500 else 0
+            return streak >= _PROOF_REQUESTS
+
+        wait_until(
+            by_another,
+            timeout_s=timeout_s,
+            what=f"the gateway does not serve {self._spec.hosts[0]} by another route (last answer:"
+            f" {last})",
+            hint="look at that route: kubectl describe; and at istiod's log",
+        )
+
     def await_clusters(self, names: Iterable[str]) -> None:
         """Wait until every gateway pod knows endpoints of each of these clusters of Envoy.
 
@@ -160,18 +183,25 @@ class Gateway:
         return self._access.access_log
 
     def _probe(self, route: Route) -> tuple[bool, str]:
+        answer, said = self._ask()
+        if answer is None:
+            return False, said
+        expected = {share.slot.value for share in route.shares} or {""}
+        right = answer.headers.get(SLOT_HEADER, "") in expected
+        return right and answer.headers.get(ROUTE_HEADER) == route.revision, said
+
+    def _ask(self) -> tuple[httpx.Response | None, str]:
+        """Return an answer, None without one, and what to say about it."""
         # A fresh connection each time: the workers of the gateway learn of a route one by one.
         headers = {"Host": self._spec.hosts[0], PURPOSE_HEADER: "probe", "Connection": "close"}
-        url = f"{self._access.url}{self._spec.path_prefixes[0]}/models"
+        url = f"{self._access.url}{self._spec.path_prefixes[0].rstrip('/')}/models"
         try:
             answer = self._http.get(url, headers=headers)
         except httpx.HTTPError as error:
-            return False, f"{type(error).__name__}: {error}"
+            return None, f"{type(error).__name__}: {error}"
         revision = answer.headers.get(ROUTE_HEADER, "no route header")
-        slot = answer.headers.get(SLOT_HEADER, "")
-        expected = {share.slot.value for share in route.shares} or {""}
-        good = revision == route.revision and slot in expected
-        return good, f"status {answer.status_code}, route {revision}, slot {slot or 'none'}"
+        slot = answer.headers.get(SLOT_HEADER) or "none"
+        return answer, f"status {answer.status_code}, route {revision}, slot {slot}"
 
     def _known_clusters(self, admin_url: str) -> set[str]:
         statuses = self._admin(admin_url, "/clusters", {"format": "json"})
@@ -224,6 +254,11 @@ def _count(stats: Sequence[Mapping[str, Any]], cluster: str, admin_url: str) -> 
             hint="look at the gateway's /stats; no data is not zero",
         )
     return values[0]
+
+
+def cluster_name(backend: Backend) -> str:
+    """Return what Istio has a gateway call a backend."""
+    return f"outbound|{backend.port}|{backend.subset}|{backend.host}"
 
 
 def not_confirmed(what: str) -> TransientError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slipway.adapters.kubernetes import require_object
@@ -13,6 +13,7 @@ from slipway.adapters.routers.gateway import (
     Gateway,
     GatewayAccess,
     Meaning,
+    cluster_name,
     wait_until,
 )
 from slipway.adapters.routers.pods import SlotPods
@@ -22,14 +23,14 @@ from slipway.core.errors import PermanentError
 from slipway.core.routing import Preview, Route, Slot
 from slipway.core.service import ServiceSpec, falls_back
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
-from slipway.manifests.names import SERVICE_PORT, host_of, slot_service
+from slipway.manifests.names import host_of, slot_service
 from slipway.manifests.routes.gateway_api import (
     KIND,
     falling_back_service,
     http_route,
     read_http_route,
 )
-from slipway.ports import RouteProof, WayIn
+from slipway.ports import Backend, RouteProof, WayIn
 
 _CONDITIONS = ("Accepted", "ResolvedRefs")
 
@@ -90,6 +91,14 @@ class GatewayApiTraffic:
             [self._cluster(name) for name in backends], may_be_unknown=lambda _: False
         )
 
+    def await_known(self, backends: Iterable[Backend]) -> None:
+        """Ask every gateway pod; see `slipway.ports.Traffic`."""
+        self._gateway.await_clusters(cluster_name(item) for item in backends)
+
+    def confirm_handed_over(self, *, timeout_s: float) -> None:
+        """Ask the gateway; see `slipway.ports.Traffic`."""
+        self._gateway.confirm_handed_over(timeout_s=timeout_s)
+
     def access_end(self, service: str) -> LogPosition:
         """Return the end of the gateway's access log."""
         return self._gateway.access_end(service)
@@ -115,7 +124,7 @@ class GatewayApiTraffic:
         return through_gateway(self._access, self._spec, preview)
 
     def _cluster(self, backend: str) -> str:
-        return f"outbound|{SERVICE_PORT}||{self._host(backend)}"
+        return cluster_name(Backend(host=self._host(backend), port=self._spec.router.port))
 
     def _host(self, backend: str) -> str:
         return host_of(backend, self._spec.namespace)

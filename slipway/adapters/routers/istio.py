@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from slipway.adapters.kubernetes import require_object
 from slipway.adapters.kubernetes_api import KubernetesApi
 from slipway.adapters.routers.fenced import refused, stamp_all
@@ -10,6 +12,7 @@ from slipway.adapters.routers.gateway import (
     Gateway,
     GatewayAccess,
     Meaning,
+    cluster_name,
 )
 from slipway.adapters.routers.pods import SlotPods
 from slipway.adapters.routers.split_filter import filter_in_force
@@ -17,7 +20,7 @@ from slipway.adapters.routers.way_in import through_gateway
 from slipway.core.routing import Preview, Route, Slot
 from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
-from slipway.manifests.names import SERVICE_PORT, host, host_of
+from slipway.manifests.names import host, host_of
 from slipway.manifests.routes.istio import (
     destination_rule,
     names_of_subsets,
@@ -26,7 +29,7 @@ from slipway.manifests.routes.istio import (
     virtual_service,
 )
 from slipway.manifests.routes.splitting import falling_back
-from slipway.ports import RouteProof, WayIn
+from slipway.ports import Backend, RouteProof, WayIn
 
 _KINDS = ("VirtualService", "DestinationRule")
 
@@ -94,6 +97,14 @@ class IstioTraffic:
             may_be_unknown=lambda cluster: subsets[cluster] not in self._defined(service),
         )
 
+    def await_known(self, backends: Iterable[Backend]) -> None:
+        """Ask every gateway pod; see `slipway.ports.Traffic`."""
+        self._gateway.await_clusters(cluster_name(item) for item in backends)
+
+    def confirm_handed_over(self, *, timeout_s: float) -> None:
+        """Ask the gateway; see `slipway.ports.Traffic`."""
+        self._gateway.confirm_handed_over(timeout_s=timeout_s)
+
     def access_end(self, service: str) -> LogPosition:
         """Return the end of the gateway's access log."""
         return self._gateway.access_end(service)
@@ -121,4 +132,5 @@ class IstioTraffic:
         return names_of_subsets(require_object(self._api, _KINDS[1], self._spec.namespace, service))
 
     def _cluster(self, subset: str) -> str:
-        return f"outbound|{SERVICE_PORT}|{subset}|{host(self._spec)}"
+        backend = Backend(host=host(self._spec), port=self._spec.router.port, subset=subset)
+        return cluster_name(backend)

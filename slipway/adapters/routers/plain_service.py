@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import httpx
@@ -29,7 +30,7 @@ from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
 from slipway.manifests.names import SERVES_LABEL, SLOT_LABEL, host_of, preview_service
 from slipway.manifests.routes.plain import plain_services, read_plain_services
-from slipway.ports import RouteProof, WayIn
+from slipway.ports import Backend, RouteProof, WayIn
 
 _LOOK_EVERY_S = 0.5  # each look asks the API server six times
 _PROOF_REQUESTS = 3
@@ -57,7 +58,9 @@ class PlainServiceTraffic:
         """
         self.read(route.service)
         for manifest in plain_services(self._spec, route, fence=fence):
-            self._api.apply(manifest)
+            # Ports are the administrator's: an adopted Service keeps the names it gave them.
+            selector = {"selector": manifest["spec"]["selector"]}
+            self._api.apply({**manifest, "spec": selector})
 
     def stamp(self, service: str, *, fence: int) -> None:
         """Put a fencing number on both Services; see `slipway.ports.Traffic`."""
@@ -102,6 +105,12 @@ class PlainServiceTraffic:
     def open_streams(self, service: str, slot: Slot) -> int | None:  # noqa: ARG002  # the port's
         """Return None: whoever calls a plain Service, nobody counts by slot on the way."""
         return None
+
+    def await_known(self, backends: Iterable[Backend]) -> None:
+        """Return at once: nobody is to learn of a selector but the endpoints."""
+
+    def confirm_handed_over(self, *, timeout_s: float) -> None:
+        """Return at once: a Service has no answer of its own."""
 
     def access_end(self, service: str) -> LogPosition:
         """Return the end of the gateway's access log, if there is a gateway in front."""

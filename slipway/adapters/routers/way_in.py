@@ -21,7 +21,7 @@ def by_service(access: GatewayAccess, spec: ServiceSpec, preview: Preview | None
     """Return the way to the users' Service, or to the one that previews the candidate."""
     name = spec.name if preview is None else preview_service(spec.name)
     return WayIn(
-        url=f"http://{host_of(name, spec.namespace)}",
+        url=f"http://{host_of(name, spec.namespace)}:{spec.router.port}",
         headers={},
         proxy=access.cluster_proxy,
         names_slot=False,

@@ -84,6 +84,7 @@ class SlotRecord:
         image: full image reference by digest.
         release_id: the release that deployed it.
         weights: digest of the version's weights; on a volume it is kept while a slot names it.
+        adopted: somebody else made its Deployment; it is scaled, and never written anew.
     """
 
     slot: Slot
@@ -92,6 +93,7 @@ class SlotRecord:
     image: str = ""
     release_id: str = ""
     weights: str = ""
+    adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,6 +394,18 @@ def with_candidate(record: ReleaseRecord, *, image: str) -> ReleaseRecord:
     )
     updated = tuple(held if item.slot is record.candidate else item for item in record.slots)
     return replace(record, slots=updated)
+
+
+def adopted_workload(record: ReleaseRecord) -> str:
+    """Return the name of the Deployment that a slot was adopted with; "" without one."""
+    return next((item.workload for item in record.slots if item.adopted), "")
+
+
+def with_own_workload(record: ReleaseRecord, workload: str) -> ReleaseRecord:
+    """Return the record whose candidate slot has a Deployment of a release's own from now on."""
+    own = replace(record.slot(record.candidate), workload=workload, adopted=False)
+    slots = tuple(own if item.slot is record.candidate else item for item in record.slots)
+    return replace(record, slots=slots)
 
 
 def route_before(record: ReleaseRecord) -> Route:

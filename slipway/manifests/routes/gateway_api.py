@@ -28,7 +28,6 @@ from slipway.manifests.names import (
     FENCE_ANNOTATION,
     ROUTE_ANNOTATION,
     SERVES_LABEL,
-    SERVICE_PORT,
     SLOTS_ANNOTATION,
     Object,
     common_labels,
@@ -172,7 +171,7 @@ def _path_matches(spec: ServiceSpec) -> list[Object]:
 def _backend(spec: ServiceSpec, slot: Slot) -> Object:
     return {
         "name": slot_service(spec.name, slot),
-        "port": SERVICE_PORT,
+        "port": spec.router.port,
         "filters": [_response_header(SLOT_HEADER, slot.value)],
     }
 

@@ -27,7 +27,6 @@ from slipway.manifests.names import (
     FENCE_ANNOTATION,
     ROUTE_ANNOTATION,
     SERVES_LABEL,
-    SERVICE_PORT,
     SLOT_LABEL,
     Object,
     common_labels,
@@ -188,7 +187,7 @@ def _destination(spec: ServiceSpec, slot: Slot, *, subset: str | None = None) ->
         "destination": {
             "host": host(spec),
             "subset": subset or slot.value,
-            "port": {"number": SERVICE_PORT},
+            "port": {"number": spec.router.port},
         },
         "headers": _response_header(SLOT_HEADER, slot.value),
     }

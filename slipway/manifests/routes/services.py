@@ -8,7 +8,6 @@ from slipway.core.routing import Slot
 from slipway.core.service import ServiceSpec
 from slipway.manifests.names import (
     SERVES_LABEL,
-    SERVICE_PORT,
     Object,
     common_labels,
     metadata,
@@ -50,7 +49,7 @@ def cluster_service(
             "ports": [
                 {
                     "name": "http",
-                    "port": SERVICE_PORT,
+                    "port": spec.router.port,
                     # By number: the pods of an adopted service may call their port otherwise.
                     "targetPort": spec.server.port,
                     "protocol": "TCP",
