@@ -464,9 +464,15 @@ class TestChanges:
         assert patch == {"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}
 
     def test_service_selects_the_same_pods_and_keeps_its_ports(self) -> None:
-        patch = changes.service_patch(spec_of(), living())
+        metrics = {"name": "metrics", "port": 9090, "targetPort": "metrics"}
+        before = users_service(ports=[{"name": "web", "port": 80, "targetPort": "api"}, metrics])
 
-        assert patch["spec"] == {"selector": {"app": None, "slipway.dev/serves": "chat"}}
+        patch = changes.service_patch(spec_of(), living(service=before))
+
+        assert patch["spec"] == {
+            "selector": {"app": None, "slipway.dev/serves": "chat"},
+            "ports": [{"name": "web", "port": 80, "targetPort": 8000}, metrics],
+        }
         assert changes.is_adopted({**users_service(), **patch})
         assert not changes.is_adopted(users_service())
 

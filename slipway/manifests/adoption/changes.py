@@ -78,8 +78,8 @@ def unfenced_patch() -> Object:
 def service_patch(spec: ServiceSpec, live: Live) -> Object:
     """Return the merge patch of the Service: it selects by Slipway's label, the same pods.
 
-    Its ports stay as they are, name and number: to rename one would take its endpoints away for a
-    moment.
+    Its ports keep name and number: to rename one would take its endpoints away for a moment. The
+    one of the users leads to a number from now on, since pods of a release name theirs otherwise.
     """
     before = live.service["spec"]
     selector: dict[str, str | None] = dict.fromkeys(before["selector"], None)
@@ -92,8 +92,16 @@ def service_patch(spec: ServiceSpec, live: Live) -> Object:
         selector[SERVES_LABEL] = spec.name
     return {
         "metadata": {"labels": {SERVICE_LABEL: spec.name}, "annotations": annotations},
-        "spec": {"selector": selector},
+        "spec": {
+            "selector": selector,
+            "ports": [_by_number(spec, port) for port in before["ports"]],
+        },
     }
+
+
+def _by_number(spec: ServiceSpec, port: Mapping[str, Any]) -> Mapping[str, Any]:
+    users = port["port"] == spec.router.port and port.get("protocol", "TCP") == "TCP"
+    return {**port, "targetPort": spec.server.port} if users else port
 
 
 def beside_objects(spec: ServiceSpec, live: Live) -> tuple[Object, ...]:

@@ -1,0 +1,1 @@
+"""Slipway on API servers of other versions than the sandbox's own."""
