@@ -28,9 +28,11 @@ from slipway.manifests.footprint import (
     pods_seen,
     quotas_seen,
 )
+from slipway.manifests.names import test_pod_name
 from slipway.manifests.needs import (
     candidate_labels,
     contradictions,
+    first_objects,
     other_routers,
     release_needs,
     roles_of_pods,
@@ -39,6 +41,8 @@ from slipway.manifests.needs import (
 from slipway.manifests.rights import release_rights
 from slipway.manifests.routes.routers import other_routes, route_names
 from slipway.ports import Look
+from tasks.guard import GuardedWorkloads
+from tasks.lock import LockKeeper
 from tasks.turn import once
 
 Report = Callable[[str], None]
@@ -116,6 +120,31 @@ def require_feasible(ports: Ports, record: ReleaseRecord, *, recorded: bool) -> 
     found = feasibility(ports, record, recorded=recorded)
     if found.way is not Way.BLUE_GREEN and not found.settles:
         raise infeasible(found, service=ports.spec.name)
+
+
+def rehearse(ports: Ports, keeper: LockKeeper, record: ReleaseRecord) -> None:
+    """Have the API server refuse in a dry run what it would refuse later, before anything is kept.
+
+    Webhooks and policies of others are known to nobody else.
+
+    Args:
+        ports: of the service.
+        keeper: of its lock, whose number the objects carry.
+        record: of the release that would begin.
+
+    Raises:
+        PermanentError: refused, with the server's own words.
+    """
+    spec = ports.spec
+    workloads = GuardedWorkloads(ports.workloads, keeper.check, fence=keeper.lease.fence)
+    for manifest in first_objects(spec, record, registry=ports.settings.registry):
+        if manifest["kind"] == "Pod" and workloads.pod(spec.namespace, test_pod_name(spec.name)):
+            continue  # left by a process that died: a pod cannot be changed, it is removed first
+        try:
+            workloads.apply(manifest, dry_run=True)
+        except PermanentError as error:
+            if error.code != "quota-exceeded":  # it was judged exactly, with pods that end now
+                raise
 
 
 def require_split_filter(ports: Ports) -> None:

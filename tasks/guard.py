@@ -85,6 +85,14 @@ class GuardedWorkloads:
             fence=self._fence if fence is None else fence,
         )
 
+    def unlabel(
+        self, namespace: str, deployment: str, labels: Sequence[str], *, fence: int | None = None
+    ) -> None:
+        """See `slipway.ports.Workloads`; under the lock's number unless told another one."""
+        self._check()
+        number = self._fence if fence is None else fence
+        self._port.unlabel(namespace, deployment, labels, fence=number)
+
     def delete(self, kind: str, namespace: str, name: str, *, uid: str, wait: bool = True) -> None:
         """See `slipway.ports.Workloads`."""
         self._check()

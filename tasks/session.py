@@ -41,6 +41,7 @@ from tasks.approval import ApprovalDesk
 from tasks.feasibility import (
     await_feasible,
     begins,
+    rehearse,
     require_feasible,
     require_split_filter,
 )
@@ -305,6 +306,8 @@ def opened_release(service: str, version: str, *, settle: Settle) -> Iterator[Re
         # Others may have changed a lot since, or the look may have had to wait for the lock.
         if again is not None and (looked is None or again.release_id != looked.release_id):
             require_feasible(ports, again, recorded=record is not None)
+        if again is not None:
+            rehearse(ports, keeper, again)
         stored, already_done = _open_record(ports, keeper, before, version, progress)
         session = ReleaseSession(ports, stored, keeper, progress, own=own)
         session.already_done = already_done

@@ -16,7 +16,7 @@ from slipway.core.rollout import (
     judge_rollout,
 )
 from slipway.core.routing import Slot, all_to
-from slipway.manifests.names import workload_name
+from slipway.manifests.names import slot_labels, workload_name
 from slipway.manifests.workload import slot_deployment
 from tasks import scaling
 from tasks.session import ReleaseSession
@@ -76,6 +76,10 @@ def _leave_adopted(session: ReleaseSession) -> None:
     record = session.record
     session.intend(f"slot {record.candidate} leaves {record.slot(record.candidate).workload}")
     scale_to_zero(session, record.candidate)
+    # Whoever scales it up again shall not bring pods of it among those of the slot.
+    labels = tuple(slot_labels(session.spec.name, record.candidate))
+    adopted = record.slot(record.candidate).workload
+    session.ports.workloads.unlabel(session.spec.namespace, adopted, labels)
     own = workload_name(session.spec.name, record.candidate)
     session.save(with_own_workload(session.record, own))
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from slipway.adapters.kubernetes_api import (
+    FIELD_MANAGER,
     MERGE_PATCH,
     SCALE_MANAGER,
     KubernetesApi,
     object_path,
 )
+from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import ConflictError, PermanentError, TransientError
 from slipway.core.rollout import IMAGE_REASONS, PodObservation, RolloutObservation
 from slipway.manifests.names import FENCE_ANNOTATION, RELEASE_LABEL, WEIGHTS_ANNOTATION
@@ -128,6 +130,29 @@ class KubernetesWorkloads:
                     code="conflict",
                     hint="the object changed meanwhile; read it again",
                 ) from error
+            if error.code != "not-found":
+                raise
+
+    def unlabel(
+        self, namespace: str, deployment: str, labels: Sequence[str], *, fence: int | None = None
+    ) -> None:
+        """Take labels off the pod template; see `slipway.ports.Workloads`."""
+        number = {} if fence is None else {FENCE_ANNOTATION: str(fence)}
+        template = {"metadata": {"labels": dict.fromkeys(labels)}}
+
+        def once() -> None:
+            self._api.call(
+                "PATCH",
+                object_path("Deployment", namespace, deployment),
+                body={"metadata": {"annotations": number}, "spec": {"template": template}},
+                query={"fieldManager": FIELD_MANAGER},
+                content_type=MERGE_PATCH,
+            )
+
+        try:
+            # Without a resourceVersion it says the same however often it is sent.
+            call_with_retries(once)
+        except PermanentError as error:
             if error.code != "not-found":
                 raise
 

@@ -21,6 +21,7 @@ from slipway.manifests.names import (
     slot_labels,
     sweep_pod_name,
     test_pod_name,
+    workload_name,
 )
 from slipway.manifests.routes.routers import other_routes, route_names
 from slipway.manifests.weights import WeightsFetch
@@ -187,6 +188,9 @@ def _is_route(item: Manifest, spec: ServiceSpec) -> bool:
 def _goes(item: Manifest, spec: ServiceSpec, record: ReleaseRecord) -> bool:
     """Return whether an object is gone, or is part of another one, when the release deploys."""
     owners = {owner["kind"] for owner in item["metadata"].get("ownerReferences") or ()}
+    held = record.slot(record.candidate)
+    if held.adopted and _key(item) == ("Deployment", held.workload):
+        return True  # emptied, and no longer of the slot
     if item["kind"] == "Pod":
         return bool(owners) or item.get("status", {}).get("phase") in {"Succeeded", "Failed"}
     if item["kind"] not in {HPA, SCALED_OBJECT}:
@@ -229,19 +233,35 @@ def _own_objects(spec: ServiceSpec, record: ReleaseRecord) -> tuple[Object, ...]
     return (_candidate(spec, record), _test_pod(spec, record), *scaled)
 
 
-def _candidate(spec: ServiceSpec, record: ReleaseRecord) -> Object:
+def first_objects(spec: ServiceSpec, record: ReleaseRecord, *, registry: str) -> tuple[Object, ...]:
+    """Return what a release will apply, for a dry run before its first write.
+
+    Their image is named by the registry that it will be pushed to: policies may look at that.
+
+    Args:
+        spec: the service.
+        record: of the release that would begin.
+        registry: of the installation, `HOST[:PORT]`.
+    """
+    image = f"{registry}/{_UNBUILT}"
+    return _test_pod(spec, record, image), _candidate(spec, record, image)
+
+
+def _candidate(spec: ServiceSpec, record: ReleaseRecord, image: str = _UNBUILT) -> Object:
+    held = record.slot(record.candidate)
     return slot_deployment(
         spec,
         slot=record.candidate,
-        workload=record.slot(record.candidate).workload,
-        image=_UNBUILT,
+        # What was adopted stays as it is: the slot gets a Deployment of its own.
+        workload=workload_name(spec.name, held.slot) if held.adopted else held.workload,
+        image=image,
         release_id=record.release_id,
         fetch=_fetch(spec),
     )
 
 
-def _test_pod(spec: ServiceSpec, record: ReleaseRecord) -> Object:
-    return test_pod(spec, image=_UNBUILT, release_id=record.release_id, fetch=_fetch(spec))
+def _test_pod(spec: ServiceSpec, record: ReleaseRecord, image: str = _UNBUILT) -> Object:
+    return test_pod(spec, image=image, release_id=record.release_id, fetch=_fetch(spec))
 
 
 def _fetch(spec: ServiceSpec) -> WeightsFetch | None:

@@ -72,6 +72,17 @@ class Workloads(Protocol):
             ConflictError: it changed, or was replaced by another of its name; `lock-lost`.
         """
 
+    def unlabel(
+        self, namespace: str, deployment: str, labels: Sequence[str], *, fence: int | None = None
+    ) -> None:
+        """Have a Deployment make pods without these labels; may be repeated.
+
+        It must have no pods: it would replace them. A missing one is no error.
+
+        Raises:
+            ConflictError: `lock-lost`.
+        """
+
     def delete(self, kind: str, namespace: str, name: str, *, uid: str, wait: bool = True) -> None:
         """Delete an object and, unless told otherwise, wait until it is gone.
 

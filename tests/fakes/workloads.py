@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
@@ -198,6 +198,23 @@ class FakeWorkloads:
             return
         cluster.resize(found, replicas)
         self._journal.wrote(f"scale {deployment} to {replicas}")
+
+    def unlabel(
+        self, namespace: str, deployment: str, labels: Sequence[str], *, fence: int | None = None
+    ) -> None:
+        """Take labels off the pod template."""
+        self._journal.reach()
+        found = self._cluster.deployments.get((namespace, deployment))
+        if found is None:
+            return
+        assert not found.pods, f"{deployment} would replace {len(found.pods)} pods"
+        service = found.manifest["metadata"]["labels"][SERVICE_LABEL]
+        self._cluster.fence_off("Deployment", deployment, fence, service=service)
+        carried = found.manifest["spec"]["template"]["metadata"]["labels"]
+        if carried.keys() & set(labels):
+            for label in labels:
+                carried.pop(label, None)
+            self._journal.wrote(f"unlabel {deployment}")
 
     def delete(self, kind: str, namespace: str, name: str, *, uid: str, wait: bool = True) -> None:
         """Delete an object; a missing one is no error."""

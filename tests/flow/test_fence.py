@@ -87,7 +87,7 @@ def test_every_write_of_a_release_carries_its_locks_number(
     monkeypatch.setattr(world.traffic, "apply", routed)
     world.release("2")
     number = world.cluster.leases[SERVICE].fence
-    kinds = {"Pod False", "Deployment True", "Deployment False", "scale", "route"}
+    kinds = {"Pod True", "Pod False", "Deployment True", "Deployment False", "scale", "route"}
     assert seen == dict.fromkeys(kinds, number)
     assert world.record.fence == number
 

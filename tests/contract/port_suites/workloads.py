@@ -18,7 +18,7 @@ from slipway.core.rollout import (
 )
 from slipway.core.routing import Slot
 from slipway.core.service import ServiceSpec
-from slipway.manifests.names import test_pod_name, with_fence, workload_name
+from slipway.manifests.names import RELEASE_LABEL, test_pod_name, with_fence, workload_name
 from slipway.manifests.workload import slot_deployment, test_pod
 from slipway.ports import Manifest, Workloads
 
@@ -188,6 +188,16 @@ class WorkloadsSuite:
         subject.wait(lambda: not subject.present().pods)
         assert subject.present().desired == 0
         subject.scale(0)
+
+    def test_label_taken_off_is_on_no_pod_that_comes(self, subject: WorkloadsSubject) -> None:
+        subject.deploy()
+        subject.scale(0)
+        subject.wait(lambda: not subject.present().pods)
+        namespace, name = subject.spec.namespace, subject.name
+        for _ in range(2):
+            subject.workloads.unlabel(namespace, name, (RELEASE_LABEL,))
+        assert subject.present().release_id is None
+        subject.workloads.unlabel(namespace, "nobody", (RELEASE_LABEL,))
 
     def test_scale_of_a_replaced_deployment_is_a_conflict_and_changes_nothing(
         self, subject: WorkloadsSubject
