@@ -11,6 +11,9 @@ from slipway import bootstrap
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.rollout import RolloutObservation
 from slipway.core.routing import Route, Slot, all_to, empty
+from slipway.manifests.adoption.live import Live
+from slipway.manifests.adoption.originals import Originals, originals_config_map
+from slipway.manifests.install import install_objects
 from slipway.ports import StoredRecord
 from tests.examples import record, rollout, service
 
@@ -55,3 +58,44 @@ def test_slot_that_cannot_serve_gets_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     unready = replace(rollout(), pods=())
     assert route_now(monkeypatch, live(), unready) == empty("chat")
     assert route_now(monkeypatch, live(), None) == empty("chat")
+
+
+class Cluster:
+    """An API server that knows some objects by their paths, and what was applied."""
+
+    def __init__(self, **objects: Any) -> None:
+        self.objects = {path.replace("__", "/"): found for path, found in objects.items()}
+        self.applied: list[tuple[str, str]] = []
+
+    def get(self, path: str) -> Any:
+        return next((item for name, item in self.objects.items() if path.endswith(name)), None)
+
+    def apply(self, manifest: Any, **_: Any) -> None:
+        self.applied.append((manifest["kind"], manifest["metadata"]["name"]))
+
+
+def test_service_that_was_adopted_keeps_its_ports_at_an_installation() -> None:
+    adopted: Any = Cluster(
+        services__chat={"metadata": {"annotations": {"slipway.dev/adopted": ""}}}
+    )
+    own: Any = Cluster(services__chat={"metadata": {}})
+
+    for manifest in install_objects(service()):
+        bootstrap._install(adopted, manifest)
+        bootstrap._install(own, manifest)
+
+    assert ("Service", "chat") not in adopted.applied
+    assert ("Service", "chat") in own.applied
+
+
+def test_installation_knows_the_deployment_that_was_adopted() -> None:
+    deployment = {"kind": "Deployment", "metadata": {"name": "by-hand", "namespace": "serving"}}
+    kept = Originals(
+        live=Live(slot=Slot.BLUE, service={}, deployment=deployment), version="1", alias_before=""
+    )
+    stored = originals_config_map("chat", "serving", kept)
+    found: Any = Cluster(**{"slipway-chat-adopted": stored})
+    nothing: Any = Cluster()
+
+    assert bootstrap._adopted(found, service()) == "by-hand"
+    assert bootstrap._adopted(nothing, service()) == ""

@@ -22,6 +22,7 @@ from slipway.manifests.install import preflight_rules, release_rules
 from slipway.manifests.needs import (
     candidate_labels,
     contradictions,
+    first_objects,
     other_routers,
     release_needs,
     roles_of_pods,
@@ -181,6 +182,34 @@ def test_selector_of_another_deployment_that_matches_our_pods_is_in_the_way() ->
     (fault,), notes = contradictions(service(), going(), [*live(), greedy])
     assert (fault.rule, fault.subject) == ("L4", "Deployment/serving/greedy")
     assert notes == ()
+
+
+def test_adopted_deployment_is_left_before_the_slots_own_is_made() -> None:
+    spec = service()
+    record = going()
+    held = record.slot(record.candidate)
+    slots = tuple(
+        replace(item, workload="by-hand", adopted=True) if item is held else item
+        for item in record.slots
+    )
+    adopted = replace(record, slots=slots)
+    theirs = deployment(record.candidate)
+    theirs["metadata"]["name"] = "by-hand"
+
+    assert contradictions(spec, adopted, [theirs])[0] == ()
+    assert contradictions(spec, record, [theirs])[0] != ()
+    pod, own = first_objects(spec, adopted, registry="registry.example.com")
+    assert own["metadata"]["name"] == f"chat-{record.candidate}"
+    for template in (pod["spec"], own["spec"]["template"]["spec"]):
+        assert template["containers"][0]["image"].startswith("registry.example.com/")
+
+
+def test_rights_name_an_adopted_deployment() -> None:
+    rights = release_rights(service(), adopted="by-hand")
+
+    named = {item.verb for item in rights if item.name == "by-hand"}
+    assert {"get", "patch"} <= named
+    assert len(rights) > len(release_rights(service()))
 
 
 def test_faults_between_objects_of_others_are_not_ours() -> None:
