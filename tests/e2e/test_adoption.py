@@ -16,6 +16,7 @@ from tests.e2e.by_hand import (
     pods,
     remove_by_hand,
     run_by_hand,
+    same_names,
     shapes,
     state,
 )
@@ -61,6 +62,26 @@ def test_live_service_is_taken_over_released_and_given_back_as_it_was(
     assert differences(before, state(world, shape)) == []
     _nothing_of_slipway_is_left(world, shape)
     remove_by_hand(world, shape)
+
+
+def test_slot_that_is_used_again_leaves_the_adopted_deployment_without_pods(world: World) -> None:
+    shape = same_names()
+    version = run_by_hand(world, shape)
+    with users(world, shape.name, rate=_RATE_PER_S, long_streams=2) as crowd:
+        adopted = world.cli("adopt", shape.name, version, "--apply")
+        assert adopted.returncode == 0, said(adopted)
+        for _ in range(2):
+            released = world.release(shape.name, world.given_version(shape.name))
+            assert released.returncode == 0, said(released)
+        refused = world.cli("adopt", shape.name, "--undo")
+        assert refused.returncode == 3, said(refused)
+        assert "users of service hand-subset are on slot blue, version 3" in said(refused)
+        ledger = crowd.stop()
+    assert [row for row in ledger if row["status"] != "ok"] == []
+    assert pods(world, shape) == {}
+    left = state(world, shape)[f"Deployment/{shape.deployment}"]["spec"]
+    assert left["replicas"] == 0
+    assert left["template"]["metadata"]["labels"] == {**shape.selector, **shape.labels}
 
 
 def _nothing_of_slipway_is_left(world: World, shape: Shape) -> None:
