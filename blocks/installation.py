@@ -8,7 +8,7 @@ from typing import ClassVar
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
-from slipway.settings import Settings, from_environment
+from slipway.settings import CONTEXT_VARIABLE, Settings, from_environment
 
 BLOCK_VARIABLE = "SLIPWAY_INSTALLATION"
 """Name of the block document to use; unset, the settings come from environment variables."""
@@ -21,6 +21,9 @@ class Installation(Block):
     _block_type_slug: ClassVar[str] = "slipway-installation"
     _description: ClassVar[str] = "Where a Slipway installation finds its cluster and its stores."
 
+    context: str = Field(
+        default="", title="Context", description="of the kubeconfig; empty: its current one"
+    )
     registry: str = Field(title="Image registry", description="host:port that pods pull from")
     registry_scheme: str = Field(default="https", pattern="^https?$", title="Registry scheme")
     gateway_url: str = Field(title="Gateway", description="base URL that users call")
@@ -33,6 +36,7 @@ class Installation(Block):
     def environment(self) -> dict[str, str]:
         """Return the block as the environment variables that `slipway.settings` reads."""
         values = {
+            CONTEXT_VARIABLE: self.context,
             "SLIPWAY_REGISTRY": self.registry,
             "SLIPWAY_REGISTRY_SCHEME": self.registry_scheme,
             "SLIPWAY_GATEWAY_URL": self.gateway_url,
@@ -48,6 +52,8 @@ class Installation(Block):
 def current_settings() -> Settings:
     """Return the settings of this process: the named block's values over the environment's.
 
+    But a context that the environment names stands, for `--context` comes by it.
+
     Raises:
         InputError: neither says where the installation is.
     """
@@ -57,5 +63,8 @@ def current_settings() -> Settings:
     block = Installation.load(name)
     if not isinstance(block, Installation):  # the synchronous call never returns a coroutine
         raise TypeError(f"block {name} loaded as {type(block).__name__}")
+    chosen = os.environ.get(CONTEXT_VARIABLE)
     os.environ.update(block.environment())
+    if chosen:  # somebody typed --context: whoever says it last means it
+        os.environ[CONTEXT_VARIABLE] = chosen
     return from_environment()

@@ -69,7 +69,7 @@ def connect(service: str, settings: Settings) -> Ports:
         InputError: unknown service, or a service file with mistakes.
     """
     spec = find_service(settings.services, service)
-    api = RetryingKubernetesApi(settings.kubeconfig)
+    api = RetryingKubernetesApi(settings.kubeconfig, context=settings.context)
     return Ports(
         settings=settings,
         spec=spec,
@@ -93,7 +93,7 @@ def administration(service: str, settings: Settings) -> tuple[Ports, Objects, Ha
         InputError: unknown service, or a service file with mistakes.
     """
     ports = connect(service, settings)
-    api = RetryingKubernetesApi(settings.kubeconfig)
+    api = RetryingKubernetesApi(settings.kubeconfig, context=settings.context)
     return ports, KubernetesObjects(api), router(api, ports.spec, _gateway(settings))
 
 
@@ -129,7 +129,7 @@ def install_services(settings: Settings, service: str | None = None) -> list[str
     specs = load_services(settings.services)
     if service is not None:
         specs = {service: find_service(settings.services, service)}
-    api = RetryingKubernetesApi(settings.kubeconfig)
+    api = RetryingKubernetesApi(settings.kubeconfig, context=settings.context)
     manifests = [
         *platform_objects(),
         *(

@@ -10,6 +10,9 @@ from pathlib import Path
 from slipway.core.errors import InputError
 from slipway.core.service import Router, RouterKind
 
+CONTEXT_VARIABLE = "SLIPWAY_CONTEXT"
+"""Which context of the kubeconfig; `--context` of the command line sets it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -18,6 +21,7 @@ class Settings:
     Args:
         services: folder of the service files.
         kubeconfig: path; None uses the pod's service account.
+        context: of the kubeconfig; None is its current one.
         registry: `host:port` of the OCI registry, as pods pull from it.
         registry_scheme: `https`, or `http` for a registry on loopback.
         gateway_url: base URL users call.
@@ -35,6 +39,7 @@ class Settings:
 
     services: Path
     kubeconfig: str | None
+    context: str | None
     registry: str
     registry_scheme: str
     gateway_url: str
@@ -99,6 +104,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         services=Path(env.get("SLIPWAY_SERVICES") or "deployments/services"),
         kubeconfig=env.get("KUBECONFIG") or None,
+        context=env.get(CONTEXT_VARIABLE) or None,
         registry=env["SLIPWAY_REGISTRY"],
         registry_scheme=env.get("SLIPWAY_REGISTRY_SCHEME") or "https",
         gateway_url=env["SLIPWAY_GATEWAY_URL"].rstrip("/"),

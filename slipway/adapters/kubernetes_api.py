@@ -12,8 +12,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import urllib3
+import yaml
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigMerger
 
 from slipway.core.errors import (
     ConflictError,
@@ -36,6 +38,15 @@ SCALE_MANAGER = "slipway-scale"
 INSTALL_MANAGER = "slipway-install"
 """Owner of what an administrator installs."""
 
+# Not there, not to be read, no YAML, or YAML of something else.
+_UNUSABLE = (
+    ConfigException,
+    OSError,
+    UnicodeDecodeError,
+    yaml.YAMLError,
+    AttributeError,
+    TypeError,
+)
 _CONNECT_TIMEOUT_S = 3.0
 _READ_TIMEOUT_S = 30.0
 _NOT_IN_SCHEMA = "field not declared in schema"
@@ -103,20 +114,24 @@ class KubernetesApi:
     Args:
         kubeconfig: path; None uses KUBECONFIG, else the pod's own service account.
         context: of the kubeconfig; None takes the current one.
+
+    Raises:
+        InputError: there is no such context, or no kubeconfig that can be read.
     """
 
     def __init__(self, kubeconfig: str | None = None, *, context: str | None = None) -> None:
         configuration = client.Configuration()
         try:
-            if kubeconfig is None and not _has_kubeconfig():
+            if kubeconfig is None and context is None and not _has_kubeconfig():
                 config.load_incluster_config(client_configuration=configuration)
             else:
+                _require_context(kubeconfig, context)
                 config.load_kube_config(
                     config_file=kubeconfig, context=context, client_configuration=configuration
                 )
-        except ConfigException as error:
+        except _UNUSABLE as error:
             raise InputError(
-                f"no usable kubeconfig: {error}",
+                f"no usable kubeconfig{f' {kubeconfig}' if kubeconfig else ''}: {error}",
                 code="kubeconfig-missing",
                 hint="set KUBECONFIG, or start the sandbox: slipway sandbox up",
             ) from error
@@ -232,6 +247,28 @@ class KubernetesApi:
             body=json.dumps(manifest),
             query=query,
             content_type="application/apply-patch+yaml",
+        )
+
+
+def _require_context(kubeconfig: str | None, context: str | None) -> None:
+    """Refuse a context that the kubeconfig does not have, with the names of those it has.
+
+    Raises:
+        InputError: there is no such context.
+    """
+    if context is None:
+        return
+    # Not by `list_kube_config_contexts`: it wants a current context, which nobody needs who names
+    # another one.
+    merged = KubeConfigMerger(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION).config
+    if merged is None:
+        raise ConfigException("no configuration found")
+    known = sorted(item["name"] for item in merged["contexts"])
+    if context not in known:
+        raise InputError(
+            f"the kubeconfig has no context {context!r}",
+            code="context-unknown",
+            hint=f"choose one of: {', '.join(known)} (--context, SLIPWAY_CONTEXT)",
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import typer
 
-from slipway.cli import adopt, exit_codes, release, undo, watch
+from slipway.cli import adopt, context, exit_codes, release, undo, watch
 from slipway.cli.sandbox_name import spelled_out
 from slipway.core.errors import PermanentError, SlipwayError
 
@@ -31,6 +31,7 @@ def application() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
+    app.callback()(context.choose)
     for name, target in GROUPS:
         module, attribute = target.split(":")
         app.add_typer(getattr(importlib.import_module(module), attribute), name=name)
@@ -45,6 +46,7 @@ def application() -> typer.Typer:
 def main() -> None:
     """Run the command line; errors of Slipway become one message and an exit code."""
     try:
+        sys.argv[1:] = context.hoisted(sys.argv[1:])
         application()()
     except SlipwayError as error:
         sys.stderr.write(f"slipway: {spelled_out(str(error))}\n{_disk_note()}")

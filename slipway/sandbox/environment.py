@@ -8,6 +8,8 @@ from pathlib import Path
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.network.addresses import NODE_PREFIX, SHOWN_PREFIX
 from slipway.sandbox.parts import gateway, mlflow, prefect, s3
+from slipway.sandbox.pki import CONTEXT
+from slipway.settings import CONTEXT_VARIABLE
 
 _NO_PROXY = "127.0.0.0/8,127.0.0.1,localhost"
 
@@ -21,6 +23,8 @@ def client_environment(home: SandboxHome) -> dict[str, str]:
         **prefect.environment(home),
         "PATH": str(Path(sys.executable).parent),
         "KUBECONFIG": str(home.kubeconfig),
+        # Said, for the context of the caller's own cluster must not be looked for in this file.
+        CONTEXT_VARIABLE: CONTEXT,
         "SLIPWAY_HOME": str(home.root),
         "SLIPWAY_REGISTRY": f"127.0.0.1:{home.port('registry')}",
         "SLIPWAY_REGISTRY_SCHEME": "http",

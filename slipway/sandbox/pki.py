@@ -20,6 +20,9 @@ from slipway.core.errors import PermanentError
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.network.addresses import kubelet_address, shown_address
 
+CONTEXT = "slipway"
+"""The current context of every kubeconfig here: that of its owner."""
+
 _PKI_TIMEOUT_S = 30.0
 _NODES = ("node-a", "node-b")
 
@@ -103,8 +106,8 @@ def kubeconfig(home: SandboxHome, user: User) -> str:
         "kind": "Config",
         "clusters": [{"name": "slipway", "cluster": cluster}],
         "users": [{"name": user.name, "user": {"token": _token(home, user)}}],
-        "contexts": [{"name": "slipway", "context": {"cluster": "slipway", "user": user.name}}],
-        "current-context": "slipway",
+        "contexts": [{"name": CONTEXT, "context": {"cluster": "slipway", "user": user.name}}],
+        "current-context": CONTEXT,
     }
     return yaml.safe_dump(content, sort_keys=False)
 

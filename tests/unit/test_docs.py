@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from slipway.adapters.service_schema import ServiceFile
 from slipway.cli import application
+from slipway.cli.context import hoisted
 from slipway.cli.exit_codes import FAULT, INTERRUPTED, USAGE, exit_code
 from slipway.core.errors import ConflictError, InputError, PermanentError, TransientError
 from slipway.core.feasibility.values import Code, Way
@@ -155,8 +156,10 @@ LEAVES = dict(leaves(typer.main.get_command(application())))
 WRITTEN = [written for path in PAGES for written in commands_of(path)]
 
 
-def fault_of(words: tuple[str, ...]) -> str:
+def fault_of(written: tuple[str, ...]) -> str:
     """Return what is wrong with a written command, empty when it could be run."""
+    words = tuple(hoisted(written))
+    words = words[2:] if words[0] == "--context" else words
     found = [known for known in LEAVES if words[: len(known)] == known]
     if not found:
         return "no such command"
@@ -203,6 +206,7 @@ def test_reference_names_every_command_and_no_other() -> None:
 def test_reference_names_every_option_of_a_command() -> None:
     text = page("reference/command-line.md")
     assert "`--name NAME` says which of your sandboxes is meant" in text  # of all their commands
+    assert "`--context NAME`, before or after any command" in text
     for words, command in LEAVES.items():
         row = next(line for line in text.splitlines() if f"| `slipway {' '.join(words)}" in line)
         for item in command.params:
