@@ -131,7 +131,7 @@ def install_services(settings: Settings, service: str | None = None) -> list[str
         specs = {service: find_service(settings.services, service)}
     api = RetryingKubernetesApi(settings.kubeconfig, context=settings.context)
     manifests = [
-        *platform_objects(),
+        *platform_objects(settings.pod_registries),
         *(
             m
             for spec in specs.values()

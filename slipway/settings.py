@@ -23,6 +23,8 @@ class Settings:
         kubeconfig: path; None uses the pod's service account.
         context: of the kubeconfig; None is its current one.
         registry: `host:port` of the OCI registry, as pods pull from it.
+        pod_registries: that images of model pods may come from, by the policy that an installation
+            writes.
         registry_scheme: `https`, or `http` for a registry on loopback.
         gateway_url: base URL users call.
         gateway_admin_urls: admin interface of every gateway pod; empty where not reachable.
@@ -41,6 +43,7 @@ class Settings:
     kubeconfig: str | None
     context: str | None
     registry: str
+    pod_registries: tuple[str, ...]
     registry_scheme: str
     gateway_url: str
     gateway_admin_urls: tuple[str, ...]
@@ -106,11 +109,10 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         kubeconfig=env.get("KUBECONFIG") or None,
         context=env.get(CONTEXT_VARIABLE) or None,
         registry=env["SLIPWAY_REGISTRY"],
+        pod_registries=_listed(env.get("SLIPWAY_POD_REGISTRIES")) or (env["SLIPWAY_REGISTRY"],),
         registry_scheme=env.get("SLIPWAY_REGISTRY_SCHEME") or "https",
         gateway_url=env["SLIPWAY_GATEWAY_URL"].rstrip("/"),
-        gateway_admin_urls=tuple(
-            filter(None, env.get("SLIPWAY_GATEWAY_ADMIN_URLS", "").split(","))
-        ),
+        gateway_admin_urls=_listed(env.get("SLIPWAY_GATEWAY_ADMIN_URLS")),
         access_log=Path(log) if log else None,
         cluster_proxy=env.get("SLIPWAY_CLUSTER_PROXY") or None,
         pod_prefix=_pod_prefix(env.get("SLIPWAY_POD_PREFIX") or "="),
@@ -119,6 +121,10 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         evidence_bucket=env.get("SLIPWAY_EVIDENCE_BUCKET") or "slipway-evidence",
         cache=Path(env.get("SLIPWAY_MODEL_CACHE") or f"{cache}/slipway/models"),
     )
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, (item.strip() for item in (text or "").split(","))))
 
 
 def _pod_prefix(text: str) -> tuple[str, str]:

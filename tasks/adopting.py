@@ -125,7 +125,10 @@ def install_base(work: Adopting) -> None:
     spec, objects = work.spec, work.objects
     originals = stored_originals(work)
     adopted = "" if originals is None else originals.live.workload
-    for manifest in (*platform_objects(), *service_objects(spec, adopted=adopted)):
+    for manifest in (
+        *platform_objects(work.ports.settings.pod_registries),
+        *service_objects(spec, adopted=adopted),
+    ):
         meta = manifest["metadata"]
         place = manifest["kind"], meta.get("namespace"), meta["name"]
         if not only_when_absent(manifest) or objects.get(*place) is None:

@@ -19,7 +19,9 @@ from rich.table import Table
 
 from slipway.cli import exit_codes
 from slipway.core.errors import PermanentError, SlipwayError
+from slipway.manifests.names import RELEASE_ACCOUNT
 from slipway.sandbox.home import SandboxHome
+from slipway.settings import CONTEXT_VARIABLE
 
 _QUESTION = "What is the capital of France? Answer with one word."
 _SMOLLM_USERS_PER_S = 0.4
@@ -77,6 +79,7 @@ def run_demo() -> int:
     began = time.monotonic()
     _title(demo, "1  A sandbox: Kubernetes, Istio, S3, MLflow and Prefect on this machine")
     start(demo.home, clock())
+    os.environ[CONTEXT_VARIABLE] = RELEASE_ACCOUNT  # as in a cluster, not as its administrator
     _title(demo, "2  smollm: a real language model, three versions, real answers")
     _smollm(demo)
     _title(demo, f"3  simulated: version 2 under {_SIMULATED_USERS_PER_S:.0f} streams a second")

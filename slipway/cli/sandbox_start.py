@@ -9,12 +9,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
+from slipway.adapters.decorators import RetryingKubernetesApi
+from slipway.adapters.kubernetes_api import INSTALL_MANAGER
 from slipway.bootstrap import install_services
 from slipway.core.errors import PermanentError
-from slipway.sandbox import lifecycle
+from slipway.sandbox import accounts, lifecycle
 from slipway.sandbox.environment import client_environment, project_folder
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.lifecycle_steps import Step
+from slipway.sandbox.pki import CONTEXT
 from slipway.settings import from_environment
 
 
@@ -44,12 +49,18 @@ def _extended(no_proxy: str, further: str) -> str:
 def _steps(home: SandboxHome) -> tuple[Step, ...]:
     return (
         Step("services", lambda: _install(home), needs=("cluster",)),
+        Step("accounts", lambda: accounts.set_up(home), needs=("services",)),
         Step("deployments", lambda: _deploy(home), needs=("flows",)),
     )
 
 
 def _install(home: SandboxHome) -> None:
     install_services(from_environment({**os.environ, **client_environment(home)}))
+    # An option in a cluster; here nobody else's pods are to be hidden from releases.
+    option = project_folder() / "deployments" / "kubernetes" / "preflight-pods.yaml"
+    api = RetryingKubernetesApi(str(home.kubeconfig), context=CONTEXT)
+    for manifest in yaml.safe_load_all(option.read_text()):
+        api.apply(manifest, manager=INSTALL_MANAGER)
 
 
 def deployments_stamp(project: Path) -> str:

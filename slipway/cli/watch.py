@@ -5,12 +5,17 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slipway.cli.release import quiet_orchestrator, require_orchestrator, settings
+
+if TYPE_CHECKING:
+    from slipway.bootstrap import Ports
+    from slipway.settings import Settings
 
 _SERVICES_EVERY_LOOKS = 30
 
@@ -22,9 +27,6 @@ def watch(
 ) -> None:
     """Watch every service for ever: users on dead pods go back, what was left is finished."""
     found = settings()
-    from slipway.adapters.service_file import load_services
-    from slipway.bootstrap import Ports, connect
-    from slipway.core.errors import SlipwayError
     from tasks.watch import LOOK_EVERY_S, Watcher
 
     def say(text: str) -> None:
@@ -34,26 +36,42 @@ def watch(
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
-    watcher, ports, looks = Watcher(start=_start_reconcile, report=say), dict[str, Ports](), 0
+    watcher, looks, begun = Watcher(start=_start_reconcile, report=say), 0, False
+    ports: dict[str, Ports] = {}
     while not stop.wait(LOOK_EVERY_S):
-        if looks % _SERVICES_EVERY_LOOKS == 0:
-            try:
-                specs = load_services(found.services)
-            except SlipwayError as error:  # somebody is writing a file: those known stay watched
-                say(error.message)
-                specs = {name: known.spec for name, known in ports.items()}
-            ports = {
-                name: ports[name]
-                if name in ports and ports[name].spec == spec
-                else connect(name, found)
-                for name, spec in specs.items()
-            }
-            if looks == 0 and ready_file is not None:
-                ready_file.touch()
-            if looks == 0:
-                say(f"watching {', '.join(ports) or 'no service'}")
+        if looks % _SERVICES_EVERY_LOOKS == 0 or not begun:
+            learnt = _services(found, ports, say)
+            if learnt is not None and not begun:
+                begun = True
+                say(f"watching {', '.join(learnt) or 'no service'}")
+                if ready_file is not None:
+                    ready_file.touch()
+            ports = ports if learnt is None else learnt
         looks += 1
         watcher.look(ports.values())
+
+
+def _services(
+    found: Settings, known: Mapping[str, Ports], say: Callable[[str], None]
+) -> dict[str, Ports] | None:
+    """Return the services there are now; None, said why, when that cannot be told.
+
+    Somebody is writing a file, or has not put the kubeconfig in place: those known stay watched.
+    """
+    from slipway.adapters.service_file import load_services
+    from slipway.bootstrap import connect
+    from slipway.core.errors import SlipwayError
+
+    try:
+        return {
+            name: known[name]
+            if name in known and known[name].spec == spec
+            else connect(name, found)
+            for name, spec in load_services(found.services).items()
+        }
+    except SlipwayError as error:
+        say(error.message)
+        return None
 
 
 def _start_reconcile(service: str, key: str) -> None:

@@ -1,9 +1,7 @@
 """What an administrator installs once: per cluster, and per service.
 
 A release finds these objects or refuses to begin; it never makes them. So its own account needs
-neither cluster-wide writes nor any verb on roles. No right touches secrets, none is `*` or
-`update`, and `resourceNames` stand wherever the API honours them (create and list cannot be
-restricted by name: kubernetes.io/docs/reference/access-authn-authz/rbac, "Referring to resources").
+neither cluster-wide writes nor any verb on roles (`slipway.manifests.accounts`).
 """
 
 from __future__ import annotations
@@ -11,40 +9,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slipway.core.routing import Route, Slot
+from slipway.core.routing import Route
 from slipway.core.routing import empty as empty_route
 from slipway.core.service import ServiceSpec
-from slipway.manifests.adoption.originals import originals_name
+from slipway.manifests.accounts import (
+    gateway_rules,
+    operate_rules,
+    preflight_rules,
+    release_rules,
+    rule,
+    watch_rules,
+)
 from slipway.manifests.fence import fence_objects
 from slipway.manifests.names import (
     MANAGED_BY_LABEL,
     MODEL_ACCOUNT,
+    OPERATE_ROLE,
+    PLATFORM_NAMESPACE,
     PREVIEW_ANNOTATION,
     RELEASE_ACCOUNT,
-    RELEASE_LABEL,
     ROUTE_ANNOTATION,
     SERVING_LABEL,
+    WATCH_ACCOUNT,
     Object,
     common_labels,
     metadata,
-    sweep_pod_name,
-    test_pod_name,
-    workload_name,
 )
-from slipway.manifests.release_objects import (
-    free_lease,
-    lease_name,
-    no_orders,
-    orders_name,
-    record_name,
-)
-from slipway.manifests.routes.routers import route_objects, route_rules
-from slipway.manifests.routes.splitting import FILTER_NAME, needs_filter, split_filter
-
-POLICY_NAME = "slipway-model-pods"
+from slipway.manifests.pod_policy import pod_policy_objects
+from slipway.manifests.release_objects import free_lease, no_orders
+from slipway.manifests.routes.routers import route_objects
+from slipway.manifests.routes.splitting import needs_filter, split_filter
 
 _RBAC = "rbac.authorization.k8s.io"
-_AUTOSCALERS = (("autoscaling", "horizontalpodautoscalers"), ("keda.sh", "scaledobjects"))
 _PLATFORM_LABELS = {MANAGED_BY_LABEL: "slipway"}
 _RELEASES_OWN = frozenset({"Lease", "ConfigMap"})
 
@@ -68,11 +64,12 @@ def install_objects(
 
 def service_objects(spec: ServiceSpec, *, adopted: str = "") -> tuple[Object, ...]:
     """Return what a service needs beside its routes; see `install_objects`."""
+    may_release = (*release_rules(spec, adopted=adopted), *preflight_rules())
     return (
-        _account(RELEASE_ACCOUNT, spec.namespace, automount=True),
         _account(MODEL_ACCOUNT, spec.namespace, automount=False),
-        _role(spec, adopted),
-        _role_binding(spec),
+        *_granted(spec, RELEASE_ACCOUNT, may_release),
+        *_granted(spec, WATCH_ACCOUNT, watch_rules(spec, adopted=adopted)),
+        _role(spec, OPERATE_ROLE, operate_rules(spec, adopted=adopted)),
         free_lease(spec.name, spec.namespace),
         no_orders(spec.name, spec.namespace),
         *_gateway_objects(spec),
@@ -90,81 +87,21 @@ def only_when_absent(manifest: Mapping[str, Any]) -> bool:
     return routes or manifest["kind"] in _RELEASES_OWN
 
 
-def platform_objects(namespace: str = "serving") -> tuple[Object, ...]:
-    """Return the objects that a cluster needs once, whatever its services."""
-    return (
-        _namespace(namespace),
-        _admission_policy(namespace),
-        _admission_binding(),
-        *fence_objects(namespace),
-        _preflight_role(),
-        _preflight_binding(namespace),
-    )
-
-
-def release_rules(spec: ServiceSpec, *, adopted: str = "") -> tuple[Object, ...]:
-    """Return every right that a release of the service needs, as rules of a Role.
+def platform_objects(registries: Sequence[str]) -> tuple[Object, ...]:
+    """Return the objects that a cluster needs once, whatever its services.
 
     Args:
-        spec: the service.
-        adopted: name of a Deployment that the service was live with before; "" without one.
+        registries: that images of model pods may come from.
     """
-    workloads = [workload_name(spec.name, slot) for slot in Slot]
-    workloads += [adopted] if adopted else []
     return (
-        _rule("apps", "deployments", ("get", "patch"), workloads),
-        _rule("apps", "deployments", ("create", "list")),
-        _rule("apps", "replicasets", ("get", "list")),
-        # Whether or not the service is autoscaled today: what others have made is looked for too.
-        *(
-            rule
-            for group, resource in _AUTOSCALERS
-            for rule in (
-                _rule(group, resource, ("get", "patch", "delete"), workloads),
-                _rule(group, resource, ("create", "list")),
-            )
-        ),
-        _rule("", "pods", ("get", "list", "create")),
-        _rule("", "pods", ("patch", "delete"), _bare_pods(spec)),
-        _rule("", "pods/log", ("get",)),
-        _rule("", "events", ("create",)),
-        _rule("", "configmaps", ("get", "patch"), [record_name(spec.name)]),
-        _rule("", "configmaps", ("get", "patch"), [orders_name(spec.name)]),
-        _rule("", "configmaps", ("get",), [originals_name(spec.name)]),
-        _rule("", "configmaps", ("create",)),
-        _rule("", "resourcequotas", ("get", "list")),
-        *(_rule(*right) for right in route_rules(spec)),
-        _rule("coordination.k8s.io", "leases", ("get", "patch"), [lease_name(spec.name)]),
+        _namespace(PLATFORM_NAMESPACE),
+        _account(RELEASE_ACCOUNT, PLATFORM_NAMESPACE, automount=True),
+        _account(WATCH_ACCOUNT, PLATFORM_NAMESPACE, automount=True),
+        *pod_policy_objects(PLATFORM_NAMESPACE, registries),
+        *fence_objects(PLATFORM_NAMESPACE),
+        _preflight_role(),
+        _preflight_binding(),
     )
-
-
-def preflight_rules() -> tuple[Object, ...]:
-    """Return the rights to look at what a release would run into; without them it says so."""
-    return (
-        _rule("", "limitranges", ("list",)),
-        _rule("policy", "poddisruptionbudgets", ("list",)),
-    )
-
-
-def _bare_pods(spec: ServiceSpec) -> list[str]:
-    swept = [] if spec.volume is None else [sweep_pod_name(spec.name)]
-    return [test_pod_name(spec.name), *swept]
-
-
-def _rule(
-    group: str,
-    resources: str | tuple[str, ...],
-    verbs: tuple[str, ...],
-    names: Sequence[str] = (),
-) -> Object:
-    rule: Object = {
-        "apiGroups": [group],
-        "resources": [resources] if isinstance(resources, str) else list(resources),
-        "verbs": list(verbs),
-    }
-    if names:
-        rule["resourceNames"] = list(names)
-    return rule
 
 
 def _account(name: str, namespace: str, *, automount: bool) -> Object:
@@ -176,18 +113,28 @@ def _account(name: str, namespace: str, *, automount: bool) -> Object:
     }
 
 
-def _role_name(service: str) -> str:
-    return f"{RELEASE_ACCOUNT}-{service}"
+def _granted(spec: ServiceSpec, account: str, rules: Sequence[Object]) -> tuple[Object, Object]:
+    """Return the Role of an account for one service, and its binding."""
+    role = _role(spec, account, rules)
+    name = role["metadata"]["name"]
+    binding = {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata(name, spec.namespace, labels=common_labels(spec.name)),
+        "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
+        "subjects": [_subject(account)],
+    }
+    return role, binding
 
 
-def _role(spec: ServiceSpec, adopted: str) -> Object:
+def _role(spec: ServiceSpec, begins: str, rules: Sequence[Object]) -> Object:
     return {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "Role",
         "metadata": metadata(
-            _role_name(spec.name), spec.namespace, labels=common_labels(spec.name)
+            f"{begins}-{spec.name}", spec.namespace, labels=common_labels(spec.name)
         ),
-        "rules": [*release_rules(spec, adopted=adopted), *preflight_rules()],
+        "rules": list(rules),
     }
 
 
@@ -197,36 +144,24 @@ def _gateway_objects(spec: ServiceSpec) -> tuple[Object, ...]:
         return ()
     gateway = spec.router.gateway.partition("/")[0]
     name = f"slipway-split-{spec.namespace}"
-    rule = _rule("networking.istio.io", "envoyfilters", ("get",), [FILTER_NAME])
     role = {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "Role",
         "metadata": metadata(name, gateway, labels=_PLATFORM_LABELS),
-        "rules": [rule],
+        "rules": list(gateway_rules(spec)),
     }
     binding = {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "RoleBinding",
         "metadata": metadata(name, gateway, labels=_PLATFORM_LABELS),
         "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
-        "subjects": [_release_subject(spec.namespace)],
+        "subjects": [_subject(RELEASE_ACCOUNT)],
     }
     return (split_filter(gateway), role, binding)
 
 
-def _role_binding(spec: ServiceSpec) -> Object:
-    name = _role_name(spec.name)
-    return {
-        "apiVersion": f"{_RBAC}/v1",
-        "kind": "RoleBinding",
-        "metadata": metadata(name, spec.namespace, labels=common_labels(spec.name)),
-        "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
-        "subjects": [_release_subject(spec.namespace)],
-    }
-
-
-def _release_subject(namespace: str) -> Object:
-    return {"kind": "ServiceAccount", "name": RELEASE_ACCOUNT, "namespace": namespace}
+def _subject(account: str) -> Object:
+    return {"kind": "ServiceAccount", "name": account, "namespace": PLATFORM_NAMESPACE}
 
 
 def _namespace(name: str) -> Object:
@@ -253,102 +188,17 @@ def _cluster_object(api_version: str, kind: str, name: str) -> Object:
     }
 
 
-def _admission_policy(namespace: str) -> Object:
-    policy = _cluster_object(
-        "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", POLICY_NAME
-    )
-    return {
-        **policy,
-        "spec": {
-            "failurePolicy": "Fail",
-            "matchConstraints": {
-                "resourceRules": [
-                    _admission_rule("", "pods"),
-                    _admission_rule("apps", "deployments"),
-                ]
-            },
-            # Whatever the release account creates, and whatever belongs to a release no matter who
-            # creates it (the pods of a Deployment are made by its controller).
-            "matchConditions": [{"name": "of-a-release", "expression": _of_a_release(namespace)}],
-            "variables": [
-                {
-                    "name": "pod",
-                    "expression": "has(object.spec.template)"
-                    " ? object.spec.template.spec : object.spec",
-                },
-                {
-                    "name": "containers",
-                    "expression": "variables.pod.containers + (has(variables.pod.initContainers)"
-                    " ? variables.pod.initContainers : [])",
-                },
-                {
-                    "name": "volumes",
-                    "expression": "has(variables.pod.volumes) ? variables.pod.volumes : []",
-                },
-            ],
-            "validations": [
-                {
-                    "expression": "variables.containers.all(c,"
-                    " c.image.matches('@sha256:[0-9a-f]{64}$'))",
-                    "message": "a model pod's images must be named by digest (…@sha256:…)",
-                },
-                {
-                    "expression": "has(variables.pod.serviceAccountName) &&"
-                    f" variables.pod.serviceAccountName == '{MODEL_ACCOUNT}'",
-                    "message": f"a model pod must run as service account {MODEL_ACCOUNT}",
-                },
-                {
-                    "expression": "variables.volumes.all(v, !has(v.secret) && !has(v.hostPath) &&"
-                    " !has(v.projected))",
-                    "message": "a model pod may mount no secret, projected or hostPath volume",
-                },
-            ],
-        },
-    }
-
-
-def _of_a_release(namespace: str) -> str:
-    user = f"system:serviceaccount:{namespace}:{RELEASE_ACCOUNT}"
-    return (
-        f"request.userInfo.username == '{user}' || (has(object.metadata.labels) &&"
-        f" '{RELEASE_LABEL}' in object.metadata.labels)"
-    )
-
-
-def _admission_rule(group: str, resource: str) -> Object:
-    return {
-        "apiGroups": [group],
-        "apiVersions": ["v1"],
-        "operations": ["CREATE", "UPDATE"],
-        "resources": [resource],
-    }
-
-
-def _admission_binding() -> Object:
-    binding = _cluster_object(
-        "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", POLICY_NAME
-    )
-    return {
-        **binding,
-        "spec": {
-            "policyName": POLICY_NAME,
-            "validationActions": ["Deny"],
-            "matchResources": {"namespaceSelector": {"matchLabels": {SERVING_LABEL: "true"}}},
-        },
-    }
-
-
 def _preflight_role() -> Object:
     return {
         **_cluster_object(f"{_RBAC}/v1", "ClusterRole", "slipway-preflight"),
         # Read only: how many GPUs there are, and in which zones.
-        "rules": [_rule("", "nodes", ("get", "list"))],
+        "rules": [rule("", "nodes", ("list",))],
     }
 
 
-def _preflight_binding(namespace: str) -> Object:
+def _preflight_binding() -> Object:
     return {
         **_cluster_object(f"{_RBAC}/v1", "ClusterRoleBinding", "slipway-preflight"),
         "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": "slipway-preflight"},
-        "subjects": [_release_subject(namespace)],
+        "subjects": [_subject(RELEASE_ACCOUNT)],
     }

@@ -45,6 +45,15 @@ MODEL_ACCOUNT = "slipway-model"
 RELEASE_ACCOUNT = "slipway-release"
 """Service account of release flows."""
 
+WATCH_ACCOUNT = "slipway-watch"
+"""Service account of the watcher."""
+
+OPERATE_ROLE = "slipway-operate"
+"""How the roles begin that are for people; no account of ours is bound to them."""
+
+PLATFORM_NAMESPACE = "serving"
+"""Where the accounts of flows and of the watcher are, whatever the namespaces of the services."""
+
 Object = dict[str, Any]
 """One Kubernetes object under construction; leaves this package as `slipway.ports.Manifest`."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.core.feasibility.values import Right
 from slipway.core.service import ServiceSpec
-from slipway.manifests.install import release_rules
+from slipway.manifests.accounts import gateway_rules, release_rules
 from slipway.manifests.names import Object
 
 
@@ -18,8 +18,12 @@ def release_rights(spec: ServiceSpec, *, adopted: str = "") -> tuple[Right, ...]
         spec: the service.
         adopted: name of a Deployment that the service was live with before; "" without one.
     """
-    rules = release_rules(spec, adopted=adopted)
-    return tuple(dict.fromkeys(rights_of(rules, spec.namespace)))
+    gateway, _, _ = spec.router.gateway.partition("/")
+    rights = (
+        *rights_of(release_rules(spec, adopted=adopted), spec.namespace),
+        *rights_of(gateway_rules(spec), gateway),
+    )
+    return tuple(dict.fromkeys(rights))
 
 
 def rights_of(rules: Iterable[Mapping[str, Any]], namespace: str) -> Iterator[Right]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from slipway.manifests.names import RELEASE_ACCOUNT, WATCH_ACCOUNT
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.network.addresses import NODE_PREFIX, SHOWN_PREFIX
 from slipway.sandbox.parts import gateway, mlflow, prefect, s3
@@ -46,9 +47,15 @@ def flow_environment(home: SandboxHome) -> dict[str, str]:
     """
     return {
         **client_environment(home),
+        CONTEXT_VARIABLE: RELEASE_ACCOUNT,
         "PYTHONPATH": str(project_folder()),
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
     }
+
+
+def watcher_environment(home: SandboxHome) -> dict[str, str]:
+    """Return what the sandbox's watcher needs: as a flow run, by an account that may do less."""
+    return {**flow_environment(home), CONTEXT_VARIABLE: WATCH_ACCOUNT}
 
 
 def project_folder() -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from slipway.core.errors import PermanentError, SlipwayError, TransientError
 from slipway.manifests.access_log import mesh_fields
 from slipway.sandbox import machine
-from slipway.sandbox.environment import flow_environment
+from slipway.sandbox.environment import flow_environment, watcher_environment
 from slipway.sandbox.faults.client import forget_faults
 from slipway.sandbox.home import SandboxHome, is_port_free
 from slipway.sandbox.lifecycle_steps import Progress, Step, finish_start, part_error
@@ -182,7 +182,7 @@ def all_parts(home: SandboxHome) -> tuple[Part, ...]:
         *s3.parts(home),
         *mlflow.parts(home),
         *prefect.parts(home, flow_environment=flow_environment(home)),
-        *watcher.parts(home, flow_environment=flow_environment(home)),
+        *watcher.parts(home, environment=watcher_environment(home)),
     )
 
 

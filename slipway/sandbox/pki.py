@@ -11,17 +11,19 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from slipway.core.errors import PermanentError
+from slipway.manifests.names import RELEASE_ACCOUNT, WATCH_ACCOUNT
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.network.addresses import kubelet_address, shown_address
 
 CONTEXT = "slipway"
-"""The current context of every kubeconfig here: that of its owner."""
+"""The current context of every kubeconfig here: that of whom the file is for."""
 
 _PKI_TIMEOUT_S = 30.0
 _NODES = ("node-a", "node-b")
@@ -54,6 +56,15 @@ SCHEDULER = User("system:kube-scheduler", (), "scheduler.kubeconfig")
 def kubelet_user(node: str) -> User:
     """Return the user of a node's kubelet, as the Node authorizer expects it."""
     return User(f"system:node:{node}", ("system:nodes",), f"kubelet-{node}.kubeconfig")
+
+
+ACCOUNTS = (RELEASE_ACCOUNT, WATCH_ACCOUNT)
+"""Service accounts with a context of their own name in the administrator's kubeconfig."""
+
+
+def account_token(home: SandboxHome, account: str) -> Path:
+    """Return where the token of a service account is kept; there is none before the first start."""
+    return home.secrets / f"account-{account}"
 
 
 def users() -> tuple[User, ...]:
@@ -101,15 +112,29 @@ def kubeconfig(home: SandboxHome, user: User) -> str:
         "server": f"https://127.0.0.1:{port}",
         "certificate-authority-data": authority,
     }
+    # Context, user, token.
+    known = [(CONTEXT, user.name, _token(home, user))]
+    if user is ADMINISTRATOR:
+        known += [(name, name, token) for name, token in _account_tokens(home)]
     content = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "slipway", "cluster": cluster}],
-        "users": [{"name": user.name, "user": {"token": _token(home, user)}}],
-        "contexts": [{"name": CONTEXT, "context": {"cluster": "slipway", "user": user.name}}],
+        "users": [{"name": name, "user": {"token": token}} for _, name, token in known],
+        "contexts": [
+            {"name": context, "context": {"cluster": "slipway", "user": name}}
+            for context, name, _ in known
+        ],
         "current-context": CONTEXT,
     }
     return yaml.safe_dump(content, sort_keys=False)
+
+
+def _account_tokens(home: SandboxHome) -> Iterator[tuple[str, str]]:
+    for account in ACCOUNTS:
+        path = account_token(home, account)
+        if path.exists():
+            yield account, path.read_text()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 from slipway.sandbox.environment import client_environment
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import gateway
+from tests.e2e.audit import read_audit
 from tests.e2e.draw import drawn, seed_in_force
 from tests.e2e.orders import crowd_of, live_service
 from tests.e2e.support import Users, World
@@ -119,9 +120,12 @@ def sandbox() -> Iterator[Sandbox]:
     if os.environ.get(ATTACHED):
         home = SandboxHome(sandbox_folder())
         yield Sandbox(home, _environment(home))
-        return
-    with fresh_sandbox() as running:
-        yield running
+    else:
+        with fresh_sandbox() as running:
+            home = running.home
+            yield running
+    # Whatever the tests were about: the accounts of flows did nothing that no Role grants.
+    assert read_audit([home]).faults() == []
 
 
 def sandbox_folder() -> Path:

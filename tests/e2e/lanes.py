@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from slipway.sandbox.home import SandboxHome
+from tests.e2e.audit import difference, read_audit
 from tests.e2e.conftest import ATTACHED, HOME, PROJECT, fresh_sandbox, sandbox_folder
 from tests.e2e.draw import SEED, seed_of_commit
 
@@ -67,7 +69,7 @@ def files_of(lane: str) -> tuple[str, ...]:
 
 def run_lane(lane: str) -> int:
     """Run the tests of a lane, show what they printed, and return their exit code."""
-    settings = {HOME: f"{sandbox_folder()}-alone"} if lane == "alone" else {ATTACHED: "1"}
+    settings = {HOME: str(_folder_of_alone())} if lane == "alone" else {ATTACHED: "1"}
     began_s = time.monotonic()
     with _log(lane).open("wb") as log:
         done = subprocess.run(
@@ -107,7 +109,21 @@ def main() -> int:
         codes = list(rows.map(run_row, ROWS))
         if os.environ.get("SLIPWAY_SOAK"):
             codes.append(run_row(("soak",)))
-    return max(codes)
+    return max(*codes, compare_rights())
+
+
+def compare_rights() -> int:
+    """Compare what the accounts may do with what they did in all lanes; 1 when it differs."""
+    homes = [SandboxHome(sandbox_folder()), SandboxHome(_folder_of_alone())]
+    found = read_audit(homes)
+    differs = [*found.faults(), *difference(found)]
+    print(f"rights of the accounts: {len(found.granted)} granted, {len(found.used)} used")
+    print("\n".join(differs), flush=True)
+    return int(bool(differs))
+
+
+def _folder_of_alone() -> Path:
+    return Path(f"{sandbox_folder()}-alone")
 
 
 def _log(lane: str) -> Path:

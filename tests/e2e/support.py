@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -19,9 +20,11 @@ import yaml
 
 from slipway.bootstrap import Ports, connect, install_services, registry
 from slipway.core.release.record import ReleaseRecord
+from slipway.manifests.names import RELEASE_ACCOUNT
 from slipway.sandbox.environment import client_environment
 from slipway.sandbox.home import SandboxHome
-from slipway.settings import Settings, from_environment
+from slipway.sandbox.pki import CONTEXT
+from slipway.settings import CONTEXT_VARIABLE, Settings, from_environment
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -64,6 +67,7 @@ class World:
         self.folder = folder
         self.services = folder / "services"
         self.services.mkdir()
+        self.context = RELEASE_ACCOUNT
         self.environment = {
             **client_environment(sandbox.home),
             "SLIPWAY_SERVICES": str(self.services),
@@ -72,7 +76,7 @@ class World:
 
     @property
     def settings(self) -> Settings:
-        """The settings that releases of this test use."""
+        """The settings of this test's releases, but as the administrator: to install, to look."""
         os.environ.update({k: v for k, v in self.environment.items() if k.startswith("AWS_")})
         return from_environment(self.environment)
 
@@ -149,9 +153,9 @@ class World:
             finally:
                 process.kill()
 
-    def ports(self, service: str) -> Ports:
-        """Return the ports of a service, for looking at what is there."""
-        return connect(service, self.settings)
+    def ports(self, service: str, *, context: str = CONTEXT) -> Ports:
+        """Return the ports of a service, for looking at what is there as the administrator."""
+        return connect(service, replace(self.settings, context=context))
 
     def record(self, service: str) -> ReleaseRecord:
         """Return the service's record."""
@@ -209,10 +213,10 @@ class World:
 
     @property
     def process_environment(self) -> dict[str, str]:
-        """The environment of a `slipway` of this test."""
+        """The environment of a `slipway` of this test: it runs as it would in a cluster."""
         kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-        return {**self.environment, **kept, "PATH": path}
+        return {**self.environment, **kept, "PATH": path, CONTEXT_VARIABLE: self.context}
 
 
 class Release:

@@ -26,6 +26,8 @@ from slipway.manifests.names import (
     metadata,
     workload_name,
 )
+from slipway.sandbox.pki import CONTEXT
+from slipway.settings import CONTEXT_VARIABLE
 from tasks.session import evidence_prefix
 from tests.e2e import zombie
 from tests.e2e.support import PROJECT, Sandbox, World, said
@@ -183,7 +185,8 @@ def _zombie(world: World, service: str, version: str) -> Iterator[subprocess.Pop
         log.open("w") as errors,
         subprocess.Popen(
             (sys.executable, "-m", "tests.e2e.zombie", service, version),
-            env=world.process_environment,
+            # As the administrator: what refuses it is the policies, not that a right is missing.
+            env={**world.process_environment, CONTEXT_VARIABLE: CONTEXT},
             cwd=PROJECT,
             text=True,
             stdin=subprocess.PIPE,

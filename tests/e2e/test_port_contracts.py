@@ -122,9 +122,10 @@ class TestKubernetesWorkloads(WorkloadsSuite):
 
 @pytest.fixture(scope="module")
 def guests(sandbox: Sandbox) -> Iterator[str]:
-    """A namespace in which the account of releases may do nothing."""
-    made = sandbox.kubectl("create", "namespace", "guests")
-    assert made.returncode == 0, made.stderr
+    """A namespace with the account `limited`, which may do nothing."""
+    for args in (("namespace", "guests"), ("-n", "guests", "serviceaccount", "limited")):
+        made = sandbox.kubectl("create", *args)
+        assert made.returncode == 0, made.stderr
     yield "guests"
     sandbox.kubectl("delete", "namespace", "guests", "--wait=false")
 
@@ -140,9 +141,17 @@ class TestKubernetesPreflight(PreflightSuite):
             done = sandbox.kubectl("apply", "-f", "-", stdin=json.dumps(made))
             assert done.returncode == 0, done.stderr
 
+        service, whom = real_ports.spec.name, "--serviceaccount=guests:limited"
+        role = f"--role={RELEASE_ACCOUNT}-{service}"
+        scope = ("-n", "serving")
+        sandbox.kubectl(*scope, "create", "rolebinding", f"limited-{service}", role, whom)
+        asked = ("auth", "can-i", "get", f"lease/slipway-{service}")
+        who = "--as=system:serviceaccount:guests:limited"
+        _wait(lambda: sandbox.kubectl(*scope, *asked, who).returncode == 0)
+
         config = json.loads(sandbox.kubectl("config", "view", "--raw", "-o", "json").stdout)
-        token = sandbox.kubectl("-n", "serving", "create", "token", RELEASE_ACCOUNT).stdout
-        config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token.strip()}}]
+        token = sandbox.kubectl("-n", "guests", "create", "token", "limited").stdout
+        config["users"][0]["user"] = {"token": token.strip()}  # of the current context
         limited = tmp_path / "limited.kubeconfig"
         limited.write_text(json.dumps(config))
         return PreflightSubject(

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from slipway.core.release.record import Phase
-from slipway.manifests.names import workload_name
+from slipway.manifests.names import WATCH_ACCOUNT, workload_name
+from slipway.settings import CONTEXT_VARIABLE
 from tests.e2e.conftest import PROJECT
 from tests.e2e.support import Sandbox, World, users
 
@@ -25,7 +26,11 @@ RATE_PER_S = 10
 def watcher(world: World) -> Iterator[None]:
     """Run a watcher of this test's services; no Prefect of the sandbox knows them."""
     ready = world.folder / "watcher.ready"
-    environment = {**world.process_environment, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    environment = {
+        **world.process_environment,
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",
+        CONTEXT_VARIABLE: WATCH_ACCOUNT,
+    }
     with subprocess.Popen(
         (sys.executable, "-m", "slipway.cli", "watch", "--ready-file", str(ready)),
         cwd=PROJECT,

@@ -37,7 +37,7 @@ def deployment(slot: Slot) -> dict[str, Any]:
 def sound() -> list[dict[str, Any]]:
     """Return all objects of a service in the middle of a release."""
     return [
-        *platform_objects(),
+        *platform_objects(["127.0.0.1:5000"]),
         service_object(service()),
         deployment(Slot.BLUE),
         deployment(Slot.GREEN),

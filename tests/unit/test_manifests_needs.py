@@ -17,8 +17,8 @@ from slipway.core.service import (
     WhenFull,
 )
 from slipway.manifests import workload
+from slipway.manifests.accounts import gateway_rules, preflight_rules, release_rules
 from slipway.manifests.autoscaling import autoscaler
-from slipway.manifests.install import preflight_rules, release_rules
 from slipway.manifests.needs import (
     candidate_labels,
     contradictions,
@@ -272,7 +272,7 @@ def test_quota_that_limits_nothing_is_a_note() -> None:
 
 def test_every_right_of_a_release_is_asked_for_verb_by_verb() -> None:
     rights = release_rights(service())
-    assert len(set(rights)) == len(rights) > 40
+    assert len(set(rights)) == len(rights) > 35
     said = {str(right) for right in rights}
     assert {
         "get configmaps/slipway-chat in serving",
@@ -280,7 +280,9 @@ def test_every_right_of_a_release_is_asked_for_verb_by_verb() -> None:
         "patch virtualservices/chat in serving",
         "get pods/log in serving",
     } <= said
-    assert set(rights_of(release_rules(service()), "serving")) == set(rights)
+    at_gateway = rights_of(gateway_rules(service()), "istio-ingress")
+    assert {*rights_of(release_rules(service()), "serving"), *at_gateway} == set(rights)
+    assert "get envoyfilters/slipway-split in istio-ingress" in said
     assert not set(rights_of(preflight_rules(), "serving")) & set(rights)
 
 

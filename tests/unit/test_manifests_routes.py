@@ -9,7 +9,8 @@ import pytest
 from slipway.core.errors import InputError, PermanentError
 from slipway.core.routing import Route, Share, Slot, all_to, empty, split, with_preview
 from slipway.core.service import Implementation, Router, RouterKind, ServiceSpec, Wish
-from slipway.manifests.install import install_objects, only_when_absent, release_rules
+from slipway.manifests.accounts import release_rules
+from slipway.manifests.install import install_objects, only_when_absent
 from slipway.manifests.routes.gateway_api import http_route, read_http_route
 from slipway.manifests.routes.plain import plain_services, read_plain_services
 from slipway.manifests.routes.routers import route_names

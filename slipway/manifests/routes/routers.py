@@ -61,27 +61,38 @@ def route_names(spec: ServiceSpec) -> tuple[tuple[str, str], ...]:
     )
 
 
-def route_rules(spec: ServiceSpec) -> tuple[Right, ...]:
-    """Return the rights that a release needs on the objects of its route."""
+def routes_read(spec: ServiceSpec) -> tuple[tuple[str, tuple[str, ...], list[str]], ...]:
+    """Return `(API group, resources, names)` of what a route is read from, and stamped on."""
     match spec.router.kind:
         case RouterKind.ISTIO:
             kinds = ("virtualservices", "destinationrules")
+            return (("networking.istio.io", kinds, [spec.name]),)
+        case RouterKind.GATEWAY_API:
+            return (("gateway.networking.k8s.io", ("httproutes",), [spec.name]),)
+        case _:  # a plain Service, the only other kind
+            return (("", ("services",), [spec.name, preview_service(spec.name)]),)
+
+
+def route_rules(spec: ServiceSpec) -> tuple[Right, ...]:
+    """Return the rights that a release needs on the objects of its route."""
+    own = tuple((group, kinds, _OWN, names) for group, kinds, names in routes_read(spec))
+    match spec.router.kind:
+        case RouterKind.ISTIO:
             return (
-                ("networking.istio.io", kinds, _OWN, [spec.name]),
+                *own,
                 ("", "services", ("get",), [spec.name]),
                 _sees_http_route(spec),
             )
         case RouterKind.GATEWAY_API:
             services = (service_object(spec), *slot_services(spec), *falling_back_services(spec))
             return (
-                ("gateway.networking.k8s.io", "httproutes", _OWN, [spec.name]),
+                *own,
                 ("", "services", ("get",), [item["metadata"]["name"] for item in services]),
                 _sees_virtual_service(spec),
             )
         case _:  # a plain Service, the only other kind
-            names = [spec.name, preview_service(spec.name)]
             return (
-                ("", "services", _OWN, names),
+                *own,
                 # A list cannot be restricted by names.
                 ("discovery.k8s.io", "endpointslices", ("list",), []),
                 _sees_http_route(spec),

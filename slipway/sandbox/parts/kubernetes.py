@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from slipway.core.errors import InputError
-from slipway.sandbox import pki
+from slipway.sandbox import audit, pki
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.network.addresses import kubelet_address, shown_address
 from slipway.sandbox.part import HttpReady, Part
@@ -60,6 +60,7 @@ def prepare(home: SandboxHome, binary: Path) -> None:
             "/tmp/slipway",
         )
     pki.prepare(home, binary)
+    audit.prepare(home)
     pki.write_private(_egress_file(home), yaml.safe_dump(_egress_selection(home)))
     pki.write_private(_registry_file(home), yaml.safe_dump(_registry_settings(home)))
 
@@ -144,6 +145,7 @@ def _apiserver(home: SandboxHome, binary: Path) -> Part:
         f"--kubelet-client-key={home.pki / 'kubelet-client.key'}",
         "--allow-privileged=true",
         "--profiling=false",
+        *audit.flags(home),
     )
     return Part(
         name="apiserver",

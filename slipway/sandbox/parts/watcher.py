@@ -9,19 +9,19 @@ from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.part import FileReady, Part
 
 
-def parts(home: SandboxHome, *, flow_environment: Mapping[str, str]) -> tuple[Part, ...]:
+def parts(home: SandboxHome, *, environment: Mapping[str, str]) -> tuple[Part, ...]:
     """Return the one process.
 
     Args:
         home: of the sandbox.
-        flow_environment: what a flow run needs; the watcher needs the same.
+        environment: of the process.
     """
     ready = home.run / "watcher.ready"
     return (
         Part(
             name="watcher",
             command=(sys.executable, "-m", "slipway.cli", "watch", "--ready-file", str(ready)),
-            environment=flow_environment,
+            environment=environment,
             ready=FileReady(ready),
             # Nothing waits for it: it must not take the processors from those that are waited for.
             after=("apiserver", "prefect-server"),
