@@ -217,6 +217,21 @@ def read_audit(homes: Iterable[SandboxHome]) -> Audit:
     return found
 
 
+def log_end(home: SandboxHome) -> int:
+    """Return where a sandbox's log ends now, for `calls_since`."""
+    return audit_log(home).stat().st_size
+
+
+def calls_since(home: SandboxHome, end: int) -> list[Call]:
+    """Return every call of our accounts since then, in order; none that is older."""
+    now = audit_log(home)
+    lines: Iterable[Event] = _lines(now, end)
+    if now.stat().st_size < end:  # the API server has begun a new file meanwhile
+        older = max(now.parent.glob(f"{now.stem}-*{now.suffix}"))
+        lines = (*_lines(older, end), *_lines(now))
+    return [call for event in lines if (call := call_of(event)) is not None]
+
+
 def events(home: SandboxHome) -> Iterator[Event]:
     """Yield the lines of a sandbox's log, oldest first."""
     now = audit_log(home)
@@ -253,12 +268,13 @@ def difference(audit: Audit, *, accounts: Sequence[str] = ACCOUNTS) -> list[str]
     return [f"never used: {right}" for right in unused if right.account in accounts]
 
 
-def _lines(path: Path) -> Iterator[Event]:
+def _lines(path: Path, begin: int = 0) -> Iterator[Event]:
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
+        file.seek(begin)
         for line in file:
-            if line.endswith("\n"):  # else the API server is writing it just now
+            if line.endswith(b"\n"):  # else the API server is writing it just now
                 yield json.loads(line)
 
 

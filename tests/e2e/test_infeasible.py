@@ -19,6 +19,7 @@ import pytest
 
 from slipway.manifests.names import RELEASE_ACCOUNT
 from tests.contract.tls_toys import tls_gateway
+from tests.e2e.audit import Call, calls_since, log_end
 from tests.e2e.support import Sandbox, World, said
 
 NAMESPACE = "infeasible"
@@ -93,14 +94,24 @@ class Place:
         found = self.kubectl("get", "pods", "-l", f"slipway.dev/service={service}", "-o", "name")
         return found.split()
 
-    def kubeconfig_of_the_release_account(self) -> Path:
-        """Write a kubeconfig of the account that releases use in a cluster."""
-        token = self.kubectl("create", "token", RELEASE_ACCOUNT).strip()
+    def kubeconfig_of_an_account_with(self, role: str) -> Path:
+        """Write a kubeconfig in which an account with this Role alone is that of releases."""
+        self.kubectl("create", "serviceaccount", "limited")
+        account = f"--serviceaccount={NAMESPACE}:limited"
+        self.kubectl("create", "rolebinding", "limited", f"--role={role}", account)
+        token = self.kubectl("create", "token", "limited").strip()
         made = json.loads(self.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
-        made["users"] = [{"name": made["users"][0]["name"], "user": {"token": token}}]
+        for user in made["users"]:
+            if user["name"] == RELEASE_ACCOUNT:
+                user["user"] = {"token": token}
         path = self.world.folder / f"limited-{next(_numbers)}.kubeconfig"
         path.write_text(json.dumps(made))
         return path
+
+    def calls_since(self, end: int) -> list[Call]:
+        """Return what our accounts have called in the namespace since the log ended there."""
+        called = calls_since(self.world.sandbox.home, end)
+        return [call for call in called if call.namespace == NAMESPACE]
 
 
 @pytest.fixture(scope="module")
@@ -343,11 +354,14 @@ def test_release_is_refused_with_the_exact_shortfall_and_nothing_is_written(
     world = place.world
     service = service_of(world, **situation.spec)
     situation.put(place, service)
-    before = place.written(service)
+    before, log_ended = place.written(service), log_end(world.sandbox.home)
     refused = world.release(service, "1")
     _assert_refused(refused, situation.code, situation.says.replace("SERVICE", service))
     assert place.written(service) == before
     assert place.pods(service) == []
+    called = place.calls_since(log_ended)
+    assert {(call.verb, call.resource) for call in called} >= {("list", "deployments.apps")}
+    assert [str(call) for call in called if call.writes] == []
 
 
 def _assert_refused(refused: subprocess.CompletedProcess[str], code: str, says: str) -> None:
@@ -361,25 +375,26 @@ def _assert_refused(refused: subprocess.CompletedProcess[str], code: str, says: 
 def test_missing_verbs_are_named_a_line_each(place: Place) -> None:
     service = service_of(place.world)
     role = f"slipway-release-{service}"
-    limited = str(place.kubeconfig_of_the_release_account())
+    limited = str(place.kubeconfig_of_an_account_with(role))
     good = run(place.world, "release", service, "1", "--dry-run", KUBECONFIG=limited)
     assert good.returncode == 0, said(good)
-    # The preflight's cluster role is bound to the account of `serving` alone.
+    # The preflight's cluster roles are bound to the account of releases alone.
     assert "not seen: Nodes in all namespaces (not allowed to read them)" in said(good)
     assert "not seen: Pods in all namespaces (not allowed to read them)" in said(good)
     rules = json.loads(place.kubectl("get", "role", role, "-o", "json"))["rules"]
     for rule in rules:
-        # What names no object is granted to the same account by the roles of other services too.
-        if rule.get("resourceNames") == [f"slipway-{service}"] and "get" in rule["verbs"]:
+        if f"slipway-{service}" in rule.get("resourceNames", ()):
             rule["verbs"] = ["get"]
     patch = json.dumps({"rules": rules})
     place.kubectl("patch", "role", role, "--type=merge", "-p", patch)
     before = place.written(service)
     refused = run(place.world, "release", service, "1", KUBECONFIG=limited)
-    named = f"/slipway-{service} in {NAMESPACE}: is not allowed; 1 permission more"
+    allowed = f"in {NAMESPACE}: is not allowed; 1 permission more"
+    named = f"/slipway-{service} {allowed}"
     _assert_refused(refused, "permission-missing", f"patch configmaps{named}")
+    assert f"patch configmaps/slipway-{service}-orders {allowed}" in said(refused)
     assert f"patch leases{named}" in said(refused)
-    assert "for 2 reasons" in said(refused)
+    assert "for 3 reasons" in said(refused)
     assert place.written(service) == before
 
 

@@ -11,7 +11,15 @@ import pytest
 from slipway.manifests.install import install_objects, platform_objects
 from slipway.sandbox import audit as sandbox_audit
 from slipway.sandbox.home import SandboxHome
-from tests.e2e.audit import Audit, Used, difference, events, read_audit
+from tests.e2e.audit import (
+    Audit,
+    Used,
+    calls_since,
+    difference,
+    events,
+    log_end,
+    read_audit,
+)
 from tests.examples import service
 
 RELEASE = "system:serviceaccount:serving:slipway-release"
@@ -167,6 +175,24 @@ def test_log_is_read_with_its_older_files_and_without_the_line_being_written(
     now.with_name("audit-2026-01-01T00-00-00.000.log").write_text('{"n": 1}\n')
     now.write_text('{"n": 2}\n{"n": 3}\n{"n": 4, "half')
     assert [item["n"] for item in events(home)] == [1, 2, 3]
+
+
+def test_calls_since_a_moment_are_told_in_order_also_over_a_new_file(tmp_path: Path) -> None:
+    home = SandboxHome(tmp_path)
+    now = sandbox_audit.audit_log(home)
+    now.parent.mkdir()
+
+    def logged(*names: str) -> str:
+        lines = (by_release("get", LEASE, name) for name in names)
+        return "".join(f"{json.dumps(one)}\n" for one in lines)
+
+    now.write_text(logged("a"))
+    end = log_end(home)
+    now.write_text(logged("a", "b"))
+    assert [call.name for call in calls_since(home, end)] == ["b"]
+    now.rename(now.with_name("audit-2026-01-01T00-00-00.000.log"))
+    now.write_text(logged())
+    assert [call.name for call in calls_since(home, end)] == ["b"]
 
 
 def test_logs_of_several_sandboxes_are_taken_together(tmp_path: Path) -> None:

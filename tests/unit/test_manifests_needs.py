@@ -315,3 +315,8 @@ def test_route_of_somebody_else_by_the_services_name_is_theirs() -> None:
     theirs = {**virtual_service(service(), empty("chat"))}
     theirs["metadata"] = {**theirs["metadata"], "labels": {}}
     assert other_routers(plain, [theirs]) == ()
+
+
+def test_service_that_needs_no_filter_asks_for_no_right_at_a_gateway() -> None:
+    plain = replace(service(), router=Router(kind=RouterKind.SERVICE))
+    assert {right.namespace for right in release_rights(plain)} == {"serving"}

@@ -81,6 +81,15 @@ def test_settings_without_an_argument_come_from_the_environment(
     assert from_environment().evidence_bucket == "from-the-environment"
 
 
+def test_images_of_pods_come_from_the_registry_unless_others_are_named() -> None:
+    assert from_environment(_LEAST).pod_registries == ("127.0.0.1:5000",)
+    named = {"SLIPWAY_POD_REGISTRIES": "registry.example, mirror.example/models,"}
+    assert from_environment({**_LEAST, **named}).pod_registries == (
+        "registry.example",
+        "mirror.example/models",
+    )
+
+
 def test_pods_are_dialled_at_the_addresses_that_the_cluster_shows_unless_told_otherwise() -> None:
     assert from_environment(_LEAST).pod_prefix == ("", "")
     settings = from_environment({**_LEAST, "SLIPWAY_POD_PREFIX": "127.100.=100.100."})
