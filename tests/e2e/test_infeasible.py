@@ -99,13 +99,17 @@ class Place:
         self.kubectl("create", "serviceaccount", "limited")
         account = f"--serviceaccount={NAMESPACE}:limited"
         self.kubectl("create", "rolebinding", "limited", f"--role={role}", account)
+        # The filter of the gateway, which a plan looks for as well.
+        at_gateway = ("create", "rolebinding", "limited", f"--role=slipway-split-{NAMESPACE}")
+        made = self.world.sandbox.kubectl("-n", "istio-ingress", *at_gateway, account)
+        assert made.returncode == 0, made.stderr
         token = self.kubectl("create", "token", "limited").strip()
-        made = json.loads(self.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
-        for user in made["users"]:
+        content = json.loads(self.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
+        for user in content["users"]:
             if user["name"] == RELEASE_ACCOUNT:
                 user["user"] = {"token": token}
         path = self.world.folder / f"limited-{next(_numbers)}.kubeconfig"
-        path.write_text(json.dumps(made))
+        path.write_text(json.dumps(content))
         return path
 
     def calls_since(self, end: int) -> list[Call]:
@@ -127,6 +131,7 @@ def shared(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert made.returncode == 0, made.stderr
     assert world.given_version(MODEL) == "1"
     yield world
+    sandbox.kubectl("-n", "istio-ingress", "delete", "rolebinding", "limited")
     sandbox.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
