@@ -275,7 +275,8 @@ def _scale(ports: Ports, fence: int) -> None:
 def _try_records(ports: Ports, fence: int) -> None:
     service = ports.spec.name
     begun = _record(ports, fence=fence)
-    ports.releases.save(begun, version=None)
+    stored = ports.releases.save(begun, version=None)
+    ports.releases.save(begun, version=stored.version)
     order = about(begun, OrderKind.ABORT, order_id="abort-test", by="a test", at_ns=1)
     ports.orders.post(service, order)
     assert [item.order_id for item in ports.orders.read(service).orders] == ["abort-test"]
