@@ -29,7 +29,7 @@ POLICY_NAME = "slipway-model-pods"
 SECRET_GROUP, SECRET_RESOURCE, SECRET_VERB = "slipway.dev", "podsecrets", "use"
 """The right by which pods may name a Secret; see above."""
 
-# Numbers of pods and of locks are written on Deployments, too, whose pods somebody else chose: those
+# Numbers of pods and of locks are written on Deployments whose pods somebody else chose, too: those
 # that a service was adopted with.
 _DEPLOYS = (
     "!(request.operation == 'UPDATE' && has(object.spec.template) &&"

@@ -36,6 +36,7 @@ _REVIEWS = frozenset({"authorization.k8s.io", "authentication.k8s.io"})
 """Questions about rights of one's own: everybody may ask them, and nothing is stored."""
 
 _READS = frozenset({"get", "list", "watch"})
+_OF_A_SLOT = frozenset({"deployments", "horizontalpodautoscalers", "scaledobjects"})
 _OF_A_ROUTE = frozenset({"services", "virtualservices", "destinationrules", "httproutes"})
 
 
@@ -306,12 +307,14 @@ def _rights(account: str, role: _Role, rule: Mapping[str, Any]) -> Iterator[Used
                         account,
                         verb,
                         f"{resource}.{group}",
-                        _template(name, role.service),
+                        _template(name, role.service, resource),
                         router if resource in _OF_A_ROUTE and name else "",
                     )
 
 
-def _template(name: str, service: str) -> str:
+def _template(name: str, service: str, resource: str) -> str:
+    if name and resource in _OF_A_SLOT:
+        return "SERVICE-SLOT"  # or what the service was adopted with, which has a name of its own
     meant = name.replace(service, "SERVICE", 1) if service else name
     return re.sub(r"\b(blue|green)\b", "SLOT", meant)
 

@@ -32,6 +32,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 # On a busy machine: a quiet one needs a tenth of it.
 LONGEST_RELEASE_S = 480.0
 
+_ADMINISTRATORS = frozenset({"adopt", "install"})
+"""Commands that no account of flows could run."""
+
 
 class Sandbox(Protocol):
     """What the fixture `sandbox` offers."""
@@ -114,10 +117,11 @@ class World:
         return self.cli("release", service, version)
 
     def cli(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """Run `slipway ARGS` with the settings of this test."""
+        """Run `slipway ARGS` with the settings of this test, as whoever has to run it."""
+        as_administrator = {CONTEXT_VARIABLE: CONTEXT} if args[0] in _ADMINISTRATORS else {}
         return subprocess.run(
             _command(*args),
-            env=self.process_environment,
+            env={**self.process_environment, **as_administrator},
             cwd=PROJECT,
             text=True,
             capture_output=True,
