@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import httpx
@@ -21,11 +22,13 @@ from slipway.adapters.routers.gateway import GatewayAccess
 from slipway.adapters.s3 import S3ObjectStore
 from slipway.adapters.server_metrics import ServerMetrics
 from slipway.adapters.service_file import find_service, load_services
+from slipway.core.errors import InputError
 from slipway.core.routing import Route, all_to, empty
 from slipway.core.service import ServiceSpec
 from slipway.manifests.adoption.changes import is_adopted
 from slipway.manifests.adoption.originals import originals_name, read_originals
 from slipway.manifests.install import install_objects, only_when_absent, platform_objects
+from slipway.manifests.names import PLATFORM_NAMESPACE
 from slipway.ports import (
     Autoscalers,
     HandOver,
@@ -138,7 +141,39 @@ def install_services(settings: Settings, service: str | None = None) -> list[str
             for m in install_objects(spec, _route_now(api, spec), adopted=_adopted(api, spec))
         ),
     ]
-    return [_install(api, manifest) for manifest in manifests]
+    due = [not _is_left(api, manifest) for manifest in manifests]
+    rehearse(api, [manifest for manifest, writes in zip(manifests, due, strict=True) if writes])
+    said = []
+    for manifest, writes in zip(manifests, due, strict=True):
+        if writes:
+            api.apply(manifest, manager=INSTALL_MANAGER)
+        what = "applied" if writes else "left as it is"
+        said.append(f"{manifest['kind']} {manifest['metadata']['name']}: {what}")
+    return said
+
+
+def rehearse(api: RetryingKubernetesApi, manifests: Iterable[Manifest]) -> None:
+    """Have the API server refuse in a dry run what it would refuse later.
+
+    Raises:
+        InputError: `namespace-missing`, a service's own namespace is not there.
+        PermanentError: refused, with the server's message; nothing was written.
+    """
+    there: dict[str, bool] = {}
+    for manifest in manifests:
+        meta = manifest["metadata"]
+        needed = meta["name"] if manifest["kind"] == "Namespace" else meta.get("namespace", "")
+        if needed and needed not in there:
+            there[needed] = api.get(object_path("Namespace", None, needed)) is not None
+        if needed and not there[needed]:
+            if needed != PLATFORM_NAMESPACE:
+                raise InputError(
+                    f"there is no namespace {needed}",
+                    code="namespace-missing",
+                    hint=f"make it first: kubectl create namespace {needed}",
+                )
+            continue  # it is made first of all, and nothing in it can be tried before
+        api.apply(manifest, manager=INSTALL_MANAGER, dry_run=True)
 
 
 def _route_now(api: RetryingKubernetesApi, spec: ServiceSpec) -> Route:
@@ -163,12 +198,10 @@ def _adopted(api: RetryingKubernetesApi, spec: ServiceSpec) -> str:
     return "" if found is None else read_originals(found).live.workload
 
 
-def _install(api: RetryingKubernetesApi, manifest: Manifest) -> str:
-    metadata = manifest["metadata"]
-    namespace, kind, name = metadata.get("namespace"), manifest["kind"], metadata["name"]
-    if only_when_absent(manifest) or kind == "Service":
-        found = api.get(object_path(kind, namespace, name))
-        if found is not None and (only_when_absent(manifest) or is_adopted(found)):
-            return f"{kind} {name}: left as it is"
-    api.apply(manifest, manager=INSTALL_MANAGER)
-    return f"{kind} {name}: applied"
+def _is_left(api: RetryingKubernetesApi, manifest: Manifest) -> bool:
+    """Return whether an object is there that an installation must not write."""
+    if not only_when_absent(manifest) and manifest["kind"] != "Service":
+        return False
+    meta = manifest["metadata"]
+    found = api.get(object_path(manifest["kind"], meta.get("namespace"), meta["name"]))
+    return found is not None and (only_when_absent(manifest) or is_adopted(found))

@@ -66,6 +66,7 @@ def service_objects(spec: ServiceSpec, *, adopted: str = "") -> tuple[Object, ..
     """Return what a service needs beside its routes; see `install_objects`."""
     may_release = (*release_rules(spec, adopted=adopted), *preflight_rules())
     return (
+        *(() if spec.namespace == PLATFORM_NAMESPACE else (_marked_namespace(spec.namespace),)),
         _account(MODEL_ACCOUNT, spec.namespace, automount=False),
         *_granted(spec, RELEASE_ACCOUNT, may_release),
         *_granted(spec, WATCH_ACCOUNT, watch_rules(spec, adopted=adopted)),
@@ -177,6 +178,15 @@ def _namespace(name: str) -> Object:
                 **{f"pod-security.kubernetes.io/{mode}": "restricted" for mode in modes},
             },
         },
+    }
+
+
+def _marked_namespace(name: str) -> Object:
+    """Return the mark of a namespace that others have made: the admission policies hold there."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": {SERVING_LABEL: "true"}},
     }
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from slipway import bootstrap
+from slipway.core.errors import InputError
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.rollout import RolloutObservation
 from slipway.core.routing import Route, Slot, all_to, empty
 from slipway.manifests.adoption.live import Live
 from slipway.manifests.adoption.originals import Originals, originals_config_map
-from slipway.manifests.install import install_objects
+from slipway.manifests.install import install_objects, platform_objects
 from slipway.ports import StoredRecord
 from tests.examples import record, rollout, service
 
@@ -66,12 +67,14 @@ class Cluster:
     def __init__(self, **objects: Any) -> None:
         self.objects = {path.replace("__", "/"): found for path, found in objects.items()}
         self.applied: list[tuple[str, str]] = []
+        self.tried: list[tuple[str, str]] = []
 
     def get(self, path: str) -> Any:
         return next((item for name, item in self.objects.items() if path.endswith(name)), None)
 
-    def apply(self, manifest: Any, **_: Any) -> None:
-        self.applied.append((manifest["kind"], manifest["metadata"]["name"]))
+    def apply(self, manifest: Any, *, dry_run: bool = False, **_: Any) -> None:
+        where = self.tried if dry_run else self.applied
+        where.append((manifest["kind"], manifest["metadata"]["name"]))
 
 
 def test_service_that_was_adopted_keeps_its_ports_at_an_installation() -> None:
@@ -80,12 +83,40 @@ def test_service_that_was_adopted_keeps_its_ports_at_an_installation() -> None:
     )
     own: Any = Cluster(services__chat={"metadata": {}})
 
-    for manifest in install_objects(service()):
-        bootstrap._install(adopted, manifest)
-        bootstrap._install(own, manifest)
+    written = {
+        (item["kind"], item["metadata"]["name"]): item for item in install_objects(service())
+    }
 
-    assert ("Service", "chat") not in adopted.applied
-    assert ("Service", "chat") in own.applied
+    assert bootstrap._is_left(adopted, written["Service", "chat"])
+    assert not bootstrap._is_left(own, written["Service", "chat"])
+    assert not bootstrap._is_left(adopted, written["Role", "slipway-release-chat"])
+
+
+def test_installation_is_tried_before_anything_of_it_is_written() -> None:
+    there: Any = Cluster(namespaces__serving={}, **{"namespaces__istio-ingress": {}})
+
+    bootstrap.rehearse(there, install_objects(service()))
+
+    assert there.tried
+    assert there.applied == []
+
+
+def test_first_installation_tries_what_needs_no_namespace_of_its_own() -> None:
+    empty_cluster: Any = Cluster()
+
+    bootstrap.rehearse(empty_cluster, platform_objects(["registry.example.com"]))
+
+    assert ("ValidatingAdmissionPolicy", "slipway-fence") in empty_cluster.tried
+    assert not [kind for kind, _ in empty_cluster.tried if kind == "ServiceAccount"]
+
+
+def test_namespace_of_a_service_that_is_missing_is_named() -> None:
+    nothing: Any = Cluster()
+
+    with pytest.raises(InputError, match="there is no namespace team") as caught:
+        bootstrap.rehearse(nothing, install_objects(replace(service(), namespace="team")))
+
+    assert caught.value.code == "namespace-missing"
 
 
 def test_installation_knows_the_deployment_that_was_adopted() -> None:
