@@ -12,7 +12,6 @@ from tests.e2e.support import World, said
 
 Object = dict[str, Any]
 
-NAMESPACE = "serving"
 GATEWAY = "istio-ingress/slipway-gateway"
 _KINDS = (
     *("service", "deployment", "replicaset", "configmap", "lease", "role", "rolebinding"),
@@ -34,6 +33,7 @@ class Shape:
         deployment: name of the Deployment.
         selector: of its pods; fixed for ever.
         labels: of its pods beside these.
+        namespace: where it lives.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Shape:
     deployment: str
     selector: Mapping[str, str]
     labels: Mapping[str, str]
+    namespace: str = "serving"
 
 
 def shapes() -> tuple[Shape, ...]:
@@ -124,7 +125,7 @@ def same_names() -> Shape:
 
 
 def gateway_api() -> Shape:
-    """An HTTPRoute of another name over a Service of port 8000."""
+    """An HTTPRoute of another name over a Service of port 8000, in a namespace of its own."""
     name = "hand-gateway"
     namespace, _, gateway = GATEWAY.partition("/")
     rule = {
@@ -142,7 +143,8 @@ def gateway_api() -> Shape:
         deployment="gateway-server",
         selector={"app": name},
         labels={},
-        file={"router": {"kind": "gateway_api", "port": 8000}},
+        namespace="shop",
+        file={"namespace": "shop", "router": {"kind": "gateway_api", "port": 8000}},
         objects=(
             _service(name, {"app": name}, {"port": 8000, "targetPort": 8000}),
             _object("gateway.networking.k8s.io/v1", "HTTPRoute", f"{name}-web", route),
@@ -193,11 +195,15 @@ def run_by_hand(world: World, shape: Shape) -> str:
         "kind": "List",
         "items": [_deployment(shape, image.reference), *shape.objects],
     }
+    if shape.namespace != "serving":
+        world.sandbox.kubectl("create", "namespace", shape.namespace)  # or it is there
     # As people do: their own words stay in an annotation.
-    applied = world.sandbox.kubectl("apply", "-f", "-", stdin=json.dumps(given))
+    applied = world.sandbox.kubectl(
+        "-n", shape.namespace, "apply", "-f", "-", stdin=json.dumps(given)
+    )
     assert applied.returncode == 0, said(applied)
     ready = world.sandbox.kubectl(
-        *("-n", NAMESPACE, "rollout", "status", f"deployment/{shape.deployment}"),
+        *("-n", shape.namespace, "rollout", "status", f"deployment/{shape.deployment}"),
         "--timeout=120s",
     )
     assert ready.returncode == 0, said(ready)
@@ -208,13 +214,15 @@ def remove_by_hand(world: World, shape: Shape) -> None:
     """Remove a service of that shape."""
     items = [_deployment(shape, "gone"), *shape.objects]
     given = {"apiVersion": "v1", "kind": "List", "items": items}
-    removed = world.sandbox.kubectl("delete", "-f", "-", "--wait", stdin=json.dumps(given))
+    removed = world.sandbox.kubectl(
+        *("-n", shape.namespace, "delete", "-f", "-", "--wait"), stdin=json.dumps(given)
+    )
     assert removed.returncode == 0, said(removed)
 
 
 def state(world: World, shape: Shape) -> dict[str, Object]:
     """Return all that is there of a service, without what the API server alone decides."""
-    listed = world.sandbox.kubectl("-n", NAMESPACE, "get", ",".join(_KINDS), "-o", "json")
+    listed = world.sandbox.kubectl("-n", shape.namespace, "get", ",".join(_KINDS), "-o", "json")
     assert listed.returncode == 0, said(listed)
     items = json.loads(listed.stdout)["items"]
     wanted = (shape.name, shape.deployment)
@@ -242,7 +250,9 @@ def _lines(item: Object | None) -> list[str]:
 def pods(world: World, shape: Shape) -> dict[str, str]:
     """Return uid → name of the pods of the hand-made Deployment."""
     selector = ",".join(f"{key}={value}" for key, value in shape.selector.items())
-    listed = world.sandbox.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "json")
+    listed = world.sandbox.kubectl(
+        "-n", shape.namespace, "get", "pods", "-l", selector, "-o", "json"
+    )
     items = json.loads(listed.stdout)["items"]
     return {item["metadata"]["uid"]: item["metadata"]["name"] for item in items}
 
@@ -257,10 +267,10 @@ def _content(item: Object) -> Object:
     return {**{k: v for k, v in item.items() if k != "status"}, "metadata": meta}
 
 
-def managers(world: World, kind: str, name: str) -> set[str]:
+def managers(world: World, shape: Shape, kind: str, name: str) -> set[str]:
     """Return who owns fields of an object."""
     found = world.sandbox.kubectl(
-        *("-n", NAMESPACE, "get", kind, name, "--show-managed-fields", "-o", "json")
+        *("-n", shape.namespace, "get", kind, name, "--show-managed-fields", "-o", "json")
     )
     fields: Sequence[Object] = json.loads(found.stdout)["metadata"].get("managedFields") or []
     return {str(item["manager"]) for item in fields}
@@ -328,6 +338,6 @@ def _object(api_version: str, kind: str, name: str, spec: Object) -> Object:
     return {
         "apiVersion": api_version,
         "kind": kind,
-        "metadata": {"name": name, "namespace": NAMESPACE},
+        "metadata": {"name": name},
         "spec": spec,
     }

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.by_hand import (
-    NAMESPACE,
     Shape,
     differences,
     managers,
@@ -88,15 +87,15 @@ def _nothing_of_slipway_is_left(world: World, shape: Shape) -> None:
     kinds = "all,configmap,lease,role,rolebinding,horizontalpodautoscaler"
     routes = "virtualservice,destinationrule,httproute"
     left = world.sandbox.kubectl(
-        *("-n", NAMESPACE, "get", f"{kinds},{routes}", "-o", "name"),
+        *("-n", shape.namespace, "get", f"{kinds},{routes}", "-o", "name"),
         *("-l", f"slipway.dev/service={shape.name}"),
     )
     assert left.stdout == "", left.stdout
     for item in shape.objects:
         kind, name = item["kind"].lower(), item["metadata"]["name"]
-        assert not [who for who in managers(world, kind, name) if who.startswith("slipway")]
+        assert not [who for who in managers(world, shape, kind, name) if who.startswith("slipway")]
     labelled = world.sandbox.kubectl(
-        *("-n", NAMESPACE, "get", "pods", "-l", "slipway.dev/serves", "-o", "json")
+        *("-n", shape.namespace, "get", "pods", "-l", "slipway.dev/serves", "-o", "json")
     )
     names = [item["metadata"]["name"] for item in json.loads(labelled.stdout)["items"]]
     assert not [name for name in names if name.startswith(shape.deployment)]
