@@ -29,6 +29,7 @@ LANES = {
     "releases": ("infeasible", "kubernetes_is_real", "prefect_deployment", "release_faults"),
     # Release under users, in services of their own without GPUs.
     "crowds": (
+        "adoption",
         "release_canary",
         "release_circle",
         "release_under_load",
@@ -38,6 +39,7 @@ LANES = {
     "alone": ("faults_ports", "kills", "sandbox_lifecycle"),
     # Too long for `make test`.
     "soak": (
+        "adoption_killed",
         "autoscaling",
         "change_of_router",
         "orders",

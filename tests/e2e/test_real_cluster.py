@@ -36,6 +36,7 @@ def commands() -> str:
     return "\n".join(line.strip() for block in blocks for line in block.splitlines())
 
 
+@pytest.mark.drawn("page")
 @pytest.mark.parametrize("kind", ["istio", "gateway_api"])
 def test_first_release_by_the_page_with_a_kubeconfig_alone(world: World, kind: str) -> None:
     service = f"llama3-{kind.replace('_', '-')}"
