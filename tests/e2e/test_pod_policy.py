@@ -211,10 +211,12 @@ def test_pod_without_a_label_of_a_release_is_refused_to_its_account_alone(world:
 
 
 def test_deployment_of_others_may_be_scaled_but_not_changed(world: World) -> None:
-    ports, name = world.ports("policed"), workload_name("policed", Slot.BLUE)
+    # Not under the name that the other tests ask about.
+    ports, name = world.ports("policed"), workload_name("policed", Slot.GREEN)
     adopted = deployment(world)
     del adopted["metadata"]["labels"]["slipway.dev/release"]
     del adopted["spec"]["template"]["metadata"]["labels"]["slipway.dev/release"]
+    adopted["metadata"]["name"] = name
     adopted["spec"]["replicas"] = 0
     with_image("nowhere/x:1")(adopted["spec"]["template"]["spec"])
     ports.workloads.apply(adopted)
