@@ -98,9 +98,8 @@ def helm_like() -> Shape:
     )
 
 
-def same_names() -> Shape:
+def same_names(name: str = "hand-subset") -> Shape:
     """A route and a rule of the service's own name, with a subset; a port without a name."""
-    name = "hand-subset"
     rule = {
         "host": name,
         "trafficPolicy": {"connectionPool": {"http": {"http1MaxPendingRequests": 512}}},
@@ -112,7 +111,7 @@ def same_names() -> Shape:
     return Shape(
         name=name,
         port=8000,
-        deployment="subset-server",
+        deployment=f"{name}-server",
         selector={"app": name},
         labels={"version": "v1"},
         file={},

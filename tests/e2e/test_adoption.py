@@ -66,7 +66,7 @@ def test_live_service_is_taken_over_released_and_given_back_as_it_was(
 
 @pytest.mark.drawn("adoption")
 def test_slot_that_is_used_again_leaves_the_adopted_deployment_without_pods(world: World) -> None:
-    shape = same_names()
+    shape = same_names("hand-again")
     version = run_by_hand(world, shape)
     with users(world, shape.name, rate=_RATE_PER_S, long_streams=2) as crowd:
         adopted = world.cli("adopt", shape.name, version, "--apply")
@@ -76,7 +76,7 @@ def test_slot_that_is_used_again_leaves_the_adopted_deployment_without_pods(worl
             assert released.returncode == 0, said(released)
         refused = world.cli("adopt", shape.name, "--undo")
         assert refused.returncode == 3, said(refused)
-        assert "users of service hand-subset are on slot blue, version 3" in said(refused)
+        assert "users of service hand-again are on slot blue, version 3" in said(refused)
         ledger = crowd.stop()
     assert [row for row in ledger if row["status"] != "ok"] == []
     assert pods(world, shape) == {}

@@ -73,7 +73,7 @@ def world(sandbox: Sandbox, tmp_path: Path) -> World:
 
 
 def test_adoption_that_dies_after_a_write_goes_on_and_harms_nobody(world: World) -> None:
-    shape = same_names()
+    shape = same_names("hand-killed")
     version = run_by_hand(world, shape)
     before, first_pods = state(world, shape), pods(world, shape)
     ports, objects, hand_over = administration(shape.name, world.settings)
@@ -101,7 +101,7 @@ def test_adoption_that_dies_after_a_write_goes_on_and_harms_nobody(world: World)
 
 
 def test_half_an_adoption_is_given_back_and_no_release_begins_meanwhile(world: World) -> None:
-    shape = same_names()
+    shape = same_names("hand-halved")
     version = run_by_hand(world, shape)
     before = state(world, shape)
     ports, objects, hand_over = administration(shape.name, world.settings)

@@ -49,7 +49,7 @@ def test_every_obstacle_is_named_at_once_and_nothing_is_written(world: World) ->
 
 
 def test_version_that_the_registry_does_not_know_is_refused(world: World) -> None:
-    shape = same_names()
+    shape = same_names("hand-unknown")
     run_by_hand(world, shape)
     before = state(world, shape)
     refused = world.cli("adopt", shape.name, "99", "--apply")

@@ -48,7 +48,7 @@ def test_release_account_has_all_that_a_release_needs_by_its_mounted_token(
     world = World(sandbox, tmp_path_factory.mktemp("in-cluster"))
     service = world.given_service("in-cluster")
     pod.write_text(token_of(sandbox, "slipway-release"))
-    ports = connect(service, replace(world.settings, kubeconfig=None))
+    ports = connect(service, replace(world.settings, kubeconfig=None, context=None))
 
     assert ports.preflight.missing_rights(release_rights(ports.spec)) == ()
     assert ports.releases.lock(service).holder == ""
