@@ -70,6 +70,8 @@ def test_first_release_by_the_page_with_a_kubeconfig_alone(world: World, kind: s
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+    theirs = yaml.safe_load((world.folder / "release.kubeconfig").read_text())
+    assert [user["name"] for user in theirs["users"]] == ["slipway-release"]
     record = world.record(service)
     assert (record.version, str(record.phase)) == ("1", "done")
     assert f'"id": "{service}"' in done.stdout or f'"id":"{service}"' in done.stdout
