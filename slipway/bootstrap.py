@@ -27,7 +27,12 @@ from slipway.core.routing import Route, all_to, empty
 from slipway.core.service import ServiceSpec
 from slipway.manifests.adoption.changes import is_adopted
 from slipway.manifests.adoption.originals import originals_name, read_originals
-from slipway.manifests.install import install_objects, only_when_absent, platform_objects
+from slipway.manifests.install import (
+    beside_what_is_there,
+    install_objects,
+    only_when_absent,
+    platform_objects,
+)
 from slipway.manifests.names import PLATFORM_NAMESPACE
 from slipway.ports import (
     Autoscalers,
@@ -133,7 +138,7 @@ def install_services(settings: Settings, service: str | None = None) -> list[str
     if service is not None:
         specs = {service: find_service(settings.services, service)}
     api = RetryingKubernetesApi(settings.kubeconfig, context=settings.context)
-    manifests = [
+    wanted = [
         *platform_objects(settings.pod_registries),
         *(
             m
@@ -141,6 +146,7 @@ def install_services(settings: Settings, service: str | None = None) -> list[str
             for m in install_objects(spec, _route_now(api, spec), adopted=_adopted(api, spec))
         ),
     ]
+    manifests = [_beside(api, manifest) for manifest in wanted]
     due = [not _is_left(api, manifest) for manifest in manifests]
     rehearse(api, [manifest for manifest, writes in zip(manifests, due, strict=True) if writes])
     said = []
@@ -196,6 +202,13 @@ def _adopted(api: RetryingKubernetesApi, spec: ServiceSpec) -> str:
     """Return the name of the Deployment that a service was adopted with; "" without one."""
     found = api.get(object_path("ConfigMap", spec.namespace, originals_name(spec.name)))
     return "" if found is None else read_originals(found).live.workload
+
+
+def _beside(api: RetryingKubernetesApi, manifest: Manifest) -> Manifest:
+    if manifest["kind"] != "Namespace":
+        return manifest
+    path = object_path("Namespace", None, manifest["metadata"]["name"])
+    return beside_what_is_there(manifest, api.get(path))
 
 
 def _is_left(api: RetryingKubernetesApi, manifest: Manifest) -> bool:

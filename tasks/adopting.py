@@ -11,7 +11,12 @@ from slipway.bootstrap import Ports, administration
 from slipway.core.errors import PermanentError
 from slipway.core.service import ServiceSpec
 from slipway.manifests.adoption.originals import Originals, originals_name, read_originals
-from slipway.manifests.install import only_when_absent, platform_objects, service_objects
+from slipway.manifests.install import (
+    beside_what_is_there,
+    only_when_absent,
+    platform_objects,
+    service_objects,
+)
 from slipway.ports import HandOver, Manifest, Objects
 from tasks.lock import LockKeeper, take_lock
 from tasks.progress import Progress
@@ -131,8 +136,10 @@ def install_base(work: Adopting) -> None:
     ):
         meta = manifest["metadata"]
         place = manifest["kind"], meta.get("namespace"), meta["name"]
-        if not only_when_absent(manifest) or objects.get(*place) is None:
-            objects.apply(manifest)
+        if only_when_absent(manifest) and objects.get(*place) is not None:
+            continue
+        found = objects.get(*place) if manifest["kind"] == "Namespace" else None
+        objects.apply(beside_what_is_there(manifest, found))
 
 
 def changed_meanwhile(what: str, hint: str) -> PermanentError:

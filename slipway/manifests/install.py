@@ -88,6 +88,21 @@ def only_when_absent(manifest: Mapping[str, Any]) -> bool:
     return routes or manifest["kind"] in _RELEASES_OWN
 
 
+def beside_what_is_there(
+    manifest: Mapping[str, Any], found: Mapping[str, Any] | None
+) -> Mapping[str, Any]:
+    """Return what is applied where an object of that name stands already.
+
+    A namespace that others have made keeps its Pod Security level: pods that live there may not
+    meet ours, and could not be made again.
+    """
+    if manifest["kind"] != "Namespace" or found is None:
+        return manifest
+    labels = found["metadata"].get("labels") or {}
+    ours = labels.get(MANAGED_BY_LABEL) == _PLATFORM_LABELS[MANAGED_BY_LABEL]
+    return manifest if ours else _marked_namespace(manifest["metadata"]["name"])
+
+
 def platform_objects(registries: Sequence[str]) -> tuple[Object, ...]:
     """Return the objects that a cluster needs once, whatever its services.
 

@@ -23,7 +23,12 @@ from slipway.manifests.accounts import (
     watch_rules,
 )
 from slipway.manifests.fence import FENCE_POLICY, LEASE_POLICY
-from slipway.manifests.install import install_objects, only_when_absent, platform_objects
+from slipway.manifests.install import (
+    beside_what_is_there,
+    install_objects,
+    only_when_absent,
+    platform_objects,
+)
 from slipway.manifests.routes.istio import read_route
 from tests.examples import autoscaling, service, service_on_a_volume
 
@@ -244,6 +249,18 @@ def test_model_account_mounts_no_token() -> None:
     }
 
     assert accounts == {"slipway-release": True, "slipway-watch": True, "slipway-model": False}
+
+
+def test_namespace_that_others_have_made_keeps_its_pod_security() -> None:
+    made, *others = platform_objects(["registry.example.com"])
+    theirs = {"metadata": {"labels": {"team": "models"}}}
+
+    marked = beside_what_is_there(made, theirs)
+
+    assert marked["metadata"] == {"name": "serving", "labels": {"slipway.dev/serving": "true"}}
+    assert beside_what_is_there(made, None) == made
+    assert beside_what_is_there(made, made) == made
+    assert beside_what_is_there(others[0], theirs) == others[0]
 
 
 def test_namespace_enforces_pod_security_restricted() -> None:
