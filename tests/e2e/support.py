@@ -99,6 +99,7 @@ class World:
         data["policy"]["benchmark"].update(requests=20, concurrency=4)
         # A busy machine's pauses are not the subject of most tests; those of slow versions set it.
         data["policy"]["benchmark"]["slowdown_max"] = 50
+        data["slo"].update(ttft_p95_ms=10_000, output_tokens_per_s=1)
         for dotted, value in changes.items():
             _set(data, dotted.split("__"), value)
         (self.services / f"{name}.yaml").write_text(yaml.safe_dump(data))
