@@ -49,8 +49,10 @@ def fence_objects(namespace: str) -> tuple[Object, ...]:
             {
                 "paramRef": {
                     "selector": {"matchLabels": {MANAGED_BY_LABEL: "slipway"}},
-                    # Without a Lease nobody can hold a lock.
-                    "parameterNotFoundAction": "Deny",
+                    # Without a Lease nobody holds a lock, and no release begins. `Deny` would hold
+                    # for every write in a namespace that has none yet, or none any more: whoever
+                    # lives there could make no pod.
+                    "parameterNotFoundAction": "Allow",
                 }
             },
         ),

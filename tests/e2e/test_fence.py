@@ -262,3 +262,14 @@ def _wait(look: Callable[[], bool]) -> None:
     while not look():
         assert time.monotonic() < deadline, f"not true within {_PATIENCE_S:.0f} s"
         time.sleep(0.2)  # between two looks; the deadline decides
+
+
+def test_namespace_without_any_lock_is_nobodys_to_forbid(sandbox: Sandbox) -> None:
+    name = "marked-only"
+    marked = {"name": name, "labels": {"slipway.dev/serving": "true"}}
+    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": marked}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}}
+    for where, item in (((), made), (("-n", name), settings)):
+        applied = sandbox.kubectl(*where, "apply", "-f", "-", stdin=json.dumps(item))
+        assert applied.returncode == 0, applied.stderr
+    assert sandbox.kubectl("delete", "namespace", name, "--wait=false").returncode == 0

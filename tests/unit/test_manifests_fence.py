@@ -81,7 +81,7 @@ def test_number_that_is_new_is_compared_with_the_leases_of_the_namespace() -> No
     }
     assert spec_of("ValidatingAdmissionPolicyBinding", LEASE_POLICY)["paramRef"] == {
         "selector": {"matchLabels": {"app.kubernetes.io/managed-by": "slipway"}},
-        "parameterNotFoundAction": "Deny",
+        "parameterNotFoundAction": "Allow",
     }
 
 
