@@ -26,10 +26,13 @@ FOLDER = Path("tests/e2e")
 _OPTIONS = ("-q", "-p", "no:randomly", "--durations=10")
 LANES = {
     # Take GPUs or quota of the namespace `serving`, or add nodes.
-    "releases": ("infeasible", "kubernetes_is_real", "prefect_deployment", "release_faults"),
+    "releases": (
+        *("infeasible", "kubernetes_is_real", "prefect_deployment", "release_faults"),
+        # And whatever keeps the rows about equally long.
+        *("adoption", "adoption_refused", "in_cluster", "real_cluster", "rights"),
+    ),
     # Release under users, in services of their own without GPUs.
     "crowds": (
-        "adoption",
         "release_canary",
         "release_circle",
         "release_under_load",
