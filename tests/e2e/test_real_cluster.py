@@ -39,7 +39,7 @@ def commands() -> str:
 @pytest.mark.drawn("page")
 @pytest.mark.parametrize("kind", ["istio", "gateway_api"])
 def test_first_release_by_the_page_with_a_kubeconfig_alone(world: World, kind: str) -> None:
-    service = f"llama3-{kind.replace('_', '-')}"
+    service = f"paged-{kind.replace('_', '-')}"
     world.given_file(service, router={"kind": kind}, replicas=1)
     (world.folder / service).mkdir()
     answers = {"ping": "pong", "marco": "polo", "knock knock": "who's there"}
