@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import httpx
 
 from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.kubernetes import KubernetesWorkloads
-from slipway.adapters.kubernetes_api import INSTALL_MANAGER, object_path
 from slipway.adapters.kubernetes_autoscalers import KubernetesAutoscalers
 from slipway.adapters.kubernetes_objects import KubernetesObjects
 from slipway.adapters.kubernetes_orders import KubernetesOrders
@@ -26,7 +25,7 @@ from slipway.core.errors import InputError
 from slipway.core.routing import Route, all_to, empty
 from slipway.core.service import ServiceSpec
 from slipway.manifests.adoption.changes import is_adopted
-from slipway.manifests.adoption.originals import originals_name, read_originals
+from slipway.manifests.adoption.originals import Originals, originals_name, read_originals
 from slipway.manifests.install import (
     beside_what_is_there,
     install_objects,
@@ -138,27 +137,42 @@ def install_services(settings: Settings, service: str | None = None) -> list[str
     if service is not None:
         specs = {service: find_service(settings.services, service)}
     api = RetryingKubernetesApi(settings.kubeconfig, context=settings.context)
-    wanted = [
-        *platform_objects(settings.pod_registries),
-        *(
-            m
-            for spec in specs.values()
-            for m in install_objects(spec, _route_now(api, spec), adopted=_adopted(api, spec))
-        ),
-    ]
-    manifests = [_beside(api, manifest) for manifest in wanted]
-    due = [not _is_left(api, manifest) for manifest in manifests]
-    rehearse(api, [manifest for manifest, writes in zip(manifests, due, strict=True) if writes])
+    objects = KubernetesObjects(api)
+    return put_in_place(
+        objects,
+        [
+            *platform_objects(settings.pod_registries),
+            *(
+                manifest
+                for spec in specs.values()
+                for manifest in install_objects(
+                    spec, _route_now(api, spec), adopted=adopted_with(objects, spec)
+                )
+            ),
+        ],
+    )
+
+
+def put_in_place(objects: Objects, wanted: Sequence[Manifest]) -> list[str]:
+    """Write an installation beside what is there, tried as a whole first; a line per object.
+
+    Raises:
+        InputError: `namespace-missing`, a service's own namespace is not there.
+        PermanentError: the API server refuses something; when it can be tried, before any write.
+    """
+    manifests = [_beside(objects, manifest) for manifest in wanted]
+    due = [not _is_left(objects, manifest) for manifest in manifests]
+    _rehearse(objects, [item for item, writes in zip(manifests, due, strict=True) if writes])
     said = []
     for manifest, writes in zip(manifests, due, strict=True):
         if writes:
-            api.apply(manifest, manager=INSTALL_MANAGER)
+            objects.apply(manifest)
         what = "applied" if writes else "left as it is"
         said.append(f"{manifest['kind']} {manifest['metadata']['name']}: {what}")
     return said
 
 
-def rehearse(api: RetryingKubernetesApi, manifests: Iterable[Manifest]) -> None:
+def _rehearse(objects: Objects, manifests: Iterable[Manifest]) -> None:
     """Have the API server refuse in a dry run what it would refuse later.
 
     Raises:
@@ -170,7 +184,7 @@ def rehearse(api: RetryingKubernetesApi, manifests: Iterable[Manifest]) -> None:
         meta = manifest["metadata"]
         needed = meta["name"] if manifest["kind"] == "Namespace" else meta.get("namespace", "")
         if needed and needed not in there:
-            there[needed] = api.get(object_path("Namespace", None, needed)) is not None
+            there[needed] = objects.get("Namespace", None, needed) is not None
         if needed and not there[needed]:
             if needed != PLATFORM_NAMESPACE:
                 raise InputError(
@@ -179,7 +193,7 @@ def rehearse(api: RetryingKubernetesApi, manifests: Iterable[Manifest]) -> None:
                     hint=f"make it first: kubectl create namespace {needed}",
                 )
             continue  # it is made first of all, and nothing in it can be tried before
-        api.apply(manifest, manager=INSTALL_MANAGER, dry_run=True)
+        objects.apply(manifest, dry_run=True)
 
 
 def _route_now(api: RetryingKubernetesApi, spec: ServiceSpec) -> Route:
@@ -198,23 +212,36 @@ def _route_now(api: RetryingKubernetesApi, spec: ServiceSpec) -> Route:
     return all_to(spec.name, slot) if serves else empty(spec.name)
 
 
-def _adopted(api: RetryingKubernetesApi, spec: ServiceSpec) -> str:
+def stored_originals(objects: Objects, spec: ServiceSpec) -> Originals | None:
+    """Return what was there before a service was adopted; None where it was not.
+
+    Raises:
+        PermanentError: `originals-damaged`.
+    """
+    found = objects.get("ConfigMap", spec.namespace, originals_name(spec.name))
+    return None if found is None else read_originals(found)
+
+
+def adopted_with(objects: Objects, spec: ServiceSpec) -> str:
     """Return the name of the Deployment that a service was adopted with; "" without one."""
-    found = api.get(object_path("ConfigMap", spec.namespace, originals_name(spec.name)))
-    return "" if found is None else read_originals(found).live.workload
+    originals = stored_originals(objects, spec)
+    return "" if originals is None else originals.live.workload
 
 
-def _beside(api: RetryingKubernetesApi, manifest: Manifest) -> Manifest:
+def _found(objects: Objects, manifest: Manifest) -> Manifest | None:
+    meta = manifest["metadata"]
+    return objects.get(manifest["kind"], meta.get("namespace"), meta["name"])
+
+
+def _beside(objects: Objects, manifest: Manifest) -> Manifest:
     if manifest["kind"] != "Namespace":
         return manifest
-    path = object_path("Namespace", None, manifest["metadata"]["name"])
-    return beside_what_is_there(manifest, api.get(path))
+    return beside_what_is_there(manifest, _found(objects, manifest))
 
 
-def _is_left(api: RetryingKubernetesApi, manifest: Manifest) -> bool:
+def _is_left(objects: Objects, manifest: Manifest) -> bool:
     """Return whether an object is there that an installation must not write."""
     if not only_when_absent(manifest) and manifest["kind"] != "Service":
         return False
-    meta = manifest["metadata"]
-    found = api.get(object_path(manifest["kind"], meta.get("namespace"), meta["name"]))
+    found = _found(objects, manifest)
     return found is not None and (only_when_absent(manifest) or is_adopted(found))

@@ -14,7 +14,7 @@ from slipway.manifests.adoption.changes import template_patch
 from slipway.manifests.adoption.live import Live
 from slipway.manifests.lint.finding import pod_labels
 from slipway.ports import Manifest
-from tasks.adopting import Adopting, changed_meanwhile
+from tasks.adopting import Adopting, changed_meanwhile, standing
 from tasks.waiting import wait_until
 
 _CONTROLLER_S = 60.0
@@ -29,7 +29,7 @@ def label_pods(work: Adopting, live: Live, labels: Labels) -> int:
     Raises:
         PermanentError: the Deployment is gone, or rolls out something else at this moment.
     """
-    deployment, current = _deployment(work, live), current_replica_set(work, live)
+    deployment, current = standing(work, live.deployment), current_replica_set(work, live)
     if _all_labelled(work, deployment, current, labels):
         return len(_pods_of(work, current))
     if not deployment["spec"].get("paused"):
@@ -58,13 +58,13 @@ def label_pods(work: Adopting, live: Live, labels: Labels) -> int:
 
 def _all_labelled(work: Adopting, deployment: Manifest, current: Manifest, labels: Labels) -> bool:
     templates = all(_carries(pod_labels(item), labels) for item in (deployment, current))
-    pods = all(_carries(_labels_of(pod), labels) for pod in _pods_of(work, current))
+    pods = all(_carries(pod_labels(pod), labels) for pod in _pods_of(work, current))
     return templates and pods and not deployment["spec"].get("paused")
 
 
 def _unlabelled(work: Adopting, current: Manifest, labels: Labels) -> str | None:
     """Label pods that lack something; returns how many there were, None when there was none."""
-    missing = [pod for pod in _pods_of(work, current) if not _carries(_labels_of(pod), labels)]
+    missing = [pod for pod in _pods_of(work, current) if not _carries(pod_labels(pod), labels)]
     for pod in missing:
         work.objects.patch(pod, {"metadata": {"labels": dict(labels)}})
     return f"{len(missing)} pods got their labels" if missing else None
@@ -74,24 +74,9 @@ def _carries(carried: Mapping[str, str], labels: Labels) -> bool:
     return all(carried.get(key) == value for key, value in labels.items())
 
 
-def _labels_of(pod: Manifest) -> Mapping[str, str]:
-    labels: Mapping[str, str] = pod["metadata"].get("labels") or {}
-    return labels
-
-
-def _deployment(work: Adopting, live: Live) -> Manifest:
-    found = work.objects.get("Deployment", work.spec.namespace, live.workload)
-    if found is None:
-        raise changed_meanwhile(
-            f"Deployment {live.workload} is gone",
-            "restore it, then run the command again",
-        )
-    return found
-
-
 def current_replica_set(work: Adopting, live: Live) -> Manifest:
     """Return the one ReplicaSet of the Deployment that has pods."""
-    owner = _deployment(work, live)["metadata"]["uid"]
+    owner = standing(work, live.deployment)["metadata"]["uid"]
     found = [
         item
         for item in work.objects.list("ReplicaSet", work.spec.namespace)
@@ -120,7 +105,7 @@ def _await_controller(work: Adopting, live: Live) -> None:
     """Wait until the Deployment's controller has seen what was written last."""
 
     def look() -> str | None:
-        found = _deployment(work, live)
+        found = standing(work, live.deployment)
         seen = int(found.get("status", {}).get("observedGeneration", 0))
         behind = seen < int(found["metadata"]["generation"])
         return f"the controller looks at Deployment {live.workload}" if behind else None

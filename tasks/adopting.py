@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slipway.bootstrap import Ports, administration
+from slipway.bootstrap import (
+    Ports,
+    administration,
+    adopted_with,
+    put_in_place,
+    stored_originals,
+)
 from slipway.core.errors import PermanentError
 from slipway.core.service import ServiceSpec
-from slipway.manifests.adoption.originals import Originals, originals_name, read_originals
-from slipway.manifests.install import (
-    beside_what_is_there,
-    only_when_absent,
-    platform_objects,
-    service_objects,
-)
+from slipway.manifests.adoption.originals import Originals, identity
+from slipway.manifests.install import platform_objects, service_objects
 from slipway.ports import HandOver, Manifest, Objects
 from tasks.lock import LockKeeper, take_lock
 from tasks.progress import Progress
@@ -114,32 +115,35 @@ def locked(work: Adopting) -> Iterator[tuple[Adopting, LockKeeper]]:
         keeper.close()
 
 
-def stored_originals(work: Adopting) -> Originals | None:
+def originals_of(work: Adopting) -> Originals | None:
     """Return what was there before an adoption; None without one.
 
     Raises:
         PermanentError: `originals-damaged`.
     """
-    spec = work.spec
-    found = work.objects.get("ConfigMap", spec.namespace, originals_name(spec.name))
-    return None if found is None else read_originals(found)
+    return stored_originals(work.objects, work.spec)
 
 
 def install_base(work: Adopting) -> None:
     """Put in place what every service needs beside its routes."""
     spec, objects = work.spec, work.objects
-    originals = stored_originals(work)
-    adopted = "" if originals is None else originals.live.workload
-    for manifest in (
-        *platform_objects(work.ports.settings.pod_registries),
-        *service_objects(spec, adopted=adopted),
-    ):
-        meta = manifest["metadata"]
-        place = manifest["kind"], meta.get("namespace"), meta["name"]
-        if only_when_absent(manifest) and objects.get(*place) is not None:
-            continue
-        found = objects.get(*place) if manifest["kind"] == "Namespace" else None
-        objects.apply(beside_what_is_there(manifest, found))
+    own = service_objects(spec, adopted=adopted_with(objects, spec))
+    put_in_place(objects, (*platform_objects(work.ports.settings.pod_registries), *own))
+
+
+def standing(work: Adopting, original: Manifest) -> Manifest:
+    """Return an object as it is now.
+
+    Raises:
+        PermanentError: it is gone.
+    """
+    kind, namespace, name = identity(original)
+    found = work.objects.get(kind, namespace, name)
+    if found is None:
+        raise changed_meanwhile(
+            f"{kind} {namespace}/{name} is gone", "restore it, then run the command again"
+        )
+    return found
 
 
 def changed_meanwhile(what: str, hint: str) -> PermanentError:

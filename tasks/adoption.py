@@ -41,8 +41,16 @@ from slipway.manifests.adoption.originals import (
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT, autoscaler
 from slipway.ports import Manifest
 from tasks.adopted_pods import label_pods
-from tasks.adopting import Adopting, changed_meanwhile, install_base, locked, stored_originals
+from tasks.adopting import (
+    Adopting,
+    changed_meanwhile,
+    install_base,
+    locked,
+    originals_of,
+    standing,
+)
 from tasks.lock import LockKeeper
+from tasks.takeover import put_alias_right
 
 _CONFIRM_S = 60.0
 _NAMESPACED = ("Service", "Deployment", HPA, SCALED_OBJECT)
@@ -74,7 +82,7 @@ def planned_adoption(work: Adopting, version: str, *, managed_elsewhere: bool) -
         InputError: Slipway has released this service already, or the registry has no such version.
     """
     spec = work.spec
-    originals = stored_originals(work)
+    originals = originals_of(work)
     _require_new(work, originals)
     work.ports.registry.version(spec.model, version)
     live, why = (originals.live, ()) if originals else find_live(spec, _everything(work))
@@ -111,11 +119,12 @@ def adopt(work: Adopting, version: str, *, managed_elsewhere: bool) -> str:
     if not plan.unfinished:
         _rehearse(work)
     install_base(work)
-    originals = _written_down(work, version)
-    with locked(work) as (locked_work, keeper):
+    with locked(work) as (guarded, keeper):
+        # Under the lock: whoever came second would write down what is half changed already.
+        originals = _written_down(guarded, version)
         stored = work.ports.releases.load(work.spec.name)
-        if stored is None:
-            _take_over(locked_work, originals, keeper)
+        record = stored.record if stored else _take_over(guarded, originals, keeper)
+        put_alias_right(work.ports, keeper, record, report=work.progress.say)
     return f"{work.spec.name}: version {originals.version} is live on slot {originals.live.slot}"
 
 
@@ -190,7 +199,7 @@ def _rehearse(work: Adopting) -> None:
 
 def _written_down(work: Adopting, version: str) -> Originals:
     """Return what was there before the first change, which is kept from now on."""
-    found = stored_originals(work)
+    found = originals_of(work)
     if found is not None:
         return found
     spec = work.spec
@@ -204,27 +213,26 @@ def _written_down(work: Adopting, version: str) -> Originals:
     return originals
 
 
-def _take_over(work: Adopting, originals: Originals, keeper: LockKeeper) -> None:
+def _take_over(work: Adopting, originals: Originals, keeper: LockKeeper) -> ReleaseRecord:
     spec, objects, say = work.spec, work.objects, work.progress.say
     live = originals.live
     pods = label_pods(work, live, pods_labels(spec, live))
-    objects.patch(_standing(work, live.deployment), belongs_patch(spec))
+    objects.patch(standing(work, live.deployment), belongs_patch(spec))
     say(f"{pods} pods of {live.workload} are slot {live.slot}, none was started anew")
-    objects.patch(_standing(work, live.service), service_patch(spec, live))
+    objects.patch(standing(work, live.service), service_patch(spec, live))
     for manifest in beside_objects(spec, live):
         objects.apply(manifest)
     _take_users(work, live)
     _take_scalers(work, live)
     record = _record(work, originals, fence=keeper.lease.fence)
-    work.ports.releases.save(record, version=None)
-    work.ports.registry.set_alias(spec.model, spec.alias, originals.version)
+    return work.ports.releases.save(record, version=None).record
 
 
 def _take_users(work: Adopting, live: Live) -> None:
     """Make before break: what users go by is there, and known, before the old is taken away."""
     spec, objects, say = work.spec, work.objects, work.progress.say
     known = announced(spec, live)
-    if known is not None and _own_rule_stands(work, live) is None:
+    if known is not None and not _own_rule_stands(work, live):
         objects.put(known)
     work.hand_over.await_known(backends_after(spec, live))
     route = own_route(spec, live)
@@ -241,13 +249,11 @@ def _take_users(work: Adopting, live: Live) -> None:
         objects.put(rule)
 
 
-def _own_rule_stands(work: Adopting, live: Live) -> Manifest | None:
-    """Return Slipway's DestinationRule when it stands there already, as a release knows it."""
+def _own_rule_stands(work: Adopting, live: Live) -> bool:
+    """Return whether Slipway's DestinationRule stands there already, as a release knows it."""
     rule = own_rule(work.spec, live)
-    if rule is None:
-        return None
-    found = work.objects.get(*identity(rule))
-    return found if found is not None and says_the_same(found, rule) else None
+    found = None if rule is None else work.objects.get(*identity(rule))
+    return rule is not None and found is not None and says_the_same(found, rule)
 
 
 def _let_go(work: Adopting, former: Manifest, left: Manifest | None) -> None:
@@ -306,18 +312,3 @@ def _record(work: Adopting, originals: Originals, *, fence: int) -> ReleaseRecor
         fence=fence,
         now_ns=time.time_ns(),
     )
-
-
-def _standing(work: Adopting, original: Manifest) -> Manifest:
-    """Return an object as it is now.
-
-    Raises:
-        PermanentError: it is gone.
-    """
-    kind, namespace, name = identity(original)
-    found = work.objects.get(kind, namespace, name)
-    if found is None:
-        raise changed_meanwhile(
-            f"{kind} {namespace}/{name} is gone", "restore it, then run the command again"
-        )
-    return found

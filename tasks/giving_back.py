@@ -29,7 +29,7 @@ from slipway.manifests.names import SERVICE_LABEL, workload_name
 from slipway.manifests.release_objects import record_name
 from slipway.ports import Manifest
 from tasks.adopted_pods import current_replica_set, label_pods
-from tasks.adopting import Adopting, install_base, locked, stored_originals
+from tasks.adopting import Adopting, install_base, locked, originals_of
 
 _CONFIRM_S = 60.0
 
@@ -42,7 +42,7 @@ def give_back(work: Adopting) -> str:
         ConflictError: a release of the service runs.
     """
     spec = work.spec
-    originals = stored_originals(work)
+    originals = originals_of(work)
     if originals is None:
         raise InputError(
             f"service {spec.name} was not adopted",
@@ -53,6 +53,8 @@ def give_back(work: Adopting) -> str:
     with locked(work) as (guarded, _):
         stored = work.ports.releases.load(spec.name)
         _require_former(stored.record if stored else None, originals)
+        # First: from here on neither way has ended, so either command goes on, and no release.
+        _remove(guarded, _config_map(spec.namespace, record_name(spec.name)))
         _give_users_back(guarded, originals)
         _give_pods_back(guarded, originals)
     _forget(work, originals)
@@ -129,19 +131,16 @@ def _remove_slots(work: Adopting, originals: Originals) -> None:
 
 
 def _forget(work: Adopting, originals: Originals) -> None:
-    """Remove what is Slipway's alone; what was there before last, so that a rerun knows it."""
+    """Remove what is Slipway's alone; what was there before comes last, a rerun needs it."""
     spec = work.spec
-    record = {"kind": "ConfigMap", "metadata": _meta(spec.namespace, record_name(spec.name))}
-    _remove(work, record)
     for made in service_objects(spec, adopted=originals.live.workload):
         if made["metadata"].get("labels", {}).get(SERVICE_LABEL) == spec.name:
             _remove(work, made)
-    kept = {"kind": "ConfigMap", "metadata": _meta(spec.namespace, originals_name(spec.name))}
-    _remove(work, kept)
+    _remove(work, _config_map(spec.namespace, originals_name(spec.name)))
 
 
-def _meta(namespace: str, name: str) -> dict[str, str]:
-    return {"namespace": namespace, "name": name}
+def _config_map(namespace: str, name: str) -> Manifest:
+    return {"kind": "ConfigMap", "metadata": {"namespace": namespace, "name": name}}
 
 
 def _remove_unless_theirs(

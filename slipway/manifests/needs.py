@@ -256,18 +256,18 @@ def _candidate(spec: ServiceSpec, record: ReleaseRecord, image: str = _UNBUILT) 
         workload=workload_name(spec.name, held.slot) if held.adopted else held.workload,
         image=image,
         release_id=record.release_id,
-        fetch=_fetch(spec),
+        fetch=_fetch(spec, image),
     )
 
 
 def _test_pod(spec: ServiceSpec, record: ReleaseRecord, image: str = _UNBUILT) -> Object:
-    return test_pod(spec, image=image, release_id=record.release_id, fetch=_fetch(spec))
+    return test_pod(spec, image=image, release_id=record.release_id, fetch=_fetch(spec, image))
 
 
-def _fetch(spec: ServiceSpec) -> WeightsFetch | None:
+def _fetch(spec: ServiceSpec, image: str) -> WeightsFetch | None:
     if spec.volume is None:
         return None
-    return WeightsFetch(volume=spec.volume, image=_UNBUILT, source="", sha256=_NOT_YET)
+    return WeightsFetch(volume=spec.volume, image=image, source="", sha256=_NOT_YET)
 
 
 def _scaling(

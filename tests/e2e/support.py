@@ -45,6 +45,11 @@ class Sandbox(Protocol):
         ...
 
     @property
+    def environment(self) -> dict[str, str]:
+        """Of a shell after `eval "$(slipway sandbox env)"`."""
+        ...
+
+    @property
     def gateway_url(self) -> str:
         """Where users call."""
         ...

@@ -12,12 +12,21 @@ from typing import Any
 import pytest
 
 from slipway.bootstrap import administration
+from slipway.core.routing import ROUTE_HEADER
 from slipway.ports import Manifest, Objects
 from tasks.adopting import Adopting
 from tasks.adoption import adopt
 from tasks.giving_back import give_back
 from tasks.progress import Progress
-from tests.e2e.by_hand import differences, pods, remove_by_hand, run_by_hand, same_names, state
+from tests.e2e.by_hand import (
+    Shape,
+    differences,
+    pods,
+    remove_by_hand,
+    run_by_hand,
+    same_names,
+    state,
+)
 from tests.e2e.draw import seed_in_force
 from tests.e2e.support import Sandbox, World, said, users
 
@@ -30,11 +39,12 @@ class KilledError(BaseException):
 
 
 class DeadlyObjects:
-    """Objects of the cluster; after so many writes the process dies."""
+    """Objects of the cluster; after so many writes, or the first of a kind, the process dies."""
 
-    def __init__(self, objects: Objects, dies_after: int) -> None:
+    def __init__(self, objects: Objects, dies_after: int, *, dies_at: str = "") -> None:
         self._objects = objects
         self._left = dies_after
+        self._dies_at = dies_at
         self.written = 0
 
     def get(self, kind: str, namespace: str | None, name: str) -> Manifest | None:
@@ -62,7 +72,7 @@ class DeadlyObjects:
     def _counted(self, written: Manifest, *, dry_run: bool) -> Manifest:
         if not dry_run:
             self.written += 1
-            if self.written >= self._left:
+            if self.written >= self._left or written["kind"] == self._dies_at:
                 raise KilledError
         return written
 
@@ -76,10 +86,7 @@ def test_adoption_that_dies_after_a_write_goes_on_and_harms_nobody(world: World)
     shape = same_names("hand-killed")
     version = run_by_hand(world, shape)
     before, first_pods = state(world, shape), pods(world, shape)
-    ports, objects, hand_over = administration(shape.name, world.settings)
-    work = Adopting(
-        ports=ports, objects=objects, hand_over=hand_over, progress=Progress("adopt", stream=None)
-    )
+    work = _administrator(world, shape)
 
     def take(some: Adopting) -> object:
         return adopt(some, version, managed_elsewhere=False)
@@ -104,12 +111,8 @@ def test_half_an_adoption_is_given_back_and_no_release_begins_meanwhile(world: W
     shape = same_names("hand-halved")
     version = run_by_hand(world, shape)
     before = state(world, shape)
-    ports, objects, hand_over = administration(shape.name, world.settings)
-    work = Adopting(
-        ports=ports, objects=objects, hand_over=hand_over, progress=Progress("adopt", stream=None)
-    )
-    writes = 22  # what every service needs, its originals, and the first of its objects
-    _dies(work, lambda some: adopt(some, version, managed_elsewhere=False), after=writes)
+    work = _administrator(world, shape)
+    _dies(work, lambda some: adopt(some, version, managed_elsewhere=False), at="ReplicaSet")
     early = world.release(shape.name, version)
     assert early.returncode == 6, said(early)
     assert "is being adopted, or given back" in said(early)
@@ -119,15 +122,57 @@ def test_half_an_adoption_is_given_back_and_no_release_begins_meanwhile(world: W
     remove_by_hand(world, shape)
 
 
+def test_half_given_back_is_taken_over_again(world: World) -> None:
+    shape = same_names("hand-again-back")
+    version = run_by_hand(world, shape)
+    before = state(world, shape)
+    work = _administrator(world, shape)
+    adopt(work, version, managed_elsewhere=False)
+    assert ROUTE_HEADER in world.ask(shape.name).headers
+    _dies(work, give_back, at="VirtualService")
+    work.hand_over.confirm_handed_over(timeout_s=30)
+
+    adopt(work, version, managed_elsewhere=False)
+
+    assert ROUTE_HEADER in world.ask(shape.name).headers
+    give_back(work)
+    assert differences(before, state(world, shape)) == []
+    remove_by_hand(world, shape)
+
+
+def test_adoption_that_died_before_its_alias_moves_it_when_it_is_run_again(world: World) -> None:
+    shape = same_names("hand-alias")
+    version = run_by_hand(world, shape)
+    work = _administrator(world, shape)
+    adopt(work, version, managed_elsewhere=False)
+    spec, registry = work.spec, work.ports.registry
+    registry.set_alias(spec.model, spec.alias, None)
+
+    adopt(work, version, managed_elsewhere=False)
+
+    assert registry.alias(spec.model, spec.alias) == version
+    give_back(work)
+    assert registry.alias(spec.model, spec.alias) is None
+    remove_by_hand(world, shape)
+
+
+def _administrator(world: World, shape: Shape) -> Adopting:
+    ports, objects, hand_over = administration(shape.name, world.settings)
+    progress = Progress("adopt", stream=None)
+    return Adopting(ports=ports, objects=objects, hand_over=hand_over, progress=progress)
+
+
 def _writes(work: Adopting, step: Callable[[Adopting], object]) -> int:
     counting = DeadlyObjects(work.objects, _NEVER)
     step(replace(work, objects=counting))
     return counting.written
 
 
-def _dies(work: Adopting, step: Callable[[Adopting], object], *, after: int) -> None:
+def _dies(
+    work: Adopting, step: Callable[[Adopting], object], *, after: int = _NEVER, at: str = ""
+) -> None:
     with pytest.raises(KilledError):
-        step(replace(work, objects=DeadlyObjects(work.objects, after)))
+        step(replace(work, objects=DeadlyObjects(work.objects, after, dies_at=at)))
 
 
 def _deaths(takes: int, gives: int) -> Iterator[tuple[int, int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -56,7 +57,8 @@ def test_release_account_has_all_that_a_release_needs_by_its_mounted_token(
 
 def _two_minutes_on() -> SimpleNamespace:
     """Return the module `datetime` as it will be then: a mounted token is trusted for one."""
-    then = datetime.now() + timedelta(minutes=2)  # noqa: DTZ005  # as the client's own
+    # The client compares moments without a zone.
+    then = datetime.fromtimestamp(time.time() + 120, tz=UTC).astimezone().replace(tzinfo=None)
     return SimpleNamespace(datetime=SimpleNamespace(now=lambda: then), timedelta=timedelta)
 
 

@@ -352,6 +352,7 @@ SITUATIONS = {
 }
 
 
+@pytest.mark.drawn("situation")
 @pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
 def test_release_is_refused_with_the_exact_shortfall_and_nothing_is_written(
     place: Place, situation: Situation

@@ -262,7 +262,8 @@ def test_python_client_lists_the_pods_that_kubectl_lists(kubectl: Kubectl) -> No
         pod["metadata"]["name"] for pod in kubectl.pods()
     ]
     assert {pod.status.phase for pod in found} == {"Running"}
-    assert {node.metadata.name for node in nodes} == {"node-a", "node-b"}
+    # Tests beside this one make further nodes.
+    assert {node.metadata.name for node in nodes} >= {"node-a", "node-b"}
 
 
 def test_deleted_deployment_takes_its_pods_with_it(kubectl: Kubectl) -> None:

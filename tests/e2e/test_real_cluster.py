@@ -87,7 +87,7 @@ def test_steps_for_the_gateways_log_are_taken_by_the_api_server(sandbox: Sandbox
         done = subprocess.run(
             ("bash", "-euo", "pipefail", "-c", words),
             cwd=PROJECT,
-            env={**sandbox.environment, "PYTHONPATH": str(PROJECT)},  # type: ignore[attr-defined]
+            env={**sandbox.environment, "PYTHONPATH": str(PROJECT)},
             text=True,
             capture_output=True,
             check=False,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from slipway import bootstrap
-from slipway.core.errors import InputError
+from slipway.core.errors import InputError, PermanentError
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.rollout import RolloutObservation
 from slipway.core.routing import Route, Slot, all_to, empty
@@ -62,40 +62,49 @@ def test_slot_that_cannot_serve_gets_nobody(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Cluster:
-    """An API server that knows some objects by their paths, and what was applied."""
+    """Objects that are there by name, and what was applied."""
 
     def __init__(self, **objects: Any) -> None:
-        self.objects = {path.replace("__", "/"): found for path, found in objects.items()}
+        self.objects = objects
         self.applied: list[tuple[str, str]] = []
         self.tried: list[tuple[str, str]] = []
+        self.refuses: tuple[str, str] | None = None
 
-    def get(self, path: str) -> Any:
-        return next((item for name, item in self.objects.items() if path.endswith(name)), None)
+    def get(self, kind: str, _namespace: str | None, name: str) -> Any:
+        return self.objects.get(f"{kind}_{name}".replace("-", "_"))
 
-    def apply(self, manifest: Any, *, dry_run: bool = False, **_: Any) -> None:
-        where = self.tried if dry_run else self.applied
-        where.append((manifest["kind"], manifest["metadata"]["name"]))
+    def apply(self, manifest: Any, *, dry_run: bool = False) -> None:
+        what = (manifest["kind"], manifest["metadata"]["name"])
+        if what == self.refuses:
+            raise PermanentError("no", code="refused-by-cluster", hint="none")
+        (self.tried if dry_run else self.applied).append(what)
+
+
+def installed(**objects: Any) -> Any:
+    """Return a cluster that has the namespaces of a service and of its gateway."""
+    there: dict[str, Any] = {"metadata": {}}
+    return Cluster(Namespace_serving=there, Namespace_istio_ingress=there, **objects)
 
 
 def test_service_that_was_adopted_keeps_its_ports_at_an_installation() -> None:
-    adopted: Any = Cluster(
-        services__chat={"metadata": {"annotations": {"slipway.dev/adopted": ""}}}
-    )
-    own: Any = Cluster(services__chat={"metadata": {}})
+    marked = {"metadata": {"annotations": {"slipway.dev/adopted": "true"}}}
+    adopted, own = installed(Service_chat=marked), installed(Service_chat={"metadata": {}})
 
-    written = {
-        (item["kind"], item["metadata"]["name"]): item for item in install_objects(service())
-    }
+    said = bootstrap.put_in_place(adopted, install_objects(service()))
+    bootstrap.put_in_place(own, install_objects(service()))
 
-    assert bootstrap._is_left(adopted, written["Service", "chat"])
-    assert not bootstrap._is_left(own, written["Service", "chat"])
-    assert not bootstrap._is_left(adopted, written["Role", "slipway-release-chat"])
+    assert "Service chat: left as it is" in said
+    assert ("Service", "chat") not in adopted.applied
+    assert ("Service", "chat") in own.applied
+    assert ("Role", "slipway-release-chat") in adopted.applied
 
 
 def test_installation_is_tried_before_anything_of_it_is_written() -> None:
-    there: Any = Cluster(namespaces__serving={}, **{"namespaces__istio-ingress": {}})
+    there = installed()
+    there.refuses = ("Role", "slipway-watch-chat")
 
-    bootstrap.rehearse(there, install_objects(service()))
+    with pytest.raises(PermanentError, match="no"):
+        bootstrap.put_in_place(there, install_objects(service()))
 
     assert there.tried
     assert there.applied == []
@@ -104,8 +113,9 @@ def test_installation_is_tried_before_anything_of_it_is_written() -> None:
 def test_first_installation_tries_what_needs_no_namespace_of_its_own() -> None:
     empty_cluster: Any = Cluster()
 
-    bootstrap.rehearse(empty_cluster, platform_objects(["registry.example.com"]))
+    bootstrap.put_in_place(empty_cluster, platform_objects(["registry.example.com"]))
 
+    assert ("ServiceAccount", "slipway-release") in empty_cluster.applied
     assert ("ValidatingAdmissionPolicy", "slipway-fence") in empty_cluster.tried
     assert not [kind for kind, _ in empty_cluster.tried if kind == "ServiceAccount"]
 
@@ -114,7 +124,7 @@ def test_namespace_of_a_service_that_is_missing_is_named() -> None:
     nothing: Any = Cluster()
 
     with pytest.raises(InputError, match="there is no namespace team") as caught:
-        bootstrap.rehearse(nothing, install_objects(replace(service(), namespace="team")))
+        bootstrap.put_in_place(nothing, install_objects(replace(service(), namespace="team")))
 
     assert caught.value.code == "namespace-missing"
 
@@ -125,8 +135,8 @@ def test_installation_knows_the_deployment_that_was_adopted() -> None:
         live=Live(slot=Slot.BLUE, service={}, deployment=deployment), version="1", alias_before=""
     )
     stored = originals_config_map("chat", "serving", kept)
-    found: Any = Cluster(**{"slipway-chat-adopted": stored})
+    found: Any = Cluster(ConfigMap_slipway_chat_adopted=stored)
     nothing: Any = Cluster()
 
-    assert bootstrap._adopted(found, service()) == "by-hand"
-    assert bootstrap._adopted(nothing, service()) == ""
+    assert bootstrap.adopted_with(found, service()) == "by-hand"
+    assert bootstrap.adopted_with(nothing, service()) == ""

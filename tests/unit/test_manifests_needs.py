@@ -204,6 +204,15 @@ def test_adopted_deployment_is_left_before_the_slots_own_is_made() -> None:
         assert template["containers"][0]["image"].startswith("registry.example.com/")
 
 
+def test_every_image_of_what_is_tried_first_is_of_the_registry() -> None:
+    tried = first_objects(service_on_a_volume(), going(), registry="registry.example.com")
+
+    pods = [item["spec"].get("template", item)["spec"] for item in tried]
+    images = [c["image"] for pod in pods for c in [*pod["initContainers"], *pod["containers"]]]
+    assert len(images) == 4
+    assert all(image.startswith("registry.example.com/") for image in images)
+
+
 def test_rights_name_an_adopted_deployment() -> None:
     rights = release_rights(service(), adopted="by-hand")
 

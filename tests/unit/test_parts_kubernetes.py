@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,23 +12,16 @@ from slipway.sandbox import cluster, pki
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.part import HttpReady, Part
 from slipway.sandbox.parts import istiod, kubernetes, node
+from tests.unit.sandbox_homes import home_without_sockets
 
 BINARY = Path("/opt/controlplane")
 
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxHome]:
-    # A free port is found by binding one; unit tests open no sockets, so they are counted.
-    counter = iter(range(20_000, 30_000))
-    unused = "slipway.sandbox.home._free_port"
-    monkeypatch.setattr(unused, lambda _taken, _usable, first: next(counter))
-    # Not tmp_path: it is longer than what a kubelet's socket leaves for the folder.
-    with tempfile.TemporaryDirectory(prefix="sb") as folder:
-        home = SandboxHome(Path(folder))
-        home.create()
-        home.remember_slices({"node-a": 7, "node-b": 9})
-        (home.pki / "ca.crt").write_text("authority")
-        yield home
+    with home_without_sockets(monkeypatch) as made:
+        made.remember_slices({"node-a": 7, "node-b": 9})
+        yield made
 
 
 def all_parts(home: SandboxHome) -> dict[str, Part]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,12 @@ from slipway.sandbox.environment import client_environment, flow_environment, wa
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import kubernetes
 from slipway.settings import CONTEXT_VARIABLE, Settings, from_environment
+from tests.unit.sandbox_homes import home_without_sockets
 
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxHome]:
-    counter = iter(range(20_000, 30_000))
-    unused = "slipway.sandbox.home._free_port"
-    monkeypatch.setattr(unused, lambda _taken, _usable, first: next(counter))
-    with tempfile.TemporaryDirectory(prefix="sb") as folder:
-        made = SandboxHome(Path(folder))
-        made.create()
-        (made.pki / "ca.crt").write_text("authority")
+    with home_without_sockets(monkeypatch) as made:
         yield made
 
 

@@ -10,7 +10,7 @@ from slipway.core.routing import Slot
 from slipway.core.service import RouterKind, ServiceSpec
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT
 from slipway.manifests.lint.finding import host, namespace, of_kind, pod_labels, scales, subject
-from slipway.manifests.names import SERVES_LABEL, host_of
+from slipway.manifests.names import host_of
 from slipway.ports import Manifest
 
 ROUTE_KINDS: Mapping[RouterKind, str] = {
@@ -175,8 +175,3 @@ def _is_part_of_another(item: Manifest) -> bool:
     """Return whether KEDA made it for an object of its own."""
     owners = item["metadata"].get("ownerReferences") or ()
     return any(owner["kind"] == SCALED_OBJECT for owner in owners)
-
-
-def is_taken_over(live: Live, service: str) -> bool:
-    """Return whether the pods carry the labels of the service's slot already."""
-    return pod_labels(live.deployment).get(SERVES_LABEL) == service
