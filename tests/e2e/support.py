@@ -76,6 +76,7 @@ class World:
         self.services = folder / "services"
         self.services.mkdir()
         self.context = RELEASE_ACCOUNT
+        self.before_commands: tuple[str, ...] = ()
         self.environment = {
             **client_environment(sandbox.home),
             "SLIPWAY_SERVICES": str(self.services),
@@ -126,7 +127,7 @@ class World:
         """Run `slipway ARGS` with the settings of this test, as whoever has to run it."""
         as_administrator = {CONTEXT_VARIABLE: CONTEXT} if args[0] in _ADMINISTRATORS else {}
         return subprocess.run(
-            _command(*args),
+            (*self.before_commands, *_command(*args)),
             env={**self.process_environment, **as_administrator},
             cwd=PROJECT,
             text=True,
@@ -137,7 +138,7 @@ class World:
     def start_release(self, service: str, version: str) -> subprocess.Popen[str]:
         """Start a release as a process of its own."""
         return subprocess.Popen(
-            _command("release", service, version),
+            (*self.before_commands, *_command("release", service, version)),
             env=self.process_environment,
             cwd=PROJECT,
             text=True,
@@ -151,7 +152,7 @@ class World:
     ) -> Iterator[Release]:
         """Run a release meanwhile; one that still runs at the end is killed, and waited for."""
         with subprocess.Popen(
-            (sys.executable, "-m", module, "release", service, version),
+            (*self.before_commands, sys.executable, "-m", module, "release", service, version),
             env=self.process_environment,
             cwd=PROJECT,
             text=True,

@@ -20,6 +20,7 @@ from slipway.core.service import RouterKind
 from tests.e2e.canaries import POLICY
 from tests.e2e.gateways import gateway_in_front
 from tests.e2e.orders import bake_s, live_version
+from tests.e2e.priorities import BEHIND, put_users_first
 from tests.e2e.support import LONGEST_RELEASE_S, Sandbox, Users, World, said, users
 
 _SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
@@ -34,7 +35,11 @@ _ASKED = "Tell me about the sea."
 
 @pytest.fixture(scope="module")
 def world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(sandbox, tmp_path_factory.mktemp("routers-under-load"))
+    world = World(sandbox, tmp_path_factory.mktemp("routers-under-load"))
+    if _SOAK:
+        put_users_first(sandbox.home)
+        world.before_commands = BEHIND
+    return world
 
 
 @pytest.mark.drawn("routers under load")

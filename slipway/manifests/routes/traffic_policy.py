@@ -16,8 +16,10 @@ def traffic_policy(kind: ServerKind) -> Object:
             "tcp": {"maxConnections": 4096, "connectTimeout": "2s"},
             "http": {
                 # Requests that wait for a connection being opened; enough for a burst, small enough
-                # that overload is answered at once (503 UO) instead of hidden in a queue.
-                "http1MaxPendingRequests": 256,
+                # that overload is answered at once (503 UO) instead of hidden in a queue. At 200
+                # streams a second 256 were too few for a gateway that had stood still for a second
+                # (254 of 66,395 requests failed): five seconds' worth, as Envoy has by default.
+                "http1MaxPendingRequests": 1024,
                 "maxRetries": 64,
                 # Shorter than any server's own keep-alive (5 s: llama.cpp, and uvicorn under vLLM).
                 # A connection that the server closes just as it is used again fails a request (UC).
