@@ -7,12 +7,15 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slipway.core.release.record import Phase
 from tests.e2e.canaries import POLICY
 from tests.e2e.support import Sandbox, World, said, users
+
+_STEADY: dict[str, Any] = {"replicas": 1, "probes__startup_budget_s": 6}
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def world(sandbox: Sandbox, tmp_path: Path) -> World:
 def steady(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, str]:
     """A service with a live version."""
     world = World(sandbox, tmp_path_factory.mktemp("live"))
-    service = world.given_service("steady", replicas=1, probes__startup_budget_s=6)
+    service = world.given_service("steady", **_STEADY)
     version = world.given_version(service)
     first = world.release(service, version)
     assert first.returncode == 0, said(first)
@@ -97,7 +100,12 @@ def test_a_bad_version_is_refused_and_users_stay(
 ) -> None:
     world, service, version = live
     bad = world.given_version(service, **behaviour)
-    refused = world.release(service, bad)
+    promised = {"slo__ttft_p95_ms": 500} if code == "benchmark-failed" else {}
+    world.given_file(service, **_STEADY, **promised)
+    try:
+        refused = world.release(service, bad)
+    finally:
+        world.given_file(service, **_STEADY)
     assert refused.returncode != 0
     assert code in said(refused)
     assert world.record(service).phase is Phase.ROLLED_BACK
