@@ -1,0 +1,1 @@
+"""Stores of backups: S3 and a folder."""

@@ -1,0 +1,253 @@
+"""Bring a version back: each byte checked before the file gets its name, none fetched twice."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slipway.backup.codec import Codec
+from slipway.backup.fetching import Fetcher
+from slipway.core.backup.manifest import Extent, FileEntry, Manifest, extents
+from slipway.core.errors import InputError, PermanentError
+from slipway.ports.backups import BackupStore
+
+PART = ".part"
+"""Behind the name of a file that is not whole yet."""
+
+_THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalVersion:
+    """A folder that should hold the files of a manifest; nothing of it is trusted unchecked."""
+
+    folder: Path
+    manifest: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be restored, and where.
+
+    Args:
+        target: folder, made when it is missing.
+        paths: of the version's files; empty: all.
+        local: folders with other versions, which chunks are copied from before any is fetched.
+    """
+
+    target: Path
+    paths: tuple[str, ...] = ()
+    local: tuple[LocalVersion, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What a restore did.
+
+    Args:
+        files: that are in place now.
+        fetched_bytes: from stores, with what was fetched again.
+        copied_bytes: from local versions.
+        kept_bytes: that were in place, or that a restore before had written.
+    """
+
+    files: int
+    size_bytes: int
+    fetched_bytes: int
+    copied_bytes: int
+    kept_bytes: int
+
+
+def restore(
+    manifest: Manifest,
+    wanted: Wanted,
+    stores: Sequence[BackupStore],
+    codec: Codec,
+    *,
+    threads: int = _THREADS,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Restored:
+    """Write files of a version below a folder; killed anywhere, the next one goes on.
+
+    The small files come first: those that a server reads before it needs any weights. A file gets
+    its name when every byte of it has been checked and synced; until then it ends in `.part`, and
+    what had the name before keeps it.
+
+    Args:
+        manifest: of the version.
+        wanted: which files, and where.
+        stores: the repository's own, then its replicas.
+        codec: of the repository.
+        threads: chunks in work at once.
+        progress: told the bytes that are in place, after each chunk.
+
+    Raises:
+        InputError: `path-unknown`, the version has no such file.
+        PermanentError: `chunk-damaged`, `chunk-missing`, or the target cannot be written
+            (`target-full`, `target-refused`).
+        TransientError: of the store.
+    """
+    work = _Restoring(manifest, Fetcher(stores, codec), codec, _local_places(wanted), progress)
+    entries = _entries(manifest, wanted.paths)
+    with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool:
+        for entry in sorted(entries, key=lambda item: (item.size_bytes, item.path)):
+            work.bring(entry, wanted.target / entry.path, pool)
+    return Restored(
+        files=len(entries),
+        size_bytes=sum(entry.size_bytes for entry in entries),
+        fetched_bytes=work.fetcher.got_bytes,
+        copied_bytes=work.copied_bytes,
+        kept_bytes=work.kept_bytes,
+    )
+
+
+def _entries(manifest: Manifest, paths: Sequence[str]) -> list[FileEntry]:
+    if not paths:
+        return list(manifest.files)
+    by_path = {entry.path: entry for entry in manifest.files}
+    unknown = [path for path in paths if path not in by_path]
+    if unknown:
+        raise InputError(
+            f"the version has no file {unknown[0]!r}",
+            code="path-unknown",
+            hint="list its files: slipway backup show",
+        )
+    return [by_path[path] for path in paths]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a chunk should lie on this machine."""
+
+    file: Path
+    offset_bytes: int
+
+
+def _local_places(wanted: Wanted) -> Mapping[str, _Place]:
+    found: dict[str, _Place] = {}
+    for version in wanted.local:
+        for entry in version.manifest.files:
+            file = version.folder / entry.path
+            for extent in extents(version.manifest, entry):
+                found.setdefault(extent.chunk.digest, _Place(file, extent.offset_bytes))
+    return found
+
+
+@dataclass
+class _Restoring:
+    """Files of one version on their way."""
+
+    manifest: Manifest
+    fetcher: Fetcher
+    codec: Codec
+    local: Mapping[str, _Place]
+    progress: Callable[[int], None]
+    copied_bytes: int = 0
+    kept_bytes: int = 0
+    _done_bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def bring(self, entry: FileEntry, target: Path, pool: ThreadPoolExecutor) -> None:
+        """Bring one file to its name, unless it is there already."""
+        placed = list(extents(self.manifest, entry))
+        if self._is_there(entry, target, placed, pool):
+            return
+        part = target.with_name(target.name + PART)
+        with _written(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                had = os.fstat(descriptor).st_size
+                os.ftruncate(descriptor, entry.size_bytes)
+                for _ in pool.map(lambda item: self._place(descriptor, item, had), placed):
+                    pass
+                os.fchmod(descriptor, entry.mode)
+                os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            part.replace(target)
+            _sync(target.parent)
+
+    def _is_there(
+        self, entry: FileEntry, target: Path, placed: Sequence[Extent], pool: ThreadPoolExecutor
+    ) -> bool:
+        if not target.is_file() or target.stat().st_size != entry.size_bytes:
+            return False
+        descriptor = os.open(target, os.O_RDONLY)
+        try:
+            same = all(pool.map(lambda item: self._holds(descriptor, item), placed))
+        finally:
+            os.close(descriptor)
+        if same:
+            self._account(entry.size_bytes, kept=entry.size_bytes)
+        return same
+
+    def _place(self, descriptor: int, extent: Extent, had_bytes: int) -> None:
+        """Put a chunk into a file, from the nearest place that has it right."""
+        size = extent.chunk.size_bytes
+        if extent.end_bytes <= had_bytes and self._holds(descriptor, extent):
+            self._account(size, kept=size)
+            return
+        copied = self._copy(extent)
+        body = copied or self.fetcher.get(self.manifest.key_of(extent.chunk))
+        _write(descriptor, body, extent.offset_bytes)
+        self._account(size, copied=size if copied else 0)
+
+    def _holds(self, descriptor: int, extent: Extent) -> bool:
+        body = os.pread(descriptor, extent.chunk.size_bytes, extent.offset_bytes)
+        return self.codec.digest(body) == extent.chunk.digest
+
+    def _copy(self, extent: Extent) -> bytes | None:
+        place = self.local.get(extent.chunk.digest)
+        if place is None:
+            return None
+        try:
+            with place.file.open("rb", buffering=0) as file:
+                body = os.pread(file.fileno(), extent.chunk.size_bytes, place.offset_bytes)
+        except OSError:  # it only saves a download
+            return None
+        return body if self.codec.digest(body) == extent.chunk.digest else None
+
+    def _account(self, size_bytes: int, *, kept: int = 0, copied: int = 0) -> None:
+        with self._lock:
+            self._done_bytes += size_bytes
+            self.kept_bytes += kept
+            self.copied_bytes += copied
+            self.progress(self._done_bytes)
+
+
+def _write(descriptor: int, body: bytes | memoryview, offset_bytes: int) -> None:
+    rest = memoryview(body)
+    while rest:
+        count = os.pwrite(descriptor, rest, offset_bytes)
+        rest, offset_bytes = rest[count:], offset_bytes + count
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        raise PermanentError(
+            f"cannot write {target}: {error.strerror}",
+            code="target-full" if full else "target-refused",
+            hint="make room and restore again: what is there is kept"
+            if full
+            else "check the folder and its rights, and restore again",
+        ) from error

@@ -1,0 +1,148 @@
+"""Read pieces of files and send those that the store does not have, several at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from slipway.backup.codec import Codec
+from slipway.backup.repository import Known
+from slipway.backup.source import ChangedError, SourceFile, read_piece
+from slipway.core.backup.cuts import Piece
+from slipway.core.backup.manifest import Chunk
+from slipway.core.backup.names import ChunkKey
+from slipway.ports.backups import BackupStore
+
+_QUEUED_PER_THREAD = 2
+
+Progress = Callable[[int, int], None]
+"""Told after each piece how many bytes were read, and how many of them were sent."""
+
+
+def _says_nothing(_read: int, _sent: int) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a run may go.
+
+    Args:
+        threads: pieces in work at once; each has a buffer of a chunk. 1 uses no thread at all.
+        before_sending: called with the bytes that are about to be sent; waits at a limit.
+        progress: told how it goes on.
+    """
+
+    threads: int = 4
+    before_sending: Callable[[int], None] = lambda _: None
+    progress: Progress = _says_nothing
+
+
+@dataclass
+class Sender:
+    """Stores pieces under their names, each content once.
+
+    Args:
+        store: where to.
+        codec: of the repository.
+        known: what may be named without sending it.
+        chunk_bytes: the largest piece.
+        reads_back: nobody but us compares checksums: what was sent is read again.
+    """
+
+    store: BackupStore
+    codec: Codec
+    known: Known
+    chunk_bytes: int
+    pace: Pace
+    reads_back: bool = False
+    read_bytes: int = 0
+    sent_bytes: int = 0
+    sent_chunks: int = 0
+    _keys: dict[str, ChunkKey] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _local: threading.local = field(default_factory=threading.local)
+
+    def chunks_of(
+        self, pieces: Iterable[tuple[SourceFile, Piece]]
+    ) -> Mapping[tuple[str, int], Chunk | None]:
+        """Return the chunk of each piece by path and offset; None where the file has changed.
+
+        Raises:
+            SlipwayError: of the store; what was sent until then stays, and is found again.
+        """
+        found: dict[tuple[str, int], Chunk | None] = {}
+        for (file, piece), chunk in self._worked(pieces):
+            found[file.path, piece.offset_bytes] = chunk
+        return found
+
+    def _worked(
+        self, pieces: Iterable[tuple[SourceFile, Piece]]
+    ) -> Iterator[tuple[tuple[SourceFile, Piece], Chunk | None]]:
+        if self.pace.threads == 1:
+            for item in pieces:
+                yield item, self._chunk(*item)
+            return
+        with _pool(self.pace.threads) as pool:
+            pending: dict[Future[Chunk | None], tuple[SourceFile, Piece]] = {}
+            for item in pieces:
+                if len(pending) >= self.pace.threads * _QUEUED_PER_THREAD:
+                    yield from _ended(pending)
+                pending[pool.submit(self._chunk, *item)] = item
+            while pending:
+                yield from _ended(pending)
+
+    def _chunk(self, file: SourceFile, piece: Piece) -> Chunk | None:
+        try:
+            body = read_piece(file, piece, self._buffer())
+        except ChangedError:
+            return None
+        digest = self.codec.digest(body)
+        with self._lock:
+            key = self.known.chunks.get(digest) or self._keys.get(digest)
+            is_new = key is None
+            if key is None:
+                key = ChunkKey(digest, self.known.epoch, self.codec.algorithm)
+                self._keys[digest] = key
+        if is_new:
+            self._send(key, body)
+        with self._lock:
+            self.read_bytes += piece.size_bytes
+            self.sent_bytes += piece.size_bytes if is_new else 0
+            self.sent_chunks += int(is_new)
+            self.pace.progress(self.read_bytes, self.sent_bytes)
+        return Chunk(digest=digest, size_bytes=piece.size_bytes, epoch=key.epoch)
+
+    def _send(self, key: ChunkKey, body: memoryview) -> None:
+        sealed = self.codec.seal(key.digest, body)
+        self.pace.before_sending(len(sealed.body))
+        self.store.put(str(key), sealed.body, sha256=sealed.sha256)
+        if self.reads_back:
+            self.codec.open(key.digest, self.store.get(str(key)))
+
+    def _buffer(self) -> memoryview:
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = memoryview(bytearray(self.chunk_bytes))
+        buffer: memoryview = self._local.buffer
+        return buffer
+
+
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="backup")
+    try:
+        yield pool
+    finally:
+        # After an error nothing that waits is begun; what is being sent is sent to its end.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ended(
+    pending: dict[Future[Chunk | None], tuple[SourceFile, Piece]],
+) -> Iterator[tuple[tuple[SourceFile, Piece], Chunk | None]]:
+    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+    for future in done:
+        yield pending.pop(future), future.result()

@@ -1,0 +1,231 @@
+"""The folder that is backed up: which files there are, where they have holes, what they hold."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.backup.formats import parts_of
+from slipway.core.backup.cuts import CutRules, Piece, pieces
+from slipway.core.backup.manifest import Hole
+from slipway.core.errors import InputError, PermanentError
+
+_BLOCK_BYTES = 512
+"""Unit of `st_blocks`, whatever the file system's own blocks are (stat(2))."""
+
+
+class ChangedError(Exception):
+    """A file is not as it was when it was listed: shorter, or gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file as it was listed; a file that has been written to since differs.
+
+    Args:
+        path: from the folder, `/` between names; odd bytes as surrogates.
+        place: what is opened; behind a symbolic link.
+        sparse: it has holes.
+    """
+
+    path: str
+    place: Path
+    size_bytes: int
+    mode: int
+    mtime_ns: int
+    ctime_ns: int
+    sparse: bool = False
+
+
+def scan(root: Path) -> tuple[SourceFile, ...]:
+    """Return the files of a folder, by path; symbolic links are followed.
+
+    Raises:
+        InputError: `source-missing`; `source-empty`; `source-loop`, a link leads back to a folder
+            above it; `source-dangling`, a link leads nowhere; `source-special`, a device, socket
+            or pipe.
+        PermanentError: `source-unreadable`.
+    """
+    try:
+        top = root.stat()
+    except OSError as error:
+        raise _missing(root, error) from error
+    if not stat.S_ISDIR(top.st_mode):
+        raise _missing(root, NotADirectoryError(errno.ENOTDIR, "it is no folder"))
+    found = tuple(sorted(_below(root, "", {_identity(top)}), key=lambda item: item.path))
+    if not found:
+        raise InputError(
+            f"{root} holds no files",
+            code="source-empty",
+            hint="name the folder with the files of one version; an empty backup proves nothing",
+        )
+    return found
+
+
+def _below(folder: Path, prefix: str, above: set[tuple[int, int]]) -> Iterator[SourceFile]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    for entry in entries:
+        path = f"{prefix}{entry.name}"
+        place = Path(entry.path)
+        facts = _facts(entry, place)
+        if facts is None:
+            continue
+        if stat.S_ISDIR(facts.st_mode):
+            if _identity(facts) in above:
+                raise InputError(
+                    f"{place} leads back to a folder above it",
+                    code="source-loop",
+                    hint="remove the link, or name the folder of the version itself",
+                )
+            yield from _below(place, f"{path}/", above | {_identity(facts)})
+        elif stat.S_ISREG(facts.st_mode):
+            yield SourceFile(
+                path=path,
+                place=place,
+                size_bytes=facts.st_size,
+                mode=stat.S_IMODE(facts.st_mode),
+                mtime_ns=facts.st_mtime_ns,
+                ctime_ns=facts.st_ctime_ns,
+                sparse=facts.st_blocks * _BLOCK_BYTES < facts.st_size,
+            )
+        else:
+            raise InputError(
+                f"{place} is a device, a socket or a pipe",
+                code="source-special",
+                hint="only files can be backed up: remove it, or name another folder",
+            )
+
+
+def _facts(entry: os.DirEntry[str], place: Path) -> os.stat_result | None:
+    """Return what an entry leads to; None when it has gone since it was listed."""
+    try:
+        return entry.stat()
+    except FileNotFoundError as error:
+        if not entry.is_symlink():
+            return None
+        raise InputError(
+            f"{place} is a link that leads nowhere",
+            code="source-dangling",
+            hint="remove the link, or bring back what it leads to",
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(
+                f"{place} is a link that leads to itself",
+                code="source-loop",
+                hint="remove the link",
+            ) from error
+        raise _unreadable(place, error) from error
+
+
+def _identity(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a file is cut: pieces that hold data, and the holes between them."""
+
+    pieces: tuple[Piece, ...]
+    holes: tuple[Hole, ...]
+
+
+def layout_of(file: SourceFile, rules: CutRules) -> Layout:
+    """Return how a file is cut.
+
+    Raises:
+        ChangedError: it has changed since it was listed.
+        PermanentError: `source-unreadable`.
+    """
+    try:
+        with file.place.open("rb") as opened:
+            if os.fstat(opened.fileno()).st_size != file.size_bytes:
+                raise ChangedError(file.path)
+            cut = pieces(parts_of(opened, file.size_bytes), file.size_bytes, rules)
+            if not file.sparse:
+                return Layout(cut, ())
+            return _without_holes(cut, list(_data_ranges(opened.fileno(), file.size_bytes)))
+    except FileNotFoundError as error:
+        raise ChangedError(file.path) from error
+    except OSError as error:
+        raise _unreadable(file.place, error) from error
+
+
+def _data_ranges(descriptor: int, size_bytes: int) -> Iterator[tuple[int, int]]:
+    end = 0
+    while end < size_bytes:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole follows
+                return
+            raise
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _without_holes(cut: Sequence[Piece], data: Sequence[tuple[int, int]]) -> Layout:
+    """Leave out the pieces without a byte of data; neighbours become one hole."""
+    kept: list[Piece] = []
+    holes: list[Hole] = []
+    place = 0
+    for piece in cut:
+        end = piece.offset_bytes + piece.size_bytes
+        while place < len(data) and data[place][1] <= piece.offset_bytes:
+            place += 1
+        if place < len(data) and data[place][0] < end:
+            kept.append(piece)
+        elif holes and holes[-1].offset_bytes + holes[-1].size_bytes == piece.offset_bytes:
+            last = holes.pop()
+            joined = last.size_bytes + piece.size_bytes
+            holes.append(Hole(offset_bytes=last.offset_bytes, size_bytes=joined))
+        else:
+            holes.append(Hole(offset_bytes=piece.offset_bytes, size_bytes=piece.size_bytes))
+    return Layout(tuple(kept), tuple(holes))
+
+
+def read_piece(file: SourceFile, piece: Piece, buffer: memoryview) -> memoryview:
+    """Return the bytes of a piece, in a buffer that is large enough.
+
+    Raises:
+        ChangedError: the file is gone, or ends before it.
+        PermanentError: `source-unreadable`.
+    """
+    wanted = buffer[: piece.size_bytes]
+    done = 0
+    try:
+        with file.place.open("rb", buffering=0) as opened:
+            while done < piece.size_bytes:
+                at = piece.offset_bytes + done
+                count = os.preadv(opened.fileno(), [wanted[done:]], at)
+                if count == 0:
+                    raise ChangedError(file.path)
+                done += count
+    except FileNotFoundError as error:
+        raise ChangedError(file.path) from error
+    except OSError as error:
+        raise _unreadable(file.place, error) from error
+    return wanted
+
+
+def _missing(root: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot back up {root}: {error.strerror}",
+        code="source-missing",
+        hint="name the folder with the files of one version",
+    )
+
+
+def _unreadable(place: Path, error: OSError) -> PermanentError:
+    return PermanentError(
+        f"cannot read {place}: {error.strerror}",
+        code="source-unreadable",
+        hint="give this process the right to read it, or look at the disk's health",
+    )

@@ -1,0 +1,154 @@
+"""Keys of a repository: what lies where in its bucket (docs/reference/backup-format.md)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from slipway.core.errors import PermanentError
+
+REPOSITORY = "repo.json"
+CHUNKS = "chunks/"
+MANIFESTS = "manifests/"
+VERIFIED = "verified/"
+DRILLS = "drills/"
+HOLDS = "holds/"
+WRITERS = "writers/"
+CONDEMNED = "condemned/"
+SUM = ".sum"
+"""Behind a manifest's key: the key of its sha256."""
+
+_JSON = ".json"
+_EPOCH_DIGITS = 12
+_CHUNK = re.compile(r"chunks/([a-z0-9-]+)/([0-9a-f]{2})/([0-9a-f]{64})\.([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ChunkKey:
+    """What names a stored chunk: the hash of its content, and the epoch it was written in.
+
+    A key that was removed is never written again: what is stored anew after a removal carries the
+    epoch of that removal, so that whoever removes late removes nothing new.
+
+    Args:
+        digest: hex.
+        epoch: the removal that was published last when it was written, 0 before the first.
+        algorithm: of the digest.
+    """
+
+    digest: str
+    epoch: int = 0
+    algorithm: str = "sha256"
+
+    def __str__(self) -> str:
+        return f"{CHUNKS}{self.algorithm}/{self.digest[:2]}/{self.digest}.{self.epoch}"
+
+
+def read_chunk_key(key: str) -> ChunkKey | None:
+    """Return what a key names; None when it is no chunk's."""
+    found = _CHUNK.fullmatch(key)
+    if found is None or found[2] != found[3][:2]:
+        return None
+    return ChunkKey(found[3], int(found[4]), found[1])
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ManifestName:
+    """What names a backup.
+
+    Args:
+        model: of the registry; any characters.
+        taken: `YYYYmmddTHHMMSSZ`, when it was begun.
+        writer: ULID of the run that wrote it.
+    """
+
+    model: str
+    taken: str
+    writer: str
+
+    @property
+    def key(self) -> str:
+        """Where the manifest lies."""
+        return f"{folder_of_model(self.model)}{self.taken}-{self.writer}{_JSON}"
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.taken}-{self.writer}"
+
+
+def folder_of_model(model: str) -> str:
+    """Return what the keys of a model's manifests begin with."""
+    return f"{MANIFESTS}{quote(model, safe='')}/"
+
+
+def read_manifest_key(key: str) -> ManifestName | None:
+    """Return what a key names; None when it is no manifest's."""
+    model, _, name = key.removeprefix(MANIFESTS).partition("/")
+    taken, _, writer = name.removesuffix(_JSON).partition("-")
+    named = ManifestName(unquote(model), taken, writer)
+    return named if model and taken and writer and named.key == key else None
+
+
+def read_version(text: str) -> ManifestName:
+    """Return the backup that a person names as `MODEL@TAKEN-WRITER`.
+
+    Raises:
+        PermanentError: `version-unknown`, it names none.
+    """
+    model, _, name = text.rpartition("@")
+    found = read_manifest_key(f"{folder_of_model(model)}{name}{_JSON}")
+    if found is None:
+        raise PermanentError(
+            f"{text!r} names no backup",
+            code="version-unknown",
+            hint="name one as `slipway backup list` prints it: MODEL@TIME-ID",
+        )
+    return found
+
+
+def condemned_key(epoch: int) -> str:
+    """Return where the list of a removal lies; in the order of the epochs."""
+    return f"{CONDEMNED}{epoch:0{_EPOCH_DIGITS}}{_JSON}"
+
+
+def read_condemned_key(key: str) -> int | None:
+    """Return the epoch of a removal; None when the key is none's."""
+    digits = key.removeprefix(CONDEMNED).removesuffix(_JSON)
+    return int(digits) if digits.isdigit() and condemned_key(int(digits)) == key else None
+
+
+def writer_key(writer: str) -> str:
+    """Return where a run that is under way says so."""
+    return f"{WRITERS}{writer}{_JSON}"
+
+
+def read_writer_key(key: str) -> str | None:
+    """Return the run of a key; None when it is none's."""
+    writer = key.removeprefix(WRITERS).removesuffix(_JSON)
+    return writer if writer and writer_key(writer) == key else None
+
+
+def verified_key(manifest: ManifestName, at: str) -> str:
+    """Return where it is stated that a backup was read back at a time."""
+    return f"{VERIFIED}{_below(manifest)}/{at}{_JSON}"
+
+
+def drill_key(manifest: ManifestName, at: str) -> str:
+    """Return where a drill with a backup is stated."""
+    return f"{DRILLS}{_below(manifest)}/{at}{_JSON}"
+
+
+def hold_key(manifest: ManifestName) -> str:
+    """Return where it is stated that a backup must not be removed."""
+    return f"{HOLDS}{_below(manifest)}{_JSON}"
+
+
+def manifest_of(key: str) -> ManifestName | None:
+    """Return the backup that a key under `verified/`, `drills/` or `holds/` speaks of."""
+    _, _, rest = key.partition("/")
+    below = rest.removesuffix(_JSON) if key.startswith(HOLDS) else rest.rpartition("/")[0]
+    return read_manifest_key(f"{MANIFESTS}{below}{_JSON}")
+
+
+def _below(manifest: ManifestName) -> str:
+    return manifest.key.removeprefix(MANIFESTS).removesuffix(_JSON)

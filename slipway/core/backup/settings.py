@@ -1,0 +1,79 @@
+"""What a repository is: written once into `repo.json`, and read by every run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slipway.core.backup.cuts import CutRules
+from slipway.core.errors import PermanentError
+from slipway.core.strict_json import UnfitJsonError, read_as, read_object, to_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFacts:
+    """What the store was found to do, whatever it promises (`slipway backup doctor`).
+
+    Args:
+        checks_sha256: it refuses bytes whose sha256 is not the one that was stated.
+        conditional_writes: of several writers of one key exactly one wins.
+        probed: `YYYYmmddTHHMMSSZ`; "" when nobody has looked: then nothing is relied on.
+    """
+
+    checks_sha256: bool = False
+    conditional_writes: bool = False
+    probed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositorySettings:
+    """What all runs of a repository must agree on.
+
+    Args:
+        id: ULID.
+        cuts: where files are cut.
+        algorithm: of chunk ids: `sha256`, or `hmac-sha256` where chunks are encrypted.
+        store: what it does; the one field that may change.
+    """
+
+    id: str
+    cuts: CutRules
+    algorithm: str = "sha256"
+    store: StoreFacts = StoreFacts()
+    format: int = FORMAT
+
+
+def to_storage(settings: RepositorySettings) -> bytes:
+    """Return the settings as canonical JSON."""
+    return to_json(settings).encode()
+
+
+def from_storage(stored: bytes, place: str) -> RepositorySettings:
+    """Return the settings that bytes state.
+
+    Args:
+        stored: content of `repo.json`.
+        place: where the repository lies, for errors.
+
+    Raises:
+        PermanentError: `repository-newer`, made by a later Slipway; `repository-foreign`, it is
+            no repository of Slipway.
+    """
+    try:
+        found = read_object(stored.decode())
+        version = found.get("format")
+        if type(version) is int and version > FORMAT:
+            raise PermanentError(
+                f"the repository {place} has format {version}, this Slipway reads up to {FORMAT}",
+                code="repository-newer",
+                hint="use the Slipway that made it, or a later one; nothing was changed",
+            )
+        settings: RepositorySettings = read_as(RepositorySettings, found, "repo.json")
+    except (UnfitJsonError, UnicodeDecodeError) as error:
+        raise PermanentError(
+            f"{place} is no repository of Slipway: {error}",
+            code="repository-foreign",
+            hint="name another bucket or prefix; nothing was changed there",
+        ) from error
+    return settings

@@ -1,0 +1,57 @@
+"""The store of backups: what S3 and a folder can both do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as the store lists it."""
+
+    key: str
+    size_bytes: int
+
+
+class BackupStore(Protocol):
+    """Objects under keys; whoever reads after a write sees it, in lists too."""
+
+    def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> None:
+        """Store `body` under `key`, in place of what is there; may be repeated.
+
+        Args:
+            key: of the object.
+            body: not copied.
+            sha256: of the body, hex; the store compares it where it can.
+
+        Raises:
+            PermanentError: refused (`object-store-refused`), no room (`object-store-full`), or
+                other bytes arrived (`checksum-mismatch`).
+            TransientError: the store did not answer.
+        """
+
+    def create(self, key: str, body: bytes | memoryview, *, sha256: str) -> bool:
+        """Store `body` unless something is under `key`; return whether it was stored.
+
+        Who gets True is the only one, where the store honours conditional writes
+        (`slipway backup doctor`). An answer that was lost on its way is asked for again, and then
+        one's own body counts as stored.
+        """
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes of `key`.
+
+        Raises:
+            PermanentError: there is no such key (`object-missing`).
+        """
+
+    def read(self, key: str) -> Iterator[memoryview]:
+        """Yield the bytes of `key` in slices; each is valid until the next is asked for."""
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        """Yield what lies under a prefix, in the order of the keys."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; those that are gone already are none's business."""

@@ -1,0 +1,84 @@
+"""A store of backups in memory, whose every request can be watched, delayed or the last one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+from slipway.core.errors import PermanentError
+from slipway.ports.backups import Stored
+
+_PAGE = 1_000
+
+
+class FakeBackupStore:
+    """`slipway.ports.BackupStore` over a dict that several of them may share.
+
+    Args:
+        objects: by key.
+        around: called before and after each request has its effect.
+        page: keys that a list gives at once; what is written behind the last one is not seen.
+    """
+
+    def __init__(
+        self,
+        objects: dict[str, bytes] | None = None,
+        *,
+        around: Callable[[], None] = lambda: None,
+        page: int = _PAGE,
+    ) -> None:
+        self.objects: dict[str, bytes] = {} if objects is None else objects
+        self.requests: list[tuple[str, str]] = []
+        self._around = around
+        self._page = page
+
+    def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> None:
+        self._request("put", key)
+        self._store(key, body, sha256)
+        self._around()
+
+    def create(self, key: str, body: bytes | memoryview, *, sha256: str) -> bool:
+        self._request("create", key)
+        stored = key not in self.objects
+        if stored:
+            self._store(key, body, sha256)
+        self._around()
+        return stored
+
+    def get(self, key: str) -> bytes:
+        self._request("get", key)
+        found = self.objects.get(key)
+        self._around()
+        if found is None:
+            raise PermanentError(f"there is no {key}", code="object-missing", hint="list")
+        return found
+
+    def read(self, key: str) -> Iterator[memoryview]:
+        yield memoryview(self.get(key))
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        last = ""
+        while True:
+            self._request("list", prefix)
+            under = (key for key in self.objects if key.startswith(prefix) and key > last)
+            page = [Stored(key, len(self.objects[key])) for key in sorted(under)[: self._page]]
+            self._around()
+            yield from page
+            if len(page) < self._page:
+                return
+            last = page[-1].key
+
+    def delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._request("delete", key)
+            self.objects.pop(key, None)
+            self._around()
+
+    def _request(self, verb: str, key: str) -> None:
+        self._around()
+        self.requests.append((verb, key))
+
+    def _store(self, key: str, body: bytes | memoryview, sha256: str) -> None:
+        stored = bytes(body)
+        assert hashlib.sha256(stored).hexdigest() == sha256
+        self.objects[key] = stored

@@ -1,0 +1,414 @@
+"""A folder is backed up and comes back: files of every kind, changes, holes, bad chunks."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.backup.codec import PlainCodec
+from slipway.backup.repository import Repository, make_repository, open_repository
+from slipway.backup.restoring import LocalVersion, Restored, Wanted, restore
+from slipway.backup.sending import Pace
+from slipway.backup.taking import Order, Surroundings, Taken, take
+from slipway.core.backup.cuts import CutRules
+from slipway.core.backup.manifest import Manifest, Origin
+from slipway.core.backup.settings import StoreFacts
+from slipway.core.errors import ConflictError, InputError, PermanentError, TransientError
+from tests.fakes.backups import FakeBackupStore
+from tests.unit.model_files import safetensors
+
+HONEST = StoreFacts(checks_sha256=True, conditional_writes=True)
+ORIGIN = Origin(place="/models/chat", tool="slipway 1")
+BYTES = random.Random(1).randbytes(5_000)
+TENSORS = {f"blk.{n}.w": BYTES[1_000 * n :][:1_000] for n in range(4)}
+
+
+class House:
+    """A repository in memory, a folder to back up, and a place to restore to."""
+
+    def __init__(self, folder: Path, **store: Any) -> None:
+        self.folder = folder / "model"
+        self.target = folder / "restored"
+        self.folder.mkdir()
+        self.store = FakeBackupStore(**store)
+        made = make_repository(self.store, "memory", at_ns=0, random_bits=1, facts=HONEST)
+        small = CutRules(chunk_bytes=512, group_below_bytes=64)
+        self.repository = Repository(self.store, replace(made.settings, cuts=small), "memory")
+        self.now_ns = 10**18
+        self.threads = 3
+
+    def write(self, path: str, content: bytes) -> Path:
+        place = self.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        return place
+
+    def take(self, **changes: Any) -> Taken:
+        self.now_ns += 10**9
+        rng = random.Random(self.now_ns)
+        around = Surroundings(
+            now_ns=lambda: self.now_ns,
+            random_bits=lambda: rng.getrandbits(80),
+            pace=Pace(threads=self.threads),
+        )
+        order = Order(model="chat", folder=self.folder, origin=ORIGIN, **changes)
+        return take(self.repository, PlainCodec(), order, around)
+
+    def restore(self, manifest: Manifest, **changes: Any) -> Restored:
+        wanted = Wanted(target=self.target, **changes)
+        return restore(manifest, wanted, [self.store], PlainCodec())
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_files_come_back_as_they_were(house: House) -> None:
+    house.write("model.safetensors", safetensors(TENSORS)).chmod(0o640)
+    house.write("deep/er/config.json", b"{}")
+    house.write("empty", b"")
+    os.utime(house.folder / "empty", ns=(5, 7))
+    odd = os.fsdecode(b"odd-\xff\n.bin")
+    house.write(odd, BYTES)
+
+    taken = house.take(checksums={"empty": "e3b0"}, tags=("gold",))
+    house.restore(house.repository.load(taken.name))
+
+    assert files(house.target) == files(house.folder)
+    assert (house.target / "model.safetensors").stat().st_mode & 0o777 == 0o640
+    assert (house.target / "empty").stat().st_mtime_ns == 7
+    assert taken.manifest.tags == ("gold",)
+    assert {entry.path: entry.sha256 for entry in taken.manifest.files}["empty"] == "e3b0"
+    assert house.repository.runs() == []
+
+
+def test_second_backup_of_unchanged_files_reads_and_sends_nothing(house: House) -> None:
+    house.write("model.safetensors", safetensors(TENSORS))
+    first, second = house.take(), house.take()
+
+    assert first.sent_bytes == first.read_bytes > 4_000
+    assert (second.read_bytes, second.sent_bytes, second.sent_chunks) == (0, 0, 0)
+    assert second.manifest.files == first.manifest.files
+    by_hash = house.take(reads_all=True)
+    assert (by_hash.read_bytes, by_hash.sent_bytes) == (first.read_bytes, 0)
+    assert len(house.repository.manifests("chat")) == 3
+
+
+def test_only_the_tensors_that_changed_are_sent(house: House) -> None:
+    house.write("model.safetensors", safetensors(TENSORS))
+    house.take()
+    house.write("model.safetensors", safetensors({**TENSORS, "blk.2.w": BYTES[4_000:]}))
+
+    assert house.take().sent_bytes == 1_000
+
+
+@pytest.mark.parametrize("step_ns", [-(10**9), 10**9])
+def test_same_size_and_another_time_is_read(house: House, step_ns: int) -> None:
+    file = house.write("w", b"a" * 100)
+    house.take()
+    before = file.stat()
+    file.write_bytes(b"b" * 100)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + step_ns))
+
+    assert house.take().sent_bytes == 100
+
+
+def test_same_size_and_time_is_told_by_the_kernels_own_account(house: House) -> None:
+    file = house.write("w", b"a" * 100)
+    house.take()
+    before = file.stat()
+    file.write_bytes(b"b" * 100)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    assert house.take().sent_bytes == 100
+
+
+def test_links_are_followed_and_loops_named(house: House) -> None:
+    blob = house.write("blobs/x", BYTES)
+    (house.folder / "model.bin").symlink_to(blob)
+    taken = house.take()
+    assert [entry.path for entry in taken.manifest.files] == ["blobs/x", "model.bin"]
+    assert taken.sent_bytes == len(BYTES)
+
+    (house.folder / "blobs" / "up").symlink_to(house.folder)
+    with pytest.raises(InputError) as caught:
+        house.take()
+    assert caught.value.code == "source-loop"
+
+
+def _fifo(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+
+
+def _dangling(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "nowhere")
+
+
+def _itself(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "link")
+
+
+def _removed(folder: Path) -> None:
+    folder.rmdir()
+
+
+def _a_file(folder: Path) -> None:
+    folder.rmdir()
+    folder.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (_fifo, "source-special"),
+        (_dangling, "source-dangling"),
+        (_itself, "source-loop"),
+        (_removed, "source-missing"),
+        (_a_file, "source-missing"),
+        (lambda _: None, "source-empty"),
+    ],
+)
+def test_folder_that_is_no_version_is_refused_and_nothing_is_kept(
+    house: House, spoil: Callable[[Path], None], code: str
+) -> None:
+    spoil(house.folder)
+    with pytest.raises(InputError) as caught:
+        house.take()
+    assert caught.value.code == code
+    assert house.repository.manifests() == []
+    assert house.repository.runs() == []
+
+
+def test_holes_stay_holes(house: House) -> None:
+    with (house.folder / "sparse").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"middle")
+        file.truncate(2 << 20)
+    taken = house.take()
+    house.restore(taken.manifest)
+
+    assert files(house.target) == files(house.folder)
+    assert taken.read_bytes < 64 << 10
+    assert (house.target / "sparse").stat().st_blocks * 512 < 64 << 10
+
+
+class _Disturbing(FakeBackupStore):
+    """Something happens to the source while the first chunks are sent."""
+
+    def __init__(self, disturb: Callable[[int], object], **options: Any) -> None:
+        super().__init__(**options)
+        self._disturb = disturb
+        self._chunks = 0
+
+    def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> None:
+        if key.startswith("chunks/"):
+            self._chunks += 1
+            self._disturb(self._chunks)
+        super().put(key, body, sha256=sha256)
+
+
+def disturbed(house: House, disturb: Callable[[int], object]) -> None:
+    store = _Disturbing(disturb, objects=house.store.objects)
+    house.repository = replace(house.repository, store=store)
+    house.threads = 1
+
+
+def test_file_that_changes_once_while_it_is_read_is_read_again(house: House) -> None:
+    file = house.write("w", b"a" * 2_000)
+    disturbed(house, lambda count: file.write_bytes(b"b" * 3_000) if count == 1 else None)
+
+    taken = house.take()
+    house.restore(taken.manifest)
+    assert files(house.target) == {"w": b"b" * 3_000}
+
+
+def test_file_that_goes_or_shrinks_meanwhile_is_as_it_is_at_the_end(house: House) -> None:
+    house.write("a", BYTES[:600])
+    gone, shrinks = house.write("b", b"b" * 900), house.write("c", BYTES[:2_000])
+
+    def disturb(count: int) -> None:
+        if count == 1:
+            gone.unlink()
+            shrinks.write_bytes(b"short")
+
+    disturbed(house, disturb)
+    taken = house.take()
+    house.restore(taken.manifest)
+    assert files(house.target) == {"a": BYTES[:600], "c": b"short"}
+
+
+def test_files_that_never_rest_are_no_backup(house: House) -> None:
+    file = house.write("w", b"a" * 2_000)
+    disturbed(house, lambda count: file.write_bytes(os.urandom(2_000)))
+
+    with pytest.raises(InputError, match="w") as caught:
+        house.take()
+    assert caught.value.code == "source-unstable"
+    assert house.repository.manifests() == []
+
+
+def test_run_that_a_removal_has_ended_commits_nothing(house: House) -> None:
+    house.write("w", BYTES)
+
+    def end_it(count: int) -> None:
+        if count == 1:
+            assert house.repository.end(house.repository.runs()[0])
+
+    disturbed(house, end_it)
+    with pytest.raises(ConflictError) as caught:
+        house.take()
+    assert caught.value.code == "run-ended"
+    assert house.repository.manifests() == []
+
+
+def test_chunks_that_vanish_while_they_are_relied_on_are_noticed(house: House) -> None:
+    house.write("a", BYTES[:400])
+    house.take()
+    house.write("b", BYTES[400:])
+
+    def vanish(count: int) -> None:
+        if count == 1:
+            key = next(key for key in house.store.objects if key.startswith("chunks/"))
+            house.store.delete([key])
+
+    disturbed(house, vanish)
+    with pytest.raises(TransientError) as caught:
+        house.take()
+    assert caught.value.code == "chunks-vanished"
+    disturbed(house, lambda _: None)
+    house.restore(house.take().manifest)
+    assert files(house.target) == files(house.folder)
+
+
+def test_restore_goes_on_where_the_one_before_was_killed(house: House) -> None:
+    house.write("w", BYTES)
+    taken = house.take()
+    house.target.mkdir()
+    half = bytearray(BYTES[:3_000])
+    half[100] ^= 1
+    (house.target / "w.part").write_bytes(half)
+
+    done = house.restore(taken.manifest)
+    assert files(house.target) == {"w": BYTES}
+    assert done.kept_bytes == 4 * 512  # five whole chunks were there, one of them wrong
+    assert done.fetched_bytes == len(BYTES) - done.kept_bytes
+    again = house.restore(taken.manifest)
+    assert (again.fetched_bytes, again.kept_bytes) == (0, len(BYTES))
+
+
+def test_file_that_is_there_stays_until_the_new_one_is_whole(house: House) -> None:
+    house.write("w", BYTES)
+    taken = house.take()
+    house.target.mkdir()
+    (house.target / "w").write_bytes(b"the one before")
+    chunk = next(key for key in house.store.objects if key.startswith("chunks/"))
+    kept = house.store.objects.pop(chunk)
+
+    with pytest.raises(PermanentError) as caught:
+        house.restore(taken.manifest)
+    assert caught.value.code == "chunk-missing"
+    assert (house.target / "w").read_bytes() == b"the one before"
+    house.store.objects[chunk] = kept
+    house.restore(taken.manifest)
+    assert files(house.target) == {"w": BYTES}
+
+
+def test_flipped_bit_is_noticed_and_healed_where_a_good_copy_is(house: House) -> None:
+    house.write("w", BYTES)
+    taken = house.take()
+    replica = FakeBackupStore(dict(house.store.objects))
+    chunk = next(key for key in house.store.objects if key.startswith("chunks/"))
+    bad = bytearray(house.store.objects[chunk])
+    bad[-1] ^= 1
+    house.store.objects[chunk] = bytes(bad)
+
+    with pytest.raises(PermanentError) as caught:
+        house.restore(taken.manifest)
+    assert caught.value.code == "chunk-damaged"
+    assert "w" not in files(house.target)
+    restore(taken.manifest, Wanted(target=house.target), [house.store, replica], PlainCodec())
+    assert files(house.target) == {"w": BYTES}
+
+
+def test_other_local_version_is_copied_from_and_never_trusted(house: House) -> None:
+    house.write("model.safetensors", safetensors(TENSORS))
+    base = house.take().manifest
+    old = house.folder.rename(house.folder.with_name("old"))
+    house.folder.mkdir()
+    house.write("model.safetensors", safetensors({**TENSORS, "blk.1.w": BYTES[4_000:]}))
+    tuned = house.take().manifest
+
+    done = house.restore(tuned, local=(LocalVersion(folder=old, manifest=base),))
+    assert files(house.target) == files(house.folder)
+    assert done.copied_bytes + done.fetched_bytes == done.size_bytes
+    assert done.fetched_bytes == 1_000
+    (old / "model.safetensors").write_bytes(b"x" * 3_000)
+    house.target = house.target.with_name("elsewhere")
+    done = house.restore(tuned, local=(LocalVersion(folder=old, manifest=base),))
+    assert files(house.target) == files(house.folder)
+    assert done.copied_bytes == 0
+
+
+def test_single_files_are_restored_by_name(house: House) -> None:
+    house.write("a", b"1")
+    house.write("b", b"2")
+    taken = house.take()
+
+    house.restore(taken.manifest, paths=("b",))
+    assert files(house.target) == {"b": b"2"}
+    with pytest.raises(InputError) as caught:
+        house.restore(taken.manifest, paths=("c",))
+    assert caught.value.code == "path-unknown"
+
+
+def test_manifest_that_was_changed_is_refused(house: House) -> None:
+    house.write("w", BYTES)
+    name = house.take().name
+    house.store.objects[name.key] = house.store.objects[name.key].replace(b'"w"', b'"v"')
+
+    with pytest.raises(PermanentError) as caught:
+        house.repository.load(name)
+    assert caught.value.code == "manifest-damaged"
+
+
+def test_place_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    foreign = FakeBackupStore({"config": b"restic"})
+    with pytest.raises(PermanentError) as caught:
+        make_repository(foreign, "memory", at_ns=0, random_bits=0, facts=HONEST)
+    assert caught.value.code == "repository-foreign"
+    assert foreign.objects == {"config": b"restic"}
+    with pytest.raises(PermanentError) as caught:
+        open_repository(FakeBackupStore(), "memory")
+    assert caught.value.code == "repository-missing"
+
+
+def test_repository_is_made_once(house: House) -> None:
+    again = make_repository(house.store, "memory", at_ns=9, random_bits=9, facts=HONEST)
+    assert again.settings.id == house.repository.settings.id
+
+
+def test_disk_error_while_reading_is_named(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.write("w", BYTES)
+
+    def fails(*_: Any) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "preadv", fails)
+    with pytest.raises(PermanentError, match="Input/output error") as caught:
+        house.take()
+    assert caught.value.code == "source-unreadable"
