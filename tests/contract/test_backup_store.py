@@ -1,0 +1,142 @@
+"""What `slipway.ports.backups.BackupStore` promises, kept by a folder and by the fake."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from slipway.adapters.backups.folder import FolderBackupStore
+from slipway.core.errors import PermanentError, SlipwayError, TransientError
+from slipway.ports.backups import BackupStore, Stored
+from tests.fakes.backups import FakeBackupStore
+
+BODY = bytes(range(256)) * 5_000
+
+
+def put(store: BackupStore, key: str, body: bytes) -> None:
+    store.put(key, body, sha256=hashlib.sha256(body).hexdigest())
+
+
+def create(store: BackupStore, key: str, body: bytes) -> bool:
+    return store.create(key, body, sha256=hashlib.sha256(body).hexdigest())
+
+
+@pytest.fixture(params=["folder", "fake"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BackupStore:
+    return FakeBackupStore() if request.param == "fake" else FolderBackupStore(tmp_path / "made")
+
+
+def test_bytes_come_back_whole_and_in_slices(store: BackupStore) -> None:
+    put(store, "chunks/a", BODY)
+    assert store.get("chunks/a") == BODY
+    assert b"".join(bytes(piece) for piece in store.read("chunks/a")) == BODY
+    put(store, "chunks/a", b"")
+    assert store.get("chunks/a") == b""
+    store.put("chunks/a", memoryview(BODY)[:3], sha256=hashlib.sha256(BODY[:3]).hexdigest())
+    assert store.get("chunks/a") == BODY[:3]
+
+
+def test_first_to_create_a_key_is_the_only_one(store: BackupStore) -> None:
+    assert create(store, "m/1", b"one")
+    assert not create(store, "m/1", b"two")
+    assert store.get("m/1") == b"one"
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: create(store, "m/2", str(n).encode()), range(16)))
+    assert won.count(True) == 1
+    assert store.get("m/2") == str(won.index(True)).encode()
+
+
+def test_keys_of_a_prefix_are_listed_in_order_with_their_sizes(store: BackupStore) -> None:
+    for key in ("r/2/b", "r/10", "r/2-a", "r/2/a", "q/1"):
+        put(store, key, key.encode())
+    assert [item.key for item in store.list("r/2")] == ["r/2-a", "r/2/a", "r/2/b"]
+    assert list(store.list("r/1")) == [Stored("r/10", 4)]
+    assert next(item.key for item in store.list("")) == "q/1"
+    assert list(store.list("nothing/")) == []
+
+
+def test_what_is_removed_is_gone_and_may_be_removed_again(store: BackupStore) -> None:
+    put(store, "a/b", b"1")
+    put(store, "a/c", b"2")
+    for _ in range(2):
+        store.delete(["a/b", "nowhere/x"])
+    assert [item.key for item in store.list("")] == ["a/c"]
+    with pytest.raises(PermanentError) as caught:
+        store.get("a/b")
+    assert caught.value.code == "object-missing"
+    assert create(store, "a/b", b"again")
+
+
+class TestFolder:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> FolderBackupStore:
+        return FolderBackupStore(tmp_path / "made")
+
+    def test_missing_key_is_missing_in_slices_too(self, folder: FolderBackupStore) -> None:
+        with pytest.raises(PermanentError) as caught:
+            list(folder.read("x"))
+        assert caught.value.code == "object-missing"
+
+    @pytest.mark.parametrize("key", ["../x", "/x", "a//b", "a/./b", ".part-1", ""])
+    def test_key_that_leads_out_of_the_folder_is_refused(
+        self, folder: FolderBackupStore, key: str
+    ) -> None:
+        with pytest.raises(PermanentError) as caught:
+            put(folder, key, b"")
+        assert caught.value.code == "object-store-refused"
+
+    def test_bytes_that_are_not_those_stated_are_not_stored(
+        self, folder: FolderBackupStore
+    ) -> None:
+        with pytest.raises(PermanentError) as caught:
+            folder.put("x", b"1", sha256=hashlib.sha256(b"2").hexdigest())
+        assert caught.value.code == "checksum-mismatch"
+        assert list(folder.list("")) == []
+
+    def test_what_a_killed_writer_left_is_not_listed(self, folder: FolderBackupStore) -> None:
+        put(folder, "a/b", b"1")
+        (folder.root / "a" / ".part-123").write_bytes(b"half")
+        assert [item.key for item in folder.list("a/")] == ["a/b"]
+
+    @pytest.mark.parametrize(
+        ("number", "kind", "code"),
+        [
+            (errno.ENOSPC, PermanentError, "object-store-full"),
+            (errno.EIO, TransientError, "object-store-busy"),
+            (errno.EROFS, PermanentError, "object-store-refused"),
+        ],
+    )
+    def test_failure_of_the_disk_has_its_name_and_leaves_nothing(
+        self,
+        folder: FolderBackupStore,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+        kind: type[SlipwayError],
+        code: str,
+    ) -> None:
+        def fails(_: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fails)
+            with pytest.raises(kind, match=os.strerror(number)) as caught:
+                put(folder, "a/b", BODY)
+        assert caught.value.code == code
+        assert not [path for path in folder.root.rglob("*") if path.is_file()]
+
+    def test_folder_that_cannot_be_listed_is_an_error(
+        self, folder: FolderBackupStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(folder, "a/b", b"1")
+
+        def fails(_: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(os, "scandir", fails)
+        with pytest.raises(PermanentError, match="may not list"):
+            list(folder.list(""))
