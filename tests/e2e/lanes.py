@@ -29,14 +29,13 @@ LANES = {
     "releases": (
         *("infeasible", "kubernetes_is_real", "prefect_deployment", "release_faults"),
         # And whatever keeps the rows about equally long.
-        *("adoption", "adoption_refused", "in_cluster", "real_cluster", "rights"),
+        *("adoption", "adoption_refused"),
     ),
     # Release under users, in services of their own without GPUs.
     "crowds": (
-        "release_canary",
-        "release_circle",
-        "release_under_load",
-        "release_weights_pvc",
+        *("release_canary", "release_circle", "release_under_load", "release_weights_pvc"),
+        # And whatever keeps the rows about equally long.
+        *("in_cluster", "real_cluster", "rights"),
     ),
     # Disturb the whole sandbox: they have one that is theirs.
     "alone": ("faults_ports", "kills", "sandbox_lifecycle"),
