@@ -16,7 +16,8 @@ _NICENESS = 10
 BEHIND = ("nice", "-n", str(_NICENESS))
 """Put before a command that must not hinder users."""
 
-_BESIDE_USERS = frozenset({"mlflow", "prefect-server", "prefect-worker", "registry", "s3"})
+_ON_THE_WAY = ("cri-node-", "gateway", "relay")
+"""Parts that requests pass, or whose children answer them."""
 
 
 def put_users_first(home: SandboxHome) -> None:
@@ -24,6 +25,6 @@ def put_users_first(home: SandboxHome) -> None:
     status = read_status(home)
     assert status is not None
     for part in status.parts:
-        if part.name in _BESIDE_USERS and part.process is not None:
+        if not part.name.startswith(_ON_THE_WAY) and part.process is not None:
             for thread in Path(f"/proc/{part.process.pid}/task").iterdir():
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICENESS)
