@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ class Fetcher:
     codec: Codec
     found_bad: dict[ChunkKey, str] = field(default_factory=dict)
     got_bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, key: ChunkKey) -> bytes | memoryview:
         """Return the bytes of a chunk.
@@ -55,7 +57,8 @@ class Fetcher:
     def _from(self, store: BackupStore, key: ChunkKey) -> bytes | memoryview:
         try:
             stored = store.get(str(key))
-            self.got_bytes += len(stored)
+            with self._lock:
+                self.got_bytes += len(stored)
             return self.codec.open(key.digest, stored)
         except PermanentError as error:
             self.found_bad[key] = error.message

@@ -48,7 +48,15 @@ def remove(
 
     Raises:
         ConflictError: `removal-overtaken`, another one has begun; run it again.
+        PermanentError: `store-unfit`, the store honours no conditional writes: what ends a run
+            would overwrite its backup.
     """
+    if not repository.settings.store.conditional_writes:
+        raise PermanentError(
+            f"{repository.place} honours no conditional writes: nothing can be removed safely",
+            code="store-unfit",
+            hint="use a store that does, for example AWS S3 or SeaweedFS",
+        )
     done, naming = Removed(), _Naming(repository)
     for removal in repository.removals():
         if not removal.through:
@@ -110,7 +118,7 @@ def _left(repository: Repository, removal: Condemned, now_ns: Callable[[], int])
 
 
 def _held(repository: Repository) -> set[str]:
-    found = (names.manifest_of(item.key) for item in repository.store.list(names.HOLDS))
+    found = (names.held_manifest(item.key) for item in repository.store.list(names.HOLDS))
     return {name.key for name in found if name is not None}
 
 

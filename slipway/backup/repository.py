@@ -6,18 +6,18 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from slipway.backup.ulid import ulid
 from slipway.core.backup import manifest as manifests
 from slipway.core.backup import names, settings
-from slipway.core.backup.collection import Condemned, Run, RunKind, current_epoch, reusable
+from slipway.core.backup.collection import Condemned, Run, current_epoch, reusable
 from slipway.core.backup.cuts import CutRules
 from slipway.core.backup.manifest import Manifest
 from slipway.core.backup.names import ChunkKey, ManifestName
 from slipway.core.backup.settings import RepositorySettings, StoreFacts
 from slipway.core.errors import ConflictError, PermanentError
-from slipway.core.strict_json import UnfitJsonError, read_as, read_object, to_json
+from slipway.core.strict_json import UnfitJsonError, read_stored, to_json
 from slipway.ports.backups import BackupStore
 
 _Value = TypeVar("_Value")
@@ -232,14 +232,11 @@ def _is_ours(key: str) -> bool:
 
 def _read(kind: type[_Value], stored: bytes, key: str, place: str) -> _Value:
     try:
-        value: Any = read_as(kind, read_object(stored.decode()), key)
-    except (UnfitJsonError, UnicodeDecodeError) as error:
+        value: _Value = read_stored(kind, stored, key)
+    except UnfitJsonError as error:
         raise PermanentError(
             f"{key} of {place} is damaged: {error}",
             code="repository-damaged",
             hint="look at the object; when nothing runs in the repository it may be removed",
         ) from error
-    return value  # type: ignore[no-any-return]
-
-
-__all__ = ["Known", "Repository", "RunKind", "make_repository", "open_repository"]
+    return value

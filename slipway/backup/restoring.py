@@ -5,22 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from slipway.backup.codec import Codec
 from slipway.backup.fetching import Fetcher
-from slipway.core.backup.manifest import Extent, FileEntry, Manifest, extents
+from slipway.core.backup.manifest import Extent, FileEntry, Hole, Manifest, extents
 from slipway.core.errors import InputError, PermanentError
+from slipway.files import sync_folder
 from slipway.ports.backups import BackupStore
 
 PART = ".part"
 """Behind the name of a file that is not whole yet."""
 
 _THREADS = 4
+_SLICE_BYTES = 1 << 20
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,15 +170,17 @@ class _Restoring:
             try:
                 had = os.fstat(descriptor).st_size
                 os.ftruncate(descriptor, entry.size_bytes)
-                for _ in pool.map(lambda item: self._place(descriptor, item, had), placed):
-                    pass
+                for hole in entry.holes:
+                    for at, found in _data_in(descriptor, hole):
+                        _write(descriptor, bytes(len(found)), at)
+                _each(pool, lambda item: self._place(descriptor, item, had), placed)
                 os.fchmod(descriptor, entry.mode)
                 os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             part.replace(target)
-            _sync(target.parent)
+            sync_folder(target.parent)
 
     def _is_there(
         self, entry: FileEntry, target: Path, placed: Sequence[Extent], pool: ThreadPoolExecutor
@@ -182,7 +189,8 @@ class _Restoring:
             return False
         descriptor = os.open(target, os.O_RDONLY)
         try:
-            same = all(pool.map(lambda item: self._holds(descriptor, item), placed))
+            same = not any(any(_data_in(descriptor, hole)) for hole in entry.holes)
+            same = same and all(_each(pool, lambda item: self._holds(descriptor, item), placed))
         finally:
             os.close(descriptor)
         if same:
@@ -230,12 +238,38 @@ def _write(descriptor: int, body: bytes | memoryview, offset_bytes: int) -> None
         rest, offset_bytes = rest[count:], offset_bytes + count
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _data_in(descriptor: int, hole: Hole) -> Iterator[tuple[int, bytes]]:
+    """Yield what is not zero where a hole should be, in slices with their offsets."""
+    at, end = hole.offset_bytes, hole.offset_bytes + hole.size_bytes
+    while at < end:
+        try:
+            at = max(at, os.lseek(descriptor, at, os.SEEK_DATA))
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data from here on
+                return
+            raise
+        if at >= end:
+            return
+        found = os.pread(descriptor, min(_SLICE_BYTES, end - at), at)
+        if any(found):
+            yield at, found
+        at += len(found)
+
+
+def _each(
+    pool: ThreadPoolExecutor, work: Callable[[Extent], _Result], placed: Iterable[Extent]
+) -> list[_Result]:
+    """Return what `work` makes of each; when it returns, nobody is at it any more.
+
+    What is at work after an error would write to a descriptor that is another file's by then.
+    """
+    futures = [pool.submit(work, extent) for extent in placed]
     try:
-        os.fsync(descriptor)
+        return [future.result() for future in futures]
     finally:
-        os.close(descriptor)
+        for future in futures:
+            future.cancel()
+        wait(futures)
 
 
 @contextmanager

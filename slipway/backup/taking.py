@@ -15,7 +15,7 @@ from slipway.backup.ulid import ulid
 from slipway.core.backup.collection import Run, RunKind
 from slipway.core.backup.manifest import Chunk, FileEntry, Manifest, Origin
 from slipway.core.backup.names import ManifestName
-from slipway.core.errors import InputError, TransientError
+from slipway.core.errors import InputError, PermanentError, TransientError
 
 DAY_S = 86_400
 _PASSES = 2
@@ -29,7 +29,7 @@ class Order:
     Args:
         model: of the registry.
         folder: with the files of one version.
-        origin: what the manifest says of where they came from; `stable` is found out.
+        origin: what the manifest says of where they came from.
         checksums: sha256 by path, where the registry states them.
         reads_all: also files whose size and times are those of the backup before.
         lifetime_s: the run ends before so many seconds have passed.
@@ -143,10 +143,9 @@ class _Former:
 
 def _unchanged(repository: Repository, model: str, known: Known) -> Mapping[str, _Former]:
     """Return the files of the backup before by path, those whose chunks are all there."""
-    earlier = repository.manifests(model)
-    if not earlier:
+    manifest = _backup_before(repository, model)
+    if manifest is None:
         return {}
-    manifest = repository.load(earlier[-1])
     found = {}
     for entry in manifest.files:
         chunks = [manifest.chunks[index] for index in entry.chunks]
@@ -154,6 +153,21 @@ def _unchanged(repository: Repository, model: str, known: Known) -> Mapping[str,
             now = (replace(item, epoch=known.chunks[item.digest].epoch) for item in chunks)
             found[entry.path] = _Former(entry, tuple(now))
     return found
+
+
+def _backup_before(repository: Repository, model: str) -> Manifest | None:
+    """Return the newest backup that can be read; it only saves reading files that look the same.
+
+    One that is damaged, or removed at this moment, must not keep the next one from being taken: it
+    is looked at by those who verify.
+    """
+    for name in reversed(repository.manifests(model)):
+        try:
+            return repository.load(name)
+        except PermanentError as error:
+            if error.code not in {"manifest-damaged", "version-unknown"}:
+                raise
+    return None
 
 
 def _read_until_stable(

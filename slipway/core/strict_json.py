@@ -14,6 +14,18 @@ class UnfitJsonError(ValueError):
     """A text states no value of the type that is expected; says where it does not fit."""
 
 
+class NewerFormatError(UnfitJsonError):
+    """A text states that a later program wrote it.
+
+    Args:
+        found: the format that it states.
+    """
+
+    def __init__(self, found: int) -> None:
+        super().__init__(f"it has format {found}")
+        self.found = found
+
+
 def to_json(value: Any) -> str:
     """Return a dataclass as canonical JSON (sorted keys, no spaces), equal for equal values."""
     return json.dumps(
@@ -34,6 +46,27 @@ def read_object(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UnfitJsonError("it is no JSON object")
     return found
+
+
+def read_stored(expected: Any, stored: bytes, path: str, *, known_format: int | None = None) -> Any:
+    """Return stored bytes as an instance of the type `expected`; see `read_as`.
+
+    Args:
+        known_format: the latest value of the field `format` that can be read; None when there is
+            no such field.
+
+    Raises:
+        NewerFormatError: they state a later format, whatever else they state.
+        UnfitJsonError: they state no such value.
+    """
+    try:
+        found = read_object(stored.decode())
+    except UnicodeDecodeError as error:
+        raise UnfitJsonError(f"it is no text: {error}") from error
+    version = found.get("format")
+    if known_format is not None and type(version) is int and version > known_format:
+        raise NewerFormatError(version)
+    return read_as(expected, found, path)
 
 
 def read_as(expected: Any, value: Any, path: str) -> Any:

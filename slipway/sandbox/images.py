@@ -43,6 +43,7 @@ _WEIGHTS_MODULES = (
     "core/*.py",
     "core/feasibility/*.py",
     "core/release/*.py",
+    "files.py",
     "ports/*.py",
 )
 _BOTO = ("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from slipway.core.errors import PermanentError
@@ -31,6 +32,7 @@ class FakeBackupStore:
         self.requests: list[tuple[str, str]] = []
         self._around = around
         self._page = page
+        self._one_at_a_time = threading.Lock()
 
     def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> None:
         self._request("put", key)
@@ -39,9 +41,10 @@ class FakeBackupStore:
 
     def create(self, key: str, body: bytes | memoryview, *, sha256: str) -> bool:
         self._request("create", key)
-        stored = key not in self.objects
-        if stored:
-            self._store(key, body, sha256)
+        with self._one_at_a_time:
+            stored = key not in self.objects
+            if stored:
+                self._store(key, body, sha256)
         self._around()
         return stored
 

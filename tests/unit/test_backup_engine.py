@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,71 +10,15 @@ from typing import Any
 
 import pytest
 
-from slipway.backup.codec import PlainCodec
-from slipway.backup.repository import Repository, make_repository, open_repository
-from slipway.backup.restoring import LocalVersion, Restored, Wanted, restore
-from slipway.backup.sending import Pace
-from slipway.backup.taking import Order, Surroundings, Taken, take
-from slipway.core.backup.cuts import CutRules
-from slipway.core.backup.manifest import Manifest, Origin
-from slipway.core.backup.settings import StoreFacts
-from slipway.core.errors import ConflictError, InputError, PermanentError, TransientError
+from slipway.core.errors import ConflictError, InputError, TransientError
 from tests.fakes.backups import FakeBackupStore
+from tests.unit.backup_house import BYTES, TENSORS, House, files
 from tests.unit.model_files import safetensors
-
-HONEST = StoreFacts(checks_sha256=True, conditional_writes=True)
-ORIGIN = Origin(place="/models/chat", tool="slipway 1")
-BYTES = random.Random(1).randbytes(5_000)
-TENSORS = {f"blk.{n}.w": BYTES[1_000 * n :][:1_000] for n in range(4)}
-
-
-class House:
-    """A repository in memory, a folder to back up, and a place to restore to."""
-
-    def __init__(self, folder: Path, **store: Any) -> None:
-        self.folder = folder / "model"
-        self.target = folder / "restored"
-        self.folder.mkdir()
-        self.store = FakeBackupStore(**store)
-        made = make_repository(self.store, "memory", at_ns=0, random_bits=1, facts=HONEST)
-        small = CutRules(chunk_bytes=512, group_below_bytes=64)
-        self.repository = Repository(self.store, replace(made.settings, cuts=small), "memory")
-        self.now_ns = 10**18
-        self.threads = 3
-
-    def write(self, path: str, content: bytes) -> Path:
-        place = self.folder / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-        return place
-
-    def take(self, **changes: Any) -> Taken:
-        self.now_ns += 10**9
-        rng = random.Random(self.now_ns)
-        around = Surroundings(
-            now_ns=lambda: self.now_ns,
-            random_bits=lambda: rng.getrandbits(80),
-            pace=Pace(threads=self.threads),
-        )
-        order = Order(model="chat", folder=self.folder, origin=ORIGIN, **changes)
-        return take(self.repository, PlainCodec(), order, around)
-
-    def restore(self, manifest: Manifest, **changes: Any) -> Restored:
-        wanted = Wanted(target=self.target, **changes)
-        return restore(manifest, wanted, [self.store], PlainCodec())
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_files_come_back_as_they_were(house: House) -> None:
@@ -207,6 +150,24 @@ def test_holes_stay_holes(house: House) -> None:
     assert (house.target / "sparse").stat().st_blocks * 512 < 64 << 10
 
 
+def test_hole_that_holds_something_is_emptied(house: House) -> None:
+    with (house.folder / "sparse").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"middle")
+        file.truncate(2 << 20)
+    taken = house.take()
+    house.target.mkdir()
+    (house.target / "sparse.part").write_bytes(b"left by somebody" * 4_096)
+    house.restore(taken.manifest)
+    assert files(house.target) == files(house.folder)
+
+    spoiled = bytearray((house.target / "sparse").read_bytes())
+    spoiled[5] = 1
+    (house.target / "sparse").write_bytes(spoiled)
+    house.restore(taken.manifest)
+    assert files(house.target) == files(house.folder)
+
+
 class _Disturbing(FakeBackupStore):
     """Something happens to the source while the first chunks are sent."""
 
@@ -293,122 +254,3 @@ def test_chunks_that_vanish_while_they_are_relied_on_are_noticed(house: House) -
     disturbed(house, lambda _: None)
     house.restore(house.take().manifest)
     assert files(house.target) == files(house.folder)
-
-
-def test_restore_goes_on_where_the_one_before_was_killed(house: House) -> None:
-    house.write("w", BYTES)
-    taken = house.take()
-    house.target.mkdir()
-    half = bytearray(BYTES[:3_000])
-    half[100] ^= 1
-    (house.target / "w.part").write_bytes(half)
-
-    done = house.restore(taken.manifest)
-    assert files(house.target) == {"w": BYTES}
-    assert done.kept_bytes == 4 * 512  # five whole chunks were there, one of them wrong
-    assert done.fetched_bytes == len(BYTES) - done.kept_bytes
-    again = house.restore(taken.manifest)
-    assert (again.fetched_bytes, again.kept_bytes) == (0, len(BYTES))
-
-
-def test_file_that_is_there_stays_until_the_new_one_is_whole(house: House) -> None:
-    house.write("w", BYTES)
-    taken = house.take()
-    house.target.mkdir()
-    (house.target / "w").write_bytes(b"the one before")
-    chunk = next(key for key in house.store.objects if key.startswith("chunks/"))
-    kept = house.store.objects.pop(chunk)
-
-    with pytest.raises(PermanentError) as caught:
-        house.restore(taken.manifest)
-    assert caught.value.code == "chunk-missing"
-    assert (house.target / "w").read_bytes() == b"the one before"
-    house.store.objects[chunk] = kept
-    house.restore(taken.manifest)
-    assert files(house.target) == {"w": BYTES}
-
-
-def test_flipped_bit_is_noticed_and_healed_where_a_good_copy_is(house: House) -> None:
-    house.write("w", BYTES)
-    taken = house.take()
-    replica = FakeBackupStore(dict(house.store.objects))
-    chunk = next(key for key in house.store.objects if key.startswith("chunks/"))
-    bad = bytearray(house.store.objects[chunk])
-    bad[-1] ^= 1
-    house.store.objects[chunk] = bytes(bad)
-
-    with pytest.raises(PermanentError) as caught:
-        house.restore(taken.manifest)
-    assert caught.value.code == "chunk-damaged"
-    assert "w" not in files(house.target)
-    restore(taken.manifest, Wanted(target=house.target), [house.store, replica], PlainCodec())
-    assert files(house.target) == {"w": BYTES}
-
-
-def test_other_local_version_is_copied_from_and_never_trusted(house: House) -> None:
-    house.write("model.safetensors", safetensors(TENSORS))
-    base = house.take().manifest
-    old = house.folder.rename(house.folder.with_name("old"))
-    house.folder.mkdir()
-    house.write("model.safetensors", safetensors({**TENSORS, "blk.1.w": BYTES[4_000:]}))
-    tuned = house.take().manifest
-
-    done = house.restore(tuned, local=(LocalVersion(folder=old, manifest=base),))
-    assert files(house.target) == files(house.folder)
-    assert done.copied_bytes + done.fetched_bytes == done.size_bytes
-    assert done.fetched_bytes == 1_000
-    (old / "model.safetensors").write_bytes(b"x" * 3_000)
-    house.target = house.target.with_name("elsewhere")
-    done = house.restore(tuned, local=(LocalVersion(folder=old, manifest=base),))
-    assert files(house.target) == files(house.folder)
-    assert done.copied_bytes == 0
-
-
-def test_single_files_are_restored_by_name(house: House) -> None:
-    house.write("a", b"1")
-    house.write("b", b"2")
-    taken = house.take()
-
-    house.restore(taken.manifest, paths=("b",))
-    assert files(house.target) == {"b": b"2"}
-    with pytest.raises(InputError) as caught:
-        house.restore(taken.manifest, paths=("c",))
-    assert caught.value.code == "path-unknown"
-
-
-def test_manifest_that_was_changed_is_refused(house: House) -> None:
-    house.write("w", BYTES)
-    name = house.take().name
-    house.store.objects[name.key] = house.store.objects[name.key].replace(b'"w"', b'"v"')
-
-    with pytest.raises(PermanentError) as caught:
-        house.repository.load(name)
-    assert caught.value.code == "manifest-damaged"
-
-
-def test_place_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
-    foreign = FakeBackupStore({"config": b"restic"})
-    with pytest.raises(PermanentError) as caught:
-        make_repository(foreign, "memory", at_ns=0, random_bits=0, facts=HONEST)
-    assert caught.value.code == "repository-foreign"
-    assert foreign.objects == {"config": b"restic"}
-    with pytest.raises(PermanentError) as caught:
-        open_repository(FakeBackupStore(), "memory")
-    assert caught.value.code == "repository-missing"
-
-
-def test_repository_is_made_once(house: House) -> None:
-    again = make_repository(house.store, "memory", at_ns=9, random_bits=9, facts=HONEST)
-    assert again.settings.id == house.repository.settings.id
-
-
-def test_disk_error_while_reading_is_named(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    house.write("w", BYTES)
-
-    def fails(*_: Any) -> int:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "preadv", fails)
-    with pytest.raises(PermanentError, match="Input/output error") as caught:
-        house.take()
-    assert caught.value.code == "source-unreadable"

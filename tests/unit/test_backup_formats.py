@@ -3,12 +3,16 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tempfile
 from collections.abc import Callable, Mapping
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from slipway.backup.formats import parts_of
-from slipway.core.backup.cuts import CutRules, pieces
+from slipway.core.backup.cuts import CutRules, fits, pieces
 from tests.unit.model_files import gguf, safetensors, torch_archive
 
 RULES = CutRules(chunk_bytes=1_000, group_below_bytes=100)
@@ -95,3 +99,26 @@ def test_arrays_of_arrays_without_end_are_no_gguf() -> None:
     deep = struct.pack("<IQ", 9, 1) * 50
     key = struct.pack("<Q", 1) + b"k" + struct.pack("<I", 9)
     assert parts(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + deep) == []
+
+
+@given(st.sampled_from((safetensors, gguf, torch_archive)), st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None)
+def test_damaged_header_is_never_an_error(make: Making, rng: Random) -> None:
+    content = bytearray(make(TENSORS))
+    for _ in range(rng.randint(1, 4)):
+        # Where headers lie: at the beginning, and at the end of archives.
+        place = rng.choice((rng.randrange(400), -rng.randint(1, 400)))
+        content[place] = rng.randrange(256)
+    with tempfile.TemporaryFile() as file:  # refuses what a file in memory takes
+        file.write(content)
+        found = parts_of(file, len(content))
+    assert fits(found, len(content))
+
+
+@pytest.mark.parametrize("field", [slice(-10, -6), slice(-6, -2)], ids=["size", "place"])
+def test_archive_whose_directory_lies_elsewhere_is_no_error(field: slice) -> None:
+    content = bytearray(torch_archive(TENSORS))
+    content[field] = struct.pack("<I", 1 << 30)
+    with tempfile.TemporaryFile() as file:  # unlike one in memory it seeks to no such place
+        file.write(content)
+        assert parts_of(file, len(content)) == ()

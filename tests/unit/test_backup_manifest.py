@@ -104,35 +104,19 @@ class TestNames:
     def test_other_keys_are_no_chunks(self, key: str) -> None:
         assert names.read_chunk_key(key) is None
 
-    def test_manifest_is_read_back_from_its_key_and_from_its_name(self) -> None:
+    def test_manifest_is_read_back_from_its_key(self) -> None:
         assert NAME.key.startswith("manifests/org%2Fchat/20260301T000000Z-01J")
         assert names.read_manifest_key(NAME.key) == NAME
-        assert names.read_version(str(NAME)) == NAME
         assert names.read_manifest_key(NAME.key + names.SUM) is None
+        assert names.read_manifest_key("manifests/x.json") is None
+        assert str(NAME) == f"org/chat@{NAME.taken}-{NAME.writer}"
 
-    @pytest.mark.parametrize("text", ["chat", "chat@", "@x-y", "chat@x", ""])
-    def test_text_that_names_no_backup_is_refused(self, text: str) -> None:
-        with pytest.raises(PermanentError) as caught:
-            names.read_version(text)
-        assert caught.value.code == "version-unknown"
+    def test_hold_names_its_backup(self) -> None:
+        assert names.held_manifest(names.hold_key(NAME)) == NAME
+        assert names.held_manifest("holds/x.json") is None
 
-    def test_what_is_said_of_a_backup_names_it(self) -> None:
-        for key in (
-            names.verified_key(NAME, "20260302T000000Z"),
-            names.drill_key(NAME, "20260302T000000Z"),
-            names.hold_key(NAME),
-        ):
-            assert names.manifest_of(key) == NAME
-        assert names.manifest_of("holds/x.json") is None
-
-    def test_epochs_and_runs_are_read_back(self) -> None:
-        assert names.read_condemned_key(names.condemned_key(7)) == 7
-        assert names.read_condemned_key("condemned/7.json") is None
-        assert names.read_condemned_key("condemned/x.json") is None
+    def test_epochs_sort_as_numbers(self) -> None:
         assert names.condemned_key(9) < names.condemned_key(10)
-        assert names.read_writer_key(names.writer_key("01J")) == "01J"
-        assert names.read_writer_key("writers/x") is None
-        assert names.read_writer_key("writers/.json") is None
 
 
 class TestCollection:

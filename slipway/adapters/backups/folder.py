@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.core.errors import PermanentError, SlipwayError, TransientError
+from slipway.files import sync_folder
 from slipway.ports.backups import Stored
 
 _SLICE_BYTES = 256 << 10
@@ -33,7 +34,7 @@ class FolderBackupStore:
         """See `slipway.ports.BackupStore`."""
         with self._mapped("write", key), self._written(key, body, sha256) as beside:
             beside.replace(self._path(key))
-            _sync_folder(self._path(key).parent)
+            sync_folder(self._path(key).parent)
 
     def create(self, key: str, body: bytes | memoryview, *, sha256: str) -> bool:
         """See `slipway.ports.BackupStore`."""
@@ -48,7 +49,7 @@ class FolderBackupStore:
                     return False
                 finally:
                     beside.unlink()
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         return True
 
     def get(self, key: str) -> bytes:
@@ -151,11 +152,3 @@ class FolderBackupStore:
 def _unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

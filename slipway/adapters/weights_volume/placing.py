@@ -31,11 +31,11 @@ from slipway.adapters.weights_volume.versions import (
     part_of,
     remove,
     strangers,
-    sync_folder,
     volume_full,
     writing,
 )
 from slipway.core.errors import PermanentError, TransientError
+from slipway.files import sync_folder
 from slipway.ports import ModelFile
 
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)

@@ -20,6 +20,7 @@ from pathlib import Path
 from slipway.adapters.model_manifest import FILE_NAME, ModelManifest, from_text, sha256_of
 from slipway.core.errors import PermanentError, SlipwayError
 from slipway.core.weights import digest_of_files
+from slipway.files import sync_folder
 from slipway.ports import ModelFile
 
 FILES = "files"
@@ -158,15 +159,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sweep(folder: Path, keep: frozenset[str]) -> tuple[str, ...]:

@@ -24,10 +24,13 @@ def parts(file: BinaryIO) -> tuple[Part, ...]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+    # A later version of the format, and names that are no text: a file for fixed cuts like any.
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
         return ()
     found = []
     for member in members:
+        if member.header_offset < 0:
+            return ()
         file.seek(member.header_offset)
         header = file.read(_HEADER_BYTES)
         if len(header) != _HEADER_BYTES or not header.startswith(_MAGIC):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from slipway.core.backup.names import ChunkKey
 from slipway.core.errors import PermanentError
-from slipway.core.strict_json import UnfitJsonError, read_as, read_object
+from slipway.core.strict_json import NewerFormatError, UnfitJsonError, read_stored
 
 FORMAT = 1
 
@@ -73,7 +73,6 @@ class Origin:
         place: folder, claim or address that was read.
         registry_version: of the model; "" when it has none.
         snapshot_uid: of the volume snapshot that was read; "" when the files themselves were.
-        stable: nothing changed while it was read.
         imported: taken over from a copy that another tool made.
         tool: what wrote the manifest, with its version.
     """
@@ -82,7 +81,6 @@ class Origin:
     tool: str
     registry_version: str = ""
     snapshot_uid: str = ""
-    stable: bool = True
     imported: bool = False
 
 
@@ -169,17 +167,15 @@ def from_storage(stored: bytes, name: str) -> Manifest:
         PermanentError: `manifest-newer`, by a later Slipway; `manifest-damaged`, anything else.
     """
     try:
-        found = read_object(stored.decode())
-        version = found.get("format")
-        if type(version) is int and version > FORMAT:
-            raise PermanentError(
-                f"manifest {name} has format {version}, this Slipway reads up to {FORMAT}",
-                code="manifest-newer",
-                hint="use the Slipway that wrote it, or a later one; nothing was changed",
-            )
-        manifest: Manifest = read_as(Manifest, found, "manifest")
+        manifest: Manifest = read_stored(Manifest, stored, "manifest", known_format=FORMAT)
         _require_whole(manifest)
-    except (UnfitJsonError, UnicodeDecodeError) as error:
+    except NewerFormatError as error:
+        raise PermanentError(
+            f"manifest {name} has format {error.found}, this Slipway reads up to {FORMAT}",
+            code="manifest-newer",
+            hint="use the Slipway that wrote it, or a later one; nothing was changed",
+        ) from error
+    except UnfitJsonError as error:
         raise PermanentError(
             f"manifest {name} is damaged: {error}",
             code="manifest-damaged",

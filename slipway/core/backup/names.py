@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from slipway.core.errors import PermanentError
-
 REPOSITORY = "repo.json"
 CHUNKS = "chunks/"
 MANIFESTS = "manifests/"
@@ -89,32 +87,9 @@ def read_manifest_key(key: str) -> ManifestName | None:
     return named if model and taken and writer and named.key == key else None
 
 
-def read_version(text: str) -> ManifestName:
-    """Return the backup that a person names as `MODEL@TAKEN-WRITER`.
-
-    Raises:
-        PermanentError: `version-unknown`, it names none.
-    """
-    model, _, name = text.rpartition("@")
-    found = read_manifest_key(f"{folder_of_model(model)}{name}{_JSON}")
-    if found is None:
-        raise PermanentError(
-            f"{text!r} names no backup",
-            code="version-unknown",
-            hint="name one as `slipway backup list` prints it: MODEL@TIME-ID",
-        )
-    return found
-
-
 def condemned_key(epoch: int) -> str:
     """Return where the list of a removal lies; in the order of the epochs."""
     return f"{CONDEMNED}{epoch:0{_EPOCH_DIGITS}}{_JSON}"
-
-
-def read_condemned_key(key: str) -> int | None:
-    """Return the epoch of a removal; None when the key is none's."""
-    digits = key.removeprefix(CONDEMNED).removesuffix(_JSON)
-    return int(digits) if digits.isdigit() and condemned_key(int(digits)) == key else None
 
 
 def writer_key(writer: str) -> str:
@@ -122,33 +97,11 @@ def writer_key(writer: str) -> str:
     return f"{WRITERS}{writer}{_JSON}"
 
 
-def read_writer_key(key: str) -> str | None:
-    """Return the run of a key; None when it is none's."""
-    writer = key.removeprefix(WRITERS).removesuffix(_JSON)
-    return writer if writer and writer_key(writer) == key else None
-
-
-def verified_key(manifest: ManifestName, at: str) -> str:
-    """Return where it is stated that a backup was read back at a time."""
-    return f"{VERIFIED}{_below(manifest)}/{at}{_JSON}"
-
-
-def drill_key(manifest: ManifestName, at: str) -> str:
-    """Return where a drill with a backup is stated."""
-    return f"{DRILLS}{_below(manifest)}/{at}{_JSON}"
-
-
 def hold_key(manifest: ManifestName) -> str:
     """Return where it is stated that a backup must not be removed."""
-    return f"{HOLDS}{_below(manifest)}{_JSON}"
+    return f"{HOLDS}{manifest.key.removeprefix(MANIFESTS)}"
 
 
-def manifest_of(key: str) -> ManifestName | None:
-    """Return the backup that a key under `verified/`, `drills/` or `holds/` speaks of."""
-    _, _, rest = key.partition("/")
-    below = rest.removesuffix(_JSON) if key.startswith(HOLDS) else rest.rpartition("/")[0]
-    return read_manifest_key(f"{MANIFESTS}{below}{_JSON}")
-
-
-def _below(manifest: ManifestName) -> str:
-    return manifest.key.removeprefix(MANIFESTS).removesuffix(_JSON)
+def held_manifest(key: str) -> ManifestName | None:
+    """Return the backup whose hold a key is; None when it is none's."""
+    return read_manifest_key(f"{MANIFESTS}{key.removeprefix(HOLDS)}")

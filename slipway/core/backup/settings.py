@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from slipway.core.backup.cuts import CutRules
 from slipway.core.errors import PermanentError
-from slipway.core.strict_json import UnfitJsonError, read_as, read_object, to_json
+from slipway.core.strict_json import NewerFormatError, UnfitJsonError, read_stored, to_json
 
 FORMAT = 1
 
@@ -61,16 +61,16 @@ def from_storage(stored: bytes, place: str) -> RepositorySettings:
             no repository of Slipway.
     """
     try:
-        found = read_object(stored.decode())
-        version = found.get("format")
-        if type(version) is int and version > FORMAT:
-            raise PermanentError(
-                f"the repository {place} has format {version}, this Slipway reads up to {FORMAT}",
-                code="repository-newer",
-                hint="use the Slipway that made it, or a later one; nothing was changed",
-            )
-        settings: RepositorySettings = read_as(RepositorySettings, found, "repo.json")
-    except (UnfitJsonError, UnicodeDecodeError) as error:
+        settings: RepositorySettings = read_stored(
+            RepositorySettings, stored, "repo.json", known_format=FORMAT
+        )
+    except NewerFormatError as error:
+        raise PermanentError(
+            f"the repository {place} has format {error.found}, this Slipway reads up to {FORMAT}",
+            code="repository-newer",
+            hint="use the Slipway that made it, or a later one; nothing was changed",
+        ) from error
+    except UnfitJsonError as error:
         raise PermanentError(
             f"{place} is no repository of Slipway: {error}",
             code="repository-foreign",

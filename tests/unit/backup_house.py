@@ -1,0 +1,67 @@
+"""A repository in memory, a folder to back up, and a place to restore to."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from slipway.backup.codec import PlainCodec
+from slipway.backup.repository import Repository, make_repository
+from slipway.backup.restoring import Restored, Wanted, restore
+from slipway.backup.sending import Pace
+from slipway.backup.taking import Order, Surroundings, Taken, take
+from slipway.core.backup.cuts import CutRules
+from slipway.core.backup.manifest import Manifest, Origin
+from slipway.core.backup.settings import StoreFacts
+from tests.fakes.backups import FakeBackupStore
+
+HONEST = StoreFacts(checks_sha256=True, conditional_writes=True)
+ORIGIN = Origin(place="/models/chat", tool="slipway 1")
+BYTES = random.Random(1).randbytes(5_000)
+TENSORS = {f"blk.{n}.w": BYTES[1_000 * n :][:1_000] for n in range(4)}
+
+
+class House:
+    """A repository in memory, a folder to back up, and a place to restore to."""
+
+    def __init__(self, folder: Path, **store: Any) -> None:
+        self.folder = folder / "model"
+        self.target = folder / "restored"
+        self.folder.mkdir()
+        self.store = FakeBackupStore(**store)
+        made = make_repository(self.store, "memory", at_ns=0, random_bits=1, facts=HONEST)
+        small = CutRules(chunk_bytes=512, group_below_bytes=64)
+        self.repository = Repository(self.store, replace(made.settings, cuts=small), "memory")
+        self.now_ns = 10**18
+        self.threads = 3
+
+    def write(self, path: str, content: bytes) -> Path:
+        place = self.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        return place
+
+    def take(self, **changes: Any) -> Taken:
+        self.now_ns += 10**9
+        rng = random.Random(self.now_ns)
+        around = Surroundings(
+            now_ns=lambda: self.now_ns,
+            random_bits=lambda: rng.getrandbits(80),
+            pace=Pace(threads=self.threads),
+        )
+        order = Order(model="chat", folder=self.folder, origin=ORIGIN, **changes)
+        return take(self.repository, PlainCodec(), order, around)
+
+    def restore(self, manifest: Manifest, **changes: Any) -> Restored:
+        wanted = Wanted(target=self.target, **changes)
+        return restore(manifest, wanted, [self.store], PlainCodec())
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
