@@ -136,3 +136,74 @@ def _pod_prefix(text: str) -> tuple[str, str]:
             hint="write DIALLED=SHOWN, for example 127.100.=100.100., or leave it out",
         )
     return dialled, shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupSettings:
+    """Where backups are, and how fast they may be taken.
+
+    Args:
+        repository: `s3://BUCKET/PREFIX`, or a folder.
+        key_file: with the key of encrypted chunks; None: they are not encrypted.
+        s3_endpoint: of the object store; None is AWS S3.
+        plain_boto: move bytes by boto3 (`S3BackupStore`).
+        bytes_per_s: that may travel; None: no limit.
+        threads: chunks in work at once.
+    """
+
+    repository: str
+    key_file: Path | None
+    s3_endpoint: str | None
+    plain_boto: bool
+    bytes_per_s: float | None
+    threads: int
+
+
+def backup_settings(
+    repository: str | None = None, environment: Mapping[str, str] | None = None
+) -> BackupSettings:
+    """Read the settings of backups (`docs/reference/settings.md`).
+
+    Args:
+        repository: as a command names it; None takes the environment's.
+        environment: None is that of the process.
+
+    Raises:
+        InputError: there is no repository, or a number is none.
+    """
+    env = os.environ if environment is None else environment
+    place = repository or env.get("SLIPWAY_BACKUP_REPOSITORY")
+    if not place:
+        raise InputError(
+            "not configured: SLIPWAY_BACKUP_REPOSITORY",
+            code="settings-missing",
+            hint="name it, or --repository: s3://BUCKET/PREFIX, or the path of a folder",
+        )
+    key_file = env.get("SLIPWAY_BACKUP_KEY_FILE")
+    limit = _number(env, "SLIPWAY_BACKUP_MB_PER_S")
+    threads = _number(env, "SLIPWAY_BACKUP_THREADS")
+    return BackupSettings(
+        repository=place,
+        key_file=Path(key_file) if key_file else None,
+        s3_endpoint=env.get("AWS_ENDPOINT_URL") or None,
+        plain_boto=env.get("SLIPWAY_BACKUP_TRANSFER") == "boto3",
+        bytes_per_s=None if limit is None else limit * 1e6,
+        threads=4 if threads is None else max(1, int(threads)),
+    )
+
+
+def _number(env: Mapping[str, str], name: str) -> float | None:
+    text = env.get(name)
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise InputError(
+            f"{name} is {text!r}",
+            code="settings-invalid",
+            hint="write a number above 0, or leave it out",
+        )
+    return value

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipway.adapters.kubernetes_api import KubernetesApi
-from slipway.adapters.retries import call_with_retries
+from slipway.retries import call_with_retries
 
 
 class RetryingKubernetesApi(KubernetesApi):

@@ -11,11 +11,11 @@ from slipway.adapters.kubernetes_api import (
     KubernetesApi,
     object_path,
 )
-from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.scaling import Autoscaler
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT, floor_patch, read_autoscalers
 from slipway.ports import Manifest
+from slipway.retries import call_with_retries
 
 
 class KubernetesAutoscalers:

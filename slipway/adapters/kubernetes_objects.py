@@ -12,9 +12,9 @@ from slipway.adapters.kubernetes_api import (
     object_path,
     path_of,
 )
-from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.ports import Manifest
+from slipway.retries import call_with_retries
 
 _TRIES = 3
 _DRY_RUN = {"dryRun": "All"}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from slipway.adapters.kubernetes_api import FIELD_MANAGER, KubernetesApi, object_path
-from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import PermanentError
 from slipway.core.release.orders import Order
 from slipway.manifests.release_objects import order_patch, orders_name, read_orders
 from slipway.ports import StoredOrders
+from slipway.retries import call_with_retries
 
 _MERGE = "application/merge-patch+json"
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
-from slipway.adapters.retries import call_with_retries
 from slipway.adapters.tls_certificate import shown_certificate
 from slipway.core.errors import PermanentError
 from slipway.core.feasibility.values import Certificate, Right, Unseen
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT
 from slipway.manifests.rights import access_review
 from slipway.ports import Look
+from slipway.retries import call_with_retries
 
 _OF_A_NAMESPACE = (
     *("Deployment", "Pod", HPA, SCALED_OBJECT),

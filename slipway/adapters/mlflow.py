@@ -20,9 +20,9 @@ from typing import Any
 
 from slipway.adapters import model_manifest
 from slipway.adapters.mlflow_errors import mapped, unless_it_exists
-from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import InputError, PermanentError, SlipwayError
 from slipway.ports import ModelFile, ModelVersion
+from slipway.retries import call_with_retries
 
 MANIFEST_TAG = "slipway.manifest_sha256"
 EXPERIMENT = "slipway-models"

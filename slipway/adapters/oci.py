@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from slipway.adapters.oci_layer import CHUNK_BYTES, TAR_TYPE, Blob, Layer, digest_of, inner_path
-from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import InputError, PermanentError, TransientError
 from slipway.ports import Image
+from slipway.retries import call_with_retries
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"

@@ -9,34 +9,20 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from slipway.core.errors import PermanentError, SlipwayError, TransientError
+from slipway.adapters import s3_api
+from slipway.core.errors import PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CONNECT_TIMEOUT_S = 5
-_READ_TIMEOUT_S = 60
 _ATTEMPTS = 3
 _CHUNK_BYTES = 1 << 20
-_NOT_FOUND = frozenset({"NoSuchKey", "404", "NotFound"})
-_TRANSIENT = frozenset(
-    {
-        "SlowDown",
-        "InternalError",
-        "ServiceUnavailable",
-        "RequestTimeout",
-        "500",
-        "502",
-        "503",
-        "504",
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +96,6 @@ class S3ObjectStore:
             PermanentError: there is no such key (`object-missing`), or refused.
             TransientError: the store did not answer, or broke off.
         """
-        from botocore.exceptions import IncompleteReadError
-
         wanted = {"Range": f"bytes={offset}-"} if offset else {}
         with self._mapped("read", key):
             body = self._client.get_object(Bucket=self.bucket, Key=self._full(key), **wanted)[
@@ -119,12 +103,6 @@ class S3ObjectStore:
             ]
             try:
                 yield from body.iter_chunks(_CHUNK_BYTES)
-            except IncompleteReadError as error:
-                raise TransientError(
-                    f"{self._name(key)} broke off: {error}",
-                    code="object-store-unreachable",
-                    hint="check that the object store runs and that the endpoint is right",
-                ) from error
             finally:
                 body.close()
 
@@ -172,7 +150,6 @@ class S3ObjectStore:
     def _client(self) -> Any:
         # Imported here: half a second that a dry run or a help text should not pay.
         import boto3
-        from botocore.config import Config
 
         return boto3.client(
             "s3",
@@ -180,13 +157,10 @@ class S3ObjectStore:
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name=self.region,
-            config=Config(
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                read_timeout=_READ_TIMEOUT_S,
-                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            config=s3_api.config(
+                self.endpoint,
+                attempts=_ATTEMPTS,
                 s3={"addressing_style": "path" if self.endpoint else "auto"},
-                # Loopback is never behind the environment's proxy; AWS may well be.
-                proxies={} if _is_loopback(self.endpoint) else None,
             ),
         )
 
@@ -196,60 +170,5 @@ class S3ObjectStore:
     def _name(self, key: str) -> str:
         return f"s3://{self.bucket}/{self._full(key)}"
 
-    @contextmanager
-    def _mapped(self, verb: str, key: str) -> Iterator[None]:
-        """Turn botocore's errors into Slipway's."""
-        from botocore.exceptions import (
-            BotoCoreError,
-            ClientError,
-            HTTPClientError,
-            NoCredentialsError,
-        )
-        from botocore.exceptions import ConnectionError as BotoConnectionError
-
-        name = self._name(key)
-        try:
-            yield
-        except ClientError as error:
-            raise _refused(verb, name, error.response) from error
-        except (HTTPClientError, BotoConnectionError) as error:
-            raise TransientError(
-                f"cannot {verb} {name}: {error}",
-                code="object-store-unreachable",
-                hint="check that the object store runs and that the endpoint is right",
-            ) from error
-        except NoCredentialsError as error:
-            raise PermanentError(
-                f"cannot {verb} {name}: {error}",
-                code="object-store-credentials",
-                hint="give an access key and a secret key, or a role",
-            ) from error
-        except BotoCoreError as error:
-            raise PermanentError(
-                f"cannot {verb} {name}: {error}",
-                code="object-store-refused",
-                hint="the request itself is wrong for this store; see the message",
-            ) from error
-
-
-def _refused(verb: str, name: str, response: Any) -> SlipwayError:
-    code = str(response.get("Error", {}).get("Code", ""))
-    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    said = f"{code}: {response.get('Error', {}).get('Message', '')}"
-    if code in _NOT_FOUND:
-        return PermanentError(f"there is no {name}", code="object-missing", hint="list its prefix")
-    if code in _TRANSIENT or status >= 500 or status == 429:
-        return TransientError(
-            f"cannot {verb} {name} just now ({said})",
-            code="object-store-busy",
-            hint="try again; look at the store's log when it lasts",
-        )
-    return PermanentError(
-        f"may not {verb} {name} ({said})",
-        code="object-store-refused",
-        hint="check the bucket, the credentials and their rights",
-    )
-
-
-def _is_loopback(endpoint: str | None) -> bool:
-    return endpoint is not None and "://127." in endpoint
+    def _mapped(self, verb: str, key: str) -> AbstractContextManager[None]:
+        return s3_api.mapped(verb, self._name(key))

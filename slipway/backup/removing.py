@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from slipway.backup.repository import Repository
-from slipway.backup.ulid import time_of
 from slipway.core.backup import names
 from slipway.core.backup.collection import (
     Condemned,
@@ -17,10 +16,13 @@ from slipway.core.backup.collection import (
     doomed,
 )
 from slipway.core.backup.names import ChunkKey, ManifestName
+from slipway.core.backup.ulid import time_of, ulid
 from slipway.core.errors import ConflictError, PermanentError
 
 _BATCH = 1_000
 """Keys that S3 removes at once."""
+
+_LIFETIME_S = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +42,36 @@ class Removed:
 
 
 def remove(
-    repository: Repository, manifests: Iterable[ManifestName], *, now_ns: Callable[[], int]
+    repository: Repository,
+    manifests: Iterable[ManifestName],
+    *,
+    now_ns: Callable[[], int],
+    random_bits: Callable[[], int],
 ) -> Removed:
     """Remove backups, and every chunk that no other backup names.
 
     Removals that died are gone on with first. May be repeated, also by two at once.
 
     Raises:
-        ConflictError: `removal-overtaken`, another one has begun; run it again.
-        PermanentError: `store-unfit`, the store honours no conditional writes: what ends a run
-            would overwrite its backup.
+        ConflictError: `removal-overtaken`, another one has begun; run it again. `repository-busy`,
+            another run is under way, and the store honours no conditional writes.
     """
-    if not repository.settings.store.conditional_writes:
-        raise PermanentError(
-            f"{repository.place} honours no conditional writes: nothing can be removed safely",
-            code="store-unfit",
-            hint="use a store that does, for example AWS S3 or SeaweedFS",
-        )
+    if repository.settings.store.conditional_writes:
+        return _remove(repository, manifests, now_ns)
+    begun_ns = now_ns()
+    run = Run(
+        writer=ulid(begun_ns, random_bits()),
+        kind=RunKind.REMOVES,
+        manifest="",
+        lifetime_s=_LIFETIME_S,
+    )
+    with repository.registered(run, now_ns=begun_ns):
+        return _remove(repository, manifests, now_ns)
+
+
+def _remove(
+    repository: Repository, manifests: Iterable[ManifestName], now_ns: Callable[[], int]
+) -> Removed:
     done, naming = Removed(), _Naming(repository)
     for removal in repository.removals():
         if not removal.through:
@@ -108,7 +123,7 @@ def _left(repository: Repository, removal: Condemned, now_ns: Callable[[], int])
     for run in repository.runs():
         if run.kind is RunKind.WRITES and run.epoch >= removal.epoch:
             continue  # it knows what is condemned, and names none of it
-        if now_ns() - time_of(run.writer) <= run.lifetime_s * 10**9:
+        if not run.is_overdue(time_of(run.writer), now_ns()):
             if run.kind is RunKind.WRITES or run.manifest in removal.manifests:
                 yield run
             continue

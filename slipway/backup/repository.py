@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from slipway.backup.ulid import ulid
 from slipway.core.backup import manifest as manifests
 from slipway.core.backup import names, settings
 from slipway.core.backup.collection import Condemned, Run, current_epoch, reusable
@@ -16,11 +15,15 @@ from slipway.core.backup.cuts import CutRules
 from slipway.core.backup.manifest import Manifest
 from slipway.core.backup.names import ChunkKey, ManifestName
 from slipway.core.backup.settings import RepositorySettings, StoreFacts
+from slipway.core.backup.ulid import time_of, ulid
+from slipway.core.backup.verification import Look, Record, ledger_of
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.strict_json import UnfitJsonError, read_stored, to_json
 from slipway.ports.backups import BackupStore
 
 _Value = TypeVar("_Value")
+
+_UNSEEN = Look(0)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,21 @@ class Known:
 
     epoch: int
     chunks: Mapping[str, ChunkKey]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Why a backup must not be removed.
+
+    Args:
+        reason: for people.
+        by: who says so.
+        at_ns: when, since 1970 UTC.
+    """
+
+    reason: str
+    by: str
+    at_ns: int
 
 
 @dataclass(frozen=True)
@@ -95,8 +113,17 @@ class Repository:
         """
         stored = manifests.to_storage(manifest)
         self._put(name.key + names.SUM, manifests.sum_of(stored))
-        if self._create(name.key, stored) or self.store.get(name.key) == stored:
+        self._create(name.key, stored)
+        # Read back: the one object that everything hangs on, also on a store that checks nothing.
+        found = self.store.get(name.key)
+        if found == stored:
             return
+        if found:
+            raise PermanentError(
+                f"the store gave back another manifest for {name} than it was given",
+                code="checksum-mismatch",
+                hint="do not trust this store: slipway backup doctor",
+            )
         raise ConflictError(
             f"backup {name} took longer than it had said, and a removal has ended it",
             code="run-ended",
@@ -107,6 +134,10 @@ class Repository:
         """Keep a run from committing for ever; return False when it has committed already."""
         return self._create(run.manifest, b"") or not self.store.get(run.manifest)
 
+    def is_ended(self, run: Run) -> bool:
+        """Return whether a run was ended that has not committed."""
+        return self._if_there(run.manifest) == b""
+
     def runs(self) -> list[Run]:
         """Return the runs that say that they are under way."""
         return [
@@ -116,13 +147,32 @@ class Repository:
         ]
 
     @contextmanager
-    def registered(self, run: Run) -> Iterator[None]:
-        """Say that a run is under way meanwhile."""
+    def registered(self, run: Run, *, now_ns: int) -> Iterator[None]:
+        """Say that a run is under way meanwhile.
+
+        Raises:
+            ConflictError: `repository-busy`, another run is under way in a store that honours no
+                conditional writes: there only one may be.
+        """
         self._create(names.writer_key(run.writer), to_json(run).encode())
         try:
+            if not self.settings.store.conditional_writes:
+                self._require_alone(run, now_ns)
             yield
         finally:
             self.forget(run)
+
+    def _require_alone(self, run: Run, now_ns: int) -> None:
+        """Of two that look after they have said so at least one sees the other, and gives way."""
+        for other in self.runs():
+            if other.is_overdue(time_of(other.writer), now_ns) or not run.is_disturbed_by(other):
+                continue
+            raise ConflictError(
+                f"a run that {other.kind.value}, {other.writer}, is under way in {self.place}, "
+                "whose store lets no two work side by side",
+                code="repository-busy",
+                hint=f"wait for it; when it was killed: slipway backup forget-run {other.writer}",
+            )
 
     def restate(self, run: Run) -> None:
         """Say anew what a registered run says of itself."""
@@ -152,19 +202,72 @@ class Repository:
         self.store.delete([names.condemned_key(item.epoch) for item in earlier])
 
     def known(self) -> Known:
-        """Return what a run that has registered may name. In this order: lists, then chunks."""
+        """Return what a run that has registered may name; nothing that was found bad.
+
+        In this order: what is condemned, then chunks.
+        """
         removals = self.removals()
+        ledger = ledger_of(record for _, record in self.records())
+        good = (key for key in self.stored_chunks() if not ledger.get(str(key), _UNSEEN).why)
         return Known(
             epoch=current_epoch(item.epoch for item in removals),
-            chunks=reusable(self.stored_chunks(), removals),
+            chunks=reusable(good, removals),
         )
 
     def stored_chunks(self) -> Iterator[ChunkKey]:
         """Yield the chunks that the store lists."""
+        return (key for key, _ in self.stored_sizes())
+
+    def stored_sizes(self) -> Iterator[tuple[ChunkKey, int]]:
+        """Yield the chunks that the store lists, with the bytes that are stored for each."""
         for item in self.store.list(names.CHUNKS):
             key = names.read_chunk_key(item.key)
             if key is not None and key.algorithm == self.settings.algorithm:
-                yield key
+                yield key, item.size_bytes
+
+    def holds(self) -> Mapping[ManifestName, Hold]:
+        """Return why people forbade to remove backups."""
+        found = {}
+        for item in self.store.list(names.HOLDS):
+            name = names.held_manifest(item.key)
+            hold = self._read_if_there(Hold, item.key)
+            if name is not None and hold is not None:
+                found[name] = hold
+        return found
+
+    def hold(self, name: ManifestName, hold: Hold) -> None:
+        """Forbid to remove a backup; a second reason takes the place of the first.
+
+        Raises:
+            PermanentError: `version-unknown`.
+        """
+        self._manifest(name)
+        self._put(names.hold_key(name), to_json(hold).encode())
+
+    def release_hold(self, name: ManifestName) -> None:
+        """Allow again to remove a backup; may be repeated."""
+        self.store.delete([names.hold_key(name)])
+
+    def record(self, name: str, record: Record) -> None:
+        """Write down what a verification saw, under a ULID."""
+        self._put(names.record_key(name), to_json(record).encode())
+
+    def records(self) -> Iterator[tuple[str, Record]]:
+        """Yield what verifications saw, by key."""
+        for item in self.store.list(names.VERIFIED):
+            record = self._read_if_there(Record, item.key)
+            if record is not None:
+                yield item.key, record
+
+    def forget_records(self, keys: Sequence[str]) -> None:
+        """Remove records that say nothing any more."""
+        self.store.delete(keys)
+
+    def with_facts(self, facts: StoreFacts) -> Repository:
+        """Write down what the store was found to do; returns the repository that knows it."""
+        known = replace(self.settings, store=facts)
+        self._put(names.REPOSITORY, settings.to_storage(known))
+        return replace(self, settings=known)
 
     def _read_if_there(self, kind: type[_Value], key: str) -> _Value | None:
         stored = self._if_there(key)
@@ -205,14 +308,34 @@ def open_repository(store: BackupStore, place: str) -> Repository:
 
 
 def make_repository(
-    store: BackupStore, place: str, *, at_ns: int, random_bits: int, facts: StoreFacts
+    store: BackupStore,
+    place: str,
+    *,
+    at_ns: int,
+    random_bits: int,
+    facts: StoreFacts,
+    key_check: str = "",
 ) -> Repository:
     """Make a repository where nothing is, or open the one that is there.
+
+    Args:
+        store: where it will lie.
+        place: for people.
+        at_ns: now, since 1970 UTC.
+        random_bits: 80 of them.
+        facts: what the store does.
+        key_check: of the key that chunks are encrypted with; "": they are not.
 
     Raises:
         PermanentError: `repository-foreign`, something else lies there.
     """
-    made = RepositorySettings(id=ulid(at_ns, random_bits), cuts=CutRules(), store=facts)
+    made = RepositorySettings(
+        id=ulid(at_ns, random_bits),
+        cuts=CutRules(),
+        algorithm="hmac-sha256" if key_check else "sha256",
+        key_check=key_check,
+        store=facts,
+    )
     body = settings.to_storage(made)
     first = next(iter(store.list("")), None)
     if first is not None and first.key != names.REPOSITORY and not _is_ours(first.key):
@@ -226,8 +349,7 @@ def make_repository(
 
 
 def _is_ours(key: str) -> bool:
-    ours = (names.CHUNKS, names.CONDEMNED, names.DRILLS, names.HOLDS, names.MANIFESTS)
-    return key.startswith((*ours, names.VERIFIED, names.WRITERS))
+    return key.startswith(names.FOLDERS)
 
 
 def _read(kind: type[_Value], stored: bytes, key: str, place: str) -> _Value:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from slipway.backup.codec import Codec
 from slipway.backup.fetching import Fetcher
 from slipway.core.backup.manifest import Extent, FileEntry, Hole, Manifest, extents
+from slipway.core.backup.names import ChunkKey
 from slipway.core.errors import InputError, PermanentError
 from slipway.files import sync_folder
 from slipway.ports.backups import BackupStore
@@ -23,7 +24,8 @@ PART = ".part"
 """Behind the name of a file that is not whole yet."""
 
 _THREADS = 4
-_SLICE_BYTES = 1 << 20
+_SLICE_BYTES = 256 << 10
+"""What is read, hashed and written at once: it stays in the processor's cache."""
 
 _Result = TypeVar("_Result")
 
@@ -60,6 +62,7 @@ class Restored:
         fetched_bytes: from stores, with what was fetched again.
         copied_bytes: from local versions.
         kept_bytes: that were in place, or that a restore before had written.
+        found_bad: chunks that came from a replica, with what was wrong with the repository's own.
     """
 
     files: int
@@ -67,6 +70,7 @@ class Restored:
     fetched_bytes: int
     copied_bytes: int
     kept_bytes: int
+    found_bad: Mapping[ChunkKey, str]
 
 
 def restore(
@@ -98,7 +102,8 @@ def restore(
             (`target-full`, `target-refused`).
         TransientError: of the store.
     """
-    work = _Restoring(manifest, Fetcher(stores, codec), codec, _local_places(wanted), progress)
+    fetcher = Fetcher(stores[:1], codec, replicas=stores[1:])
+    work = _Restoring(manifest, fetcher, codec, _local_places(wanted), progress)
     entries = _entries(manifest, wanted.paths)
     with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool:
         for entry in sorted(entries, key=lambda item: (item.size_bytes, item.path)):
@@ -109,6 +114,7 @@ def restore(
         fetched_bytes=work.fetcher.got_bytes,
         copied_bytes=work.copied_bytes,
         kept_bytes=work.kept_bytes,
+        found_bad=dict(fetcher.found_bad),
     )
 
 
@@ -203,25 +209,42 @@ class _Restoring:
         if extent.end_bytes <= had_bytes and self._holds(descriptor, extent):
             self._account(size, kept=size)
             return
-        copied = self._copy(extent)
-        body = copied or self.fetcher.get(self.manifest.key_of(extent.chunk))
-        _write(descriptor, body, extent.offset_bytes)
+        copied = self._copy(descriptor, extent)
+        if not copied:
+            self._fetch(descriptor, extent)
         self._account(size, copied=size if copied else 0)
 
-    def _holds(self, descriptor: int, extent: Extent) -> bool:
-        body = os.pread(descriptor, extent.chunk.size_bytes, extent.offset_bytes)
-        return self.codec.digest(body) == extent.chunk.digest
+    def _fetch(self, descriptor: int, extent: Extent) -> None:
+        def sink(offset_bytes: int, piece: memoryview) -> None:
+            # One that is too long is not right, and must not reach into the next chunk's place.
+            rest = max(0, extent.chunk.size_bytes - offset_bytes)
+            _write(descriptor, piece[:rest], extent.offset_bytes + offset_bytes)
 
-    def _copy(self, extent: Extent) -> bytes | None:
+        self.fetcher.fetch(self.manifest.key_of(extent.chunk), sink)
+
+    def _holds(self, descriptor: int, extent: Extent) -> bool:
+        found = self.codec.hasher()
+        for _, piece in _slices(descriptor, extent.offset_bytes, extent.chunk.size_bytes):
+            found.update(piece)
+        return found.hexdigest() == extent.chunk.digest
+
+    def _copy(self, descriptor: int, extent: Extent) -> bool:
         place = self.local.get(extent.chunk.digest)
         if place is None:
-            return None
+            return False
+        found = self.codec.hasher()
         try:
-            with place.file.open("rb", buffering=0) as file:
-                body = os.pread(file.fileno(), extent.chunk.size_bytes, place.offset_bytes)
+            source = os.open(place.file, os.O_RDONLY)
         except OSError:  # it only saves a download
-            return None
-        return body if self.codec.digest(body) == extent.chunk.digest else None
+            return False
+        try:
+            pieces = _slices(source, place.offset_bytes, extent.chunk.size_bytes)
+            for at, piece in _as_far_as_readable(pieces):
+                found.update(piece)
+                _write(descriptor, piece, extent.offset_bytes + at)
+        finally:
+            os.close(source)
+        return found.hexdigest() == extent.chunk.digest
 
     def _account(self, size_bytes: int, *, kept: int = 0, copied: int = 0) -> None:
         with self._lock:
@@ -229,6 +252,31 @@ class _Restoring:
             self.kept_bytes += kept
             self.copied_bytes += copied
             self.progress(self._done_bytes)
+
+
+def _slices(
+    descriptor: int, offset_bytes: int, size_bytes: int
+) -> Iterator[tuple[int, memoryview]]:
+    """Yield the bytes of a file, as far as there are any; each is valid until the next is asked."""
+    buffer = memoryview(bytearray(min(_SLICE_BYTES, size_bytes)))
+    done = 0
+    while done < size_bytes:
+        count = os.preadv(descriptor, [buffer[: size_bytes - done]], offset_bytes + done)
+        if count == 0:
+            return
+        yield done, buffer[:count]
+        done += count
+
+
+def _as_far_as_readable(
+    pieces: Iterator[tuple[int, memoryview]],
+) -> Iterator[tuple[int, memoryview]]:
+    while True:
+        try:
+            piece = next(pieces)
+        except (StopIteration, OSError):
+            return
+        yield piece
 
 
 def _write(descriptor: int, body: bytes | memoryview, offset_bytes: int) -> None:

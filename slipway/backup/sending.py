@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from slipway.backup.codec import Codec
+from slipway.backup.fetching import Fetcher, into_nothing
 from slipway.backup.repository import Known
 from slipway.backup.source import ChangedError, SourceFile, read_piece
 from slipway.core.backup.cuts import Piece
@@ -32,12 +33,12 @@ class Pace:
 
     Args:
         threads: pieces in work at once; each has a buffer of a chunk. 1 uses no thread at all.
-        before_sending: called with the bytes that are about to be sent; waits at a limit.
+        limit: called with the bytes that are about to travel; waits at a limit.
         progress: told how it goes on.
     """
 
     threads: int = 4
-    before_sending: Callable[[int], None] = lambda _: None
+    limit: Callable[[int], None] = lambda _: None
     progress: Progress = _says_nothing
 
 
@@ -62,9 +63,14 @@ class Sender:
     read_bytes: int = 0
     sent_bytes: int = 0
     sent_chunks: int = 0
+    _reader: Fetcher = field(init=False)
     _keys: dict[str, ChunkKey] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _local: threading.local = field(default_factory=threading.local)
+
+    def __post_init__(self) -> None:
+        """Read back by the same rules as everybody."""
+        self._reader = Fetcher([self.store], self.codec)
 
     def chunks_of(
         self, pieces: Iterable[tuple[SourceFile, Piece]]
@@ -118,10 +124,10 @@ class Sender:
 
     def _send(self, key: ChunkKey, body: memoryview) -> None:
         sealed = self.codec.seal(key.digest, body)
-        self.pace.before_sending(len(sealed.body))
+        self.pace.limit(len(sealed.body))
         self.store.put(str(key), sealed.body, sha256=sealed.sha256)
         if self.reads_back:
-            self.codec.open(key.digest, self.store.get(str(key)))
+            self._reader.fetch(key, into_nothing)
 
     def _buffer(self) -> memoryview:
         if not hasattr(self._local, "buffer"):

@@ -11,10 +11,10 @@ from slipway.backup.codec import Codec
 from slipway.backup.repository import Known, Repository
 from slipway.backup.sending import Pace, Sender
 from slipway.backup.source import ChangedError, Layout, SourceFile, layout_of, scan
-from slipway.backup.ulid import ulid
 from slipway.core.backup.collection import Run, RunKind
 from slipway.core.backup.manifest import Chunk, FileEntry, Manifest, Origin
-from slipway.core.backup.names import ManifestName
+from slipway.core.backup.names import TAKEN, ManifestName
+from slipway.core.backup.ulid import ulid
 from slipway.core.errors import InputError, PermanentError, TransientError
 
 DAY_S = 86_400
@@ -94,7 +94,7 @@ def take(repository: Repository, codec: Codec, order: Order, around: Surrounding
         manifest=name.key,
         lifetime_s=order.lifetime_s,
     )
-    with repository.registered(run):
+    with repository.registered(run, now_ns=begun_ns):
         known = repository.known()
         repository.restate(replace(run, epoch=known.epoch))
         sender = Sender(
@@ -263,4 +263,4 @@ def _require_all(repository: Repository, manifest: Manifest, known: Known) -> No
 
 
 def _taken(at_ns: int) -> str:
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at_ns // 10**9))
+    return time.strftime(TAKEN, time.gmtime(at_ns // 10**9))

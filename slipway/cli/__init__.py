@@ -18,7 +18,10 @@ from slipway.cli import adopt, context, exit_codes, release, undo, watch
 from slipway.cli.sandbox_name import spelled_out
 from slipway.core.errors import PermanentError, SlipwayError
 
-GROUPS: tuple[tuple[str, str], ...] = (("sandbox", "slipway.cli.sandbox:app"),)
+GROUPS: tuple[tuple[str, str], ...] = (
+    ("sandbox", "slipway.cli.sandbox:app"),
+    ("backup", "slipway.cli.backup:app"),
+)
 """Name of a group of commands → MODULE:ATTRIBUTE of its typer application."""
 
 

@@ -1,7 +1,7 @@
 """The doors to the outside: what a release needs of the world, in few verbs each.
 
 Every verb says whether it may be repeated and which errors it raises. Adapters map every client
-error to `slipway.core.errors`; `slipway/adapters/retries.py` has the retries.
+error to `slipway.core.errors`; `slipway/retries.py` has the retries.
 """
 
 from slipway.ports.models import (

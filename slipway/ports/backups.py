@@ -51,7 +51,7 @@ class BackupStore(Protocol):
         """Yield the bytes of `key` in slices; each is valid until the next is asked for."""
 
     def list(self, prefix: str) -> Iterator[Stored]:
-        """Yield what lies under a prefix, in the order of the keys."""
+        """Yield what lies under a prefix, in any order: not every server has S3's."""
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; those that are gone already are none's business."""

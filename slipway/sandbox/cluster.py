@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from slipway.adapters.kubernetes_api import KubernetesApi
-from slipway.core.errors import InputError, TransientError
+from slipway.core.errors import InputError, PermanentError, TransientError
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.network.addresses import kubelet_address, shown_address
 from slipway.sandbox.nodes_down import nodes_down
@@ -29,7 +29,7 @@ GATEWAY_NAMESPACE = "istio-ingress"
 FIELD_MANAGER = "slipway-sandbox"
 CONTENT_HASH = "slipway.dev/content-hash"
 
-_ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+_ADMISSION = "/apis/admissionregistration.k8s.io"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _WORKERS = 4
 _POLL_S = 0.1
@@ -87,10 +87,18 @@ def apply(api: KubernetesApi, manifest: dict[str, Any]) -> None:
     """
     path = {
         "Namespace": "/api/v1/namespaces",
-        "MutatingAdmissionPolicy": f"{_ADMISSION}/mutatingadmissionpolicies",
-        "MutatingAdmissionPolicyBinding": f"{_ADMISSION}/mutatingadmissionpolicybindings",
+        "MutatingAdmissionPolicy": f"{_ADMISSION}/v1/mutatingadmissionpolicies",
+        "MutatingAdmissionPolicyBinding": f"{_ADMISSION}/v1/mutatingadmissionpolicybindings",
     }[manifest["kind"]]
-    _apply_at(api, f"{path}/{manifest['metadata']['name']}", json.dumps(manifest))
+    try:
+        _apply_at(api, f"{path}/{manifest['metadata']['name']}", json.dumps(manifest))
+    except PermanentError as error:
+        # An API server of 1.34 or 1.35 (`tests/skew`) has these policies as v1beta1 only.
+        if error.code != "not-found" or _ADMISSION not in path:
+            raise
+        older = json.dumps({**manifest, "apiVersion": "admissionregistration.k8s.io/v1beta1"})
+        place = path.replace("/v1/", "/v1beta1/")
+        _apply_at(api, f"{place}/{manifest['metadata']['name']}", older)
 
 
 def apply_crds(api: KubernetesApi, folder: Path) -> None:

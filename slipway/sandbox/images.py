@@ -39,6 +39,7 @@ _WEIGHTS_MODULES = (
     "adapters/__init__.py",
     "adapters/model_manifest.py",
     "adapters/s3.py",
+    "adapters/s3_api.py",
     "adapters/weights_volume/*.py",
     "core/*.py",
     "core/feasibility/*.py",

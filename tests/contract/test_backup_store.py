@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from slipway.adapters.backups.folder import FolderBackupStore
 from slipway.core.errors import PermanentError, SlipwayError, TransientError
 from slipway.ports.backups import BackupStore, Stored
+from tests.contract.s3_servers import SERVERS, S3Server
 from tests.fakes.backups import FakeBackupStore
 
 BODY = bytes(range(256)) * 5_000
@@ -26,9 +32,36 @@ def create(store: BackupStore, key: str, body: bytes) -> bool:
     return store.create(key, body, sha256=hashlib.sha256(body).hexdigest())
 
 
-@pytest.fixture(params=["folder", "fake"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> BackupStore:
-    return FakeBackupStore() if request.param == "fake" else FolderBackupStore(tmp_path / "made")
+_HONEST = ("seaweedfs", "seaweedfs by boto3", "moto")
+_DISHONEST = ("juicefs", "rclone")
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], S3Server]]:
+    with ExitStack() as stack:
+
+        @cache
+        def running(name: str) -> S3Server:
+            folder = tmp_path_factory.mktemp(name)
+            return stack.enter_context(SERVERS[name](folder))
+
+        yield running
+
+
+@pytest.fixture(params=["folder", "fake", *_HONEST, *_DISHONEST])
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], S3Server]
+) -> BackupStore:
+    if request.param == "fake":
+        return FakeBackupStore()
+    if request.param == "folder":
+        return FolderBackupStore(tmp_path / "made")
+    server, _, way = request.param.partition(" by ")
+    return servers(server).store(prefix=uuid.uuid4().hex, plain_boto=bool(way))
+
+
+def is_honest(request: pytest.FixtureRequest) -> bool:
+    return request.node.callspec.params["store"] not in _DISHONEST
 
 
 def test_bytes_come_back_whole_and_in_slices(store: BackupStore) -> None:
@@ -41,22 +74,26 @@ def test_bytes_come_back_whole_and_in_slices(store: BackupStore) -> None:
     assert store.get("chunks/a") == BODY[:3]
 
 
-def test_first_to_create_a_key_is_the_only_one(store: BackupStore) -> None:
+def test_first_to_create_a_key_is_the_only_one(
+    store: BackupStore, request: pytest.FixtureRequest
+) -> None:
     assert create(store, "m/1", b"one")
     assert not create(store, "m/1", b"two")
     assert store.get("m/1") == b"one"
+    if not is_honest(request):
+        return  # what `slipway backup doctor` finds out, and what lets only one run work there
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda n: create(store, "m/2", str(n).encode()), range(16)))
+        won = list(pool.map(lambda n: create(store, "m/2", str(n).encode()), range(6)))
     assert won.count(True) == 1
     assert store.get("m/2") == str(won.index(True)).encode()
 
 
-def test_keys_of_a_prefix_are_listed_in_order_with_their_sizes(store: BackupStore) -> None:
+def test_keys_of_a_prefix_are_listed_with_their_sizes(store: BackupStore) -> None:
     for key in ("r/2/b", "r/10", "r/2-a", "r/2/a", "q/1"):
         put(store, key, key.encode())
-    assert [item.key for item in store.list("r/2")] == ["r/2-a", "r/2/a", "r/2/b"]
+    assert {item.key for item in store.list("r/2")} == {"r/2-a", "r/2/a", "r/2/b"}
     assert list(store.list("r/1")) == [Stored("r/10", 4)]
-    assert next(item.key for item in store.list("")) == "q/1"
+    assert len(list(store.list(""))) == 5
     assert list(store.list("nothing/")) == []
 
 
@@ -70,6 +107,24 @@ def test_what_is_removed_is_gone_and_may_be_removed_again(store: BackupStore) ->
         store.get("a/b")
     assert caught.value.code == "object-missing"
     assert create(store, "a/b", b"again")
+
+
+def test_any_name_of_a_model_makes_a_key(store: BackupStore) -> None:
+    keys = [f"manifests/{quote(name, safe='')}/x.json" for name in ("a/b", "ä b", "c+d~", "%2F")]
+    for key in keys:
+        put(store, key, key.encode())
+    assert {item.key for item in store.list("manifests/")} == set(keys)
+    assert [store.get(key).decode() for key in keys] == keys
+
+
+def test_list_goes_over_many_pages(store: BackupStore, request: pytest.FixtureRequest) -> None:
+    is_slow = request.node.callspec.params["store"] == "rclone"  # eight writes a second
+    keys = {f"chunks/{number:04}" for number in range(20 if is_slow else 1_100)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: put(store, key, b""), keys))
+    assert {item.key for item in store.list("chunks/")} == keys
+    store.delete(sorted(keys))
+    assert list(store.list("chunks/")) == []
 
 
 class TestFolder:

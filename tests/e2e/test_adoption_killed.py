@@ -14,7 +14,7 @@ import pytest
 from slipway.bootstrap import administration
 from slipway.core.routing import ROUTE_HEADER
 from slipway.ports import Manifest, Objects
-from tasks.adopting import Adopting
+from tasks.adopting import Adopting, originals_of
 from tasks.adoption import adopt
 from tasks.giving_back import give_back
 from tasks.progress import Progress
@@ -99,7 +99,8 @@ def test_adoption_that_dies_after_a_write_goes_on_and_harms_nobody(world: World)
             take(work)
             assert world.record(shape.name).live_slot is not None
             _dies(work, give_back, after=given)
-            give_back(work)
+            if originals_of(work) is not None:  # which are what it removes last
+                give_back(work)
             assert differences(before, state(world, shape)) == []
             assert pods(world, shape) == first_pods
         ledger = crowd.stop()

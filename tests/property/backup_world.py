@@ -142,7 +142,12 @@ class BackupWorld:
     def _remove(self, repository: Repository) -> None:
         there = repository.manifests()
         going = self.rng.sample(there, max(0, len(there) - self.rng.randint(0, 3)))
-        self.removed += remove(repository, going, now_ns=lambda: self.now_ns).chunks
+        self.removed += remove(
+            repository,
+            going,
+            now_ns=lambda: self.now_ns,
+            random_bits=lambda: self.rng.getrandbits(80),
+        ).chunks
 
     def _switching(self, actor: Actor) -> Callable[[], None]:
         def around() -> None:

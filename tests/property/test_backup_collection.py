@@ -75,9 +75,9 @@ def _chunks_before_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     early: dict[int, Any] = {}
     registered = Repository.registered
 
-    def first(self: Repository, run: Any) -> Any:
+    def first(self: Repository, run: Any, *, now_ns: int) -> Any:
         early[id(self)] = real(self)
-        return registered(self, run)
+        return registered(self, run, now_ns=now_ns)
 
     monkeypatch.setattr(Repository, "registered", first)
     monkeypatch.setattr(Repository, "known", lambda self: early.pop(id(self)))

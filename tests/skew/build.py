@@ -26,10 +26,15 @@ func main() { os.Exit(cli.Run(app.NewAPIServerCommand())) }
 _DISPATCH = """#!/bin/sh
 if [ "$1" = apiserver ]; then
     shift
-    exec "{apiserver}" "$@"
+    exec "{apiserver}" {flags} "$@"
 fi
 exec "{others}" "$@"
 """
+# The sandbox's own policy that shows pods at addresses which EndpointSlices take.
+_BETA_POLICIES = (
+    "--feature-gates=MutatingAdmissionPolicy=true "
+    "--runtime-config=admissionregistration.k8s.io/v1beta1=true"
+)
 _STAGING = re.compile(r"^\s*(?:replace )?(k8s\.io/[a-z0-9-]+) v0\.0\.0$", re.MULTILINE)
 
 
@@ -50,7 +55,8 @@ def binary_with(version: str, folder: Path) -> Path:
     if not known.exists():
         known.symlink_to(crds(own))
     made = place / BINARY_NAME
-    made.write_text(_DISPATCH.format(apiserver=built, others=own))
+    flags = _BETA_POLICIES if version < "1.36" else ""
+    made.write_text(_DISPATCH.format(apiserver=built, others=own, flags=flags))
     made.chmod(0o755)
     return made
 

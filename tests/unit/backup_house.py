@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slipway.backup.codec import PlainCodec
+from slipway.backup.codec import Codec, PlainCodec
+from slipway.backup.removing import Removed, remove
 from slipway.backup.repository import Repository, make_repository
 from slipway.backup.restoring import Restored, Wanted, restore
 from slipway.backup.sending import Pace
 from slipway.backup.taking import Order, Surroundings, Taken, take
 from slipway.core.backup.cuts import CutRules
 from slipway.core.backup.manifest import Manifest, Origin
+from slipway.core.backup.names import ManifestName
 from slipway.core.backup.settings import StoreFacts
 from tests.fakes.backups import FakeBackupStore
 
@@ -36,6 +39,7 @@ class House:
         self.repository = Repository(self.store, replace(made.settings, cuts=small), "memory")
         self.now_ns = 10**18
         self.threads = 3
+        self.codec: Codec = PlainCodec()
 
     def write(self, path: str, content: bytes) -> Path:
         place = self.folder / path
@@ -44,19 +48,26 @@ class House:
         return place
 
     def take(self, **changes: Any) -> Taken:
+        order = Order(model="chat", folder=self.folder, origin=ORIGIN, **changes)
+        return take(self.repository, self.codec, order, self.surroundings())
+
+    def remove(self, names: Sequence[ManifestName]) -> Removed:
+        return remove(
+            self.repository, names, now_ns=lambda: self.now_ns, random_bits=lambda: 1 << 70
+        )
+
+    def surroundings(self) -> Surroundings:
         self.now_ns += 10**9
         rng = random.Random(self.now_ns)
-        around = Surroundings(
+        return Surroundings(
             now_ns=lambda: self.now_ns,
             random_bits=lambda: rng.getrandbits(80),
             pace=Pace(threads=self.threads),
         )
-        order = Order(model="chat", folder=self.folder, origin=ORIGIN, **changes)
-        return take(self.repository, PlainCodec(), order, around)
 
     def restore(self, manifest: Manifest, **changes: Any) -> Restored:
         wanted = Wanted(target=self.target, **changes)
-        return restore(manifest, wanted, [self.store], PlainCodec())
+        return restore(manifest, wanted, [self.store], self.codec)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -7,9 +7,9 @@ import pytest
 
 from slipway.adapters.kubernetes_api import KubernetesApi
 from slipway.adapters.kubernetes_preflight import KubernetesPreflight
-from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.feasibility.values import Right, Unseen
+from slipway.retries import call_with_retries
 
 BUSY = TransientError("busy", code="api-busy", hint="wait")
 FORBIDDEN = PermanentError("no", code="forbidden", hint="grant it")

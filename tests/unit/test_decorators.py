@@ -9,8 +9,8 @@ import pytest
 from slipway.adapters import decorators
 from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.kubernetes_api import KubernetesApi
-from slipway.adapters.retries import call_with_retries
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError, TransientError
+from slipway.retries import call_with_retries
 from tests.fakes.clock import FakeClock
 
 

@@ -245,7 +245,9 @@ def test_settings_name_every_variable_that_the_settings_module_reads() -> None:
         r'"((?:SLIPWAY|AWS|MLFLOW|XDG)_[A-Z_]+|KUBECONFIG)"',
         (PROJECT / "slipway/settings.py").read_text(),
     )
-    cells = first_cells(section(page("reference/settings.md"), "Where an installation is"))
+    settings = page("reference/settings.md")
+    parts = ("Where an installation is", "Where backups go")
+    cells = [cell for part in parts for cell in first_cells(section(settings, part))]
     assert set(cells) == {*names, "SLIPWAY_INSTALLATION"}
 
 

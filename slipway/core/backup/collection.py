@@ -39,6 +39,7 @@ class RunKind(StrEnum):
 
     WRITES = "writes"
     READS = "reads"
+    REMOVES = "removes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,19 @@ class Run:
     manifest: str
     lifetime_s: int
     epoch: int = -1
+
+    def is_overdue(self, begun_at_ns: int, now_ns: int) -> bool:
+        """Return whether a run that began then should have ended by now."""
+        return now_ns - begun_at_ns > self.lifetime_s * 10**9
+
+    def is_disturbed_by(self, other: Run) -> bool:
+        """Return whether two runs may not go on side by side in a store that honours no conditions.
+
+        Readers disturb nobody but those who remove.
+        """
+        kinds = {self.kind, other.kind}
+        both_change = RunKind.READS not in kinds
+        return self.writer != other.writer and (both_change or RunKind.REMOVES in kinds)
 
 
 def reusable(stored: Iterable[ChunkKey], condemned: Iterable[Condemned]) -> Mapping[str, ChunkKey]:

@@ -94,6 +94,7 @@ class Manifest:
         algorithm: of the digests.
         files: in the order of their paths.
         tags: given by people when it was taken.
+        copy_of: in a replica: key of the backup that it is a copy of.
     """
 
     repository: str
@@ -104,6 +105,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     chunks: tuple[Chunk, ...]
     tags: tuple[str, ...] = ()
+    copy_of: str = ""
     format: int = FORMAT
 
     @property

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
+TAKEN = "%Y%m%dT%H%M%SZ"
+"""How the name of a backup states when it was begun."""
+
 REPOSITORY = "repo.json"
 CHUNKS = "chunks/"
 MANIFESTS = "manifests/"
@@ -14,11 +17,14 @@ DRILLS = "drills/"
 HOLDS = "holds/"
 WRITERS = "writers/"
 CONDEMNED = "condemned/"
+DOCTOR = "doctor/"
+FOLDERS = (CHUNKS, CONDEMNED, DOCTOR, DRILLS, HOLDS, MANIFESTS, VERIFIED, WRITERS)
 SUM = ".sum"
 """Behind a manifest's key: the key of its sha256."""
 
 _JSON = ".json"
 _EPOCH_DIGITS = 12
+_TAKEN = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _CHUNK = re.compile(r"chunks/([a-z0-9-]+)/([0-9a-f]{2})/([0-9a-f]{64})\.([0-9]+)")
 
 
@@ -84,12 +90,18 @@ def read_manifest_key(key: str) -> ManifestName | None:
     model, _, name = key.removeprefix(MANIFESTS).partition("/")
     taken, _, writer = name.removesuffix(_JSON).partition("-")
     named = ManifestName(unquote(model), taken, writer)
-    return named if model and taken and writer and named.key == key else None
+    is_one = model and _TAKEN.fullmatch(taken) and writer and named.key == key
+    return named if is_one else None
 
 
 def condemned_key(epoch: int) -> str:
     """Return where the list of a removal lies; in the order of the epochs."""
     return f"{CONDEMNED}{epoch:0{_EPOCH_DIGITS}}{_JSON}"
+
+
+def record_key(name: str) -> str:
+    """Return where a verification writes down what it saw; `name` is a ULID."""
+    return f"{VERIFIED}{name}{_JSON}"
 
 
 def writer_key(writer: str) -> str:

@@ -34,12 +34,14 @@ class RepositorySettings:
         id: ULID.
         cuts: where files are cut.
         algorithm: of chunk ids: `sha256`, or `hmac-sha256` where chunks are encrypted.
+        key_check: where chunks are encrypted: tells whether a key is the right one; public.
         store: what it does; the one field that may change.
     """
 
     id: str
     cuts: CutRules
     algorithm: str = "sha256"
+    key_check: str = ""
     store: StoreFacts = StoreFacts()
     format: int = FORMAT
 

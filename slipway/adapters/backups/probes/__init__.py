@@ -1,0 +1,1 @@
+"""What stores of backups really keep of their promises (`slipway backup doctor`)."""

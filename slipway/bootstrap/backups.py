@@ -1,0 +1,125 @@
+"""Where the repositories of backups are, and with which keys they are opened."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.adapters.backups.folder import FolderBackupStore
+from slipway.adapters.backups.probes.doctor import examine
+from slipway.adapters.backups.s3 import S3BackupStore
+from slipway.backup.codec import Codec
+from slipway.backup.pacing import limited
+from slipway.backup.repository import Repository, make_repository, open_repository
+from slipway.backup.sealing import Keys, codec_of, read_keys
+from slipway.backup.sending import Pace, Progress
+from slipway.backup.taking import Surroundings
+from slipway.core.backup.facts import Finding, facts_of
+from slipway.core.backup.names import TAKEN
+from slipway.core.backup.ulid import ulid
+from slipway.core.errors import InputError
+from slipway.settings import BackupSettings
+
+_S3 = "s3://"
+
+Store = S3BackupStore | FolderBackupStore
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A repository with what its chunks are named and opened by."""
+
+    repository: Repository
+    codec: Codec
+
+
+def store_of(place: str, settings: BackupSettings) -> Store:
+    """Return the store of a place.
+
+    Args:
+        place: `s3://BUCKET`, `s3://BUCKET/PREFIX`, or a folder.
+        settings: how S3 is reached.
+
+    Raises:
+        InputError: `place-invalid`.
+    """
+    if not place.startswith(_S3):
+        if "://" in place or not place:
+            raise InputError(
+                f"{place!r} is no place for backups",
+                code="place-invalid",
+                hint="write s3://BUCKET/PREFIX, or the path of a folder",
+            )
+        return FolderBackupStore(Path(place))
+    bucket, _, prefix = place.removeprefix(_S3).partition("/")
+    if not bucket:
+        raise InputError(
+            f"{place!r} names no bucket",
+            code="place-invalid",
+            hint="write s3://BUCKET/PREFIX",
+        )
+    return S3BackupStore(
+        bucket=bucket,
+        prefix=prefix.strip("/"),
+        endpoint=settings.s3_endpoint,
+        plain_boto=settings.plain_boto,
+    )
+
+
+def open_backups(settings: BackupSettings, place: str | None = None) -> Opened:
+    """Open a repository that is there.
+
+    Args:
+        settings: of this process.
+        place: another one than the settings name, for example a replica.
+
+    Raises:
+        SlipwayError: see `open_repository` and `codec_of`.
+    """
+    where = place or settings.repository
+    repository = open_repository(store_of(where, settings), where)
+    return Opened(repository, codec_of(repository.settings, _keys(settings)))
+
+
+def make_backups(settings: BackupSettings, place: str | None = None) -> Opened:
+    """Make a repository where nothing is, after looking what its store does; or open it.
+
+    Raises:
+        SlipwayError: see `examine` and `make_repository`.
+    """
+    where = place or settings.repository
+    store, keys = store_of(where, settings), _keys(settings)
+    findings = examine_place(store)
+    repository = make_repository(
+        store,
+        where,
+        at_ns=time.time_ns(),
+        random_bits=secrets.randbits(80),
+        facts=facts_of(findings, probed=time.strftime(TAKEN, time.gmtime())),
+        key_check=keys.check if keys else "",
+    )
+    return Opened(repository, codec_of(repository.settings, keys))
+
+
+def examine_place(store: Store, *, with_bucket: bool = False) -> list[Finding]:
+    """Return what a store does (`examine`)."""
+    name = ulid(time.time_ns(), secrets.randbits(80))
+    return examine(store, name=name, with_bucket=with_bucket)
+
+
+def surroundings(settings: BackupSettings, progress: Progress | None = None) -> Surroundings:
+    """Return clock, chance, and how fast a run may go."""
+    limit: Callable[[int], None] = lambda _: None  # noqa: E731  # what `Pace` has by itself
+    if settings.bytes_per_s is not None:
+        limit = limited(settings.bytes_per_s)
+    pace = Pace(threads=settings.threads, limit=limit)
+    if progress is not None:
+        pace = Pace(threads=settings.threads, limit=limit, progress=progress)
+    return Surroundings(now_ns=time.time_ns, random_bits=lambda: secrets.randbits(80), pace=pace)
+
+
+def _keys(settings: BackupSettings) -> Keys | None:
+    return None if settings.key_file is None else read_keys(settings.key_file)

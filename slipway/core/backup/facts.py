@@ -1,0 +1,66 @@
+"""What a store of backups was found to do, whatever it promises, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from slipway.core.backup.settings import StoreFacts
+from slipway.core.errors import InputError
+
+CHANGED_CHUNK = "changed-chunk"
+"""The probe that sends a chunk as a backup does, with one bit changed on its way."""
+
+CREATE_ONCE = "create-once"
+ONE_WINNER = "one-winner"
+
+
+class Kept(StrEnum):
+    """How a store keeps a promise."""
+
+    YES = "yes"
+    NO = "no"
+    NOT_OFFERED = "not offered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one probe found.
+
+    Args:
+        probe: stable name of it, kebab-case.
+        promise: what a good store does, for people.
+        kept: whether this one does.
+        said: what it answered, when that explains something.
+    """
+
+    probe: str
+    promise: str
+    kept: Kept
+    said: str = ""
+
+
+def facts_of(findings: Iterable[Finding], *, probed: str) -> StoreFacts:
+    """Return what a repository may rely on.
+
+    Args:
+        findings: of all probes.
+        probed: when, `YYYYmmddTHHMMSSZ`.
+
+    Raises:
+        InputError: `probe-missing`, nobody looked at what matters.
+    """
+    kept = {item.probe: item.kept is Kept.YES for item in findings}
+    missing = sorted({CHANGED_CHUNK, CREATE_ONCE, ONE_WINNER} - set(kept))
+    if missing:
+        raise InputError(
+            f"nobody probed {', '.join(missing)}",
+            code="probe-missing",
+            hint="run all probes: slipway backup doctor",
+        )
+    return StoreFacts(
+        checks_sha256=kept[CHANGED_CHUNK],
+        conditional_writes=kept[CREATE_ONCE] and kept[ONE_WINNER],
+        probed=probed,
+    )

@@ -1,0 +1,179 @@
+"""Backups on a real S3 server, through a proxy that does wrong: right in the end, or refused."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.adapters.backups.s3 import S3BackupStore
+from slipway.backup.repository import Repository, make_repository
+from slipway.backup.restoring import Wanted, restore
+from slipway.core.backup.settings import StoreFacts
+from slipway.core.errors import PermanentError, SlipwayError
+from tests.contract.s3_fault_proxy import Proxy, Wrong, fault_proxy
+from tests.contract.s3_servers import S3Server, seaweedfs
+from tests.unit.backup_house import HONEST, House, files
+
+PASSING = (
+    Wrong.BUSY,
+    Wrong.TOO_MANY,
+    Wrong.BROKEN,
+    Wrong.RESET,
+    Wrong.RESET_AFTERWARDS,
+    Wrong.FLIPPED_UP,
+    Wrong.FLIPPED_DOWN,
+    Wrong.OTHER_BODY,
+    Wrong.CUT,
+    Wrong.GOOD_WITH_ERROR,
+)
+BYTES = random.Random(3).randbytes(64 * 1_024)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with seaweedfs(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def proxy(server: S3Server) -> Iterator[Proxy]:
+    with fault_proxy(server.endpoint) as running:
+        yield running
+
+
+class FarHouse(House):
+    """A house whose repository is on the server, and reached through the proxy."""
+
+    def __init__(self, folder: Path, server: S3Server, proxy: Proxy) -> None:
+        super().__init__(folder)
+        proxy.plan = lambda _method, _path: None
+        through = replace(server, endpoint=proxy.endpoint)
+        self.far: S3BackupStore = through.store(prefix=folder.name, sleep=lambda _: None)
+        small = replace(self.repository.settings.cuts, chunk_bytes=4_096)
+        made = make_repository(self.far, "far", at_ns=0, random_bits=1, facts=HONEST)
+        self.repository = Repository(self.far, replace(made.settings, cuts=small), "far")
+
+    def restored(self, manifest: Any) -> dict[str, bytes]:
+        restore(manifest, Wanted(target=self.target), [self.far], self.codec)
+        return files(self.target)
+
+
+@pytest.fixture
+def house(tmp_path: Path, server: S3Server, proxy: Proxy) -> House:
+    return FarHouse(tmp_path, server, proxy)
+
+
+@pytest.mark.parametrize("kind", [*PASSING, Wrong.SLOW])
+def test_passing_fault_of_each_kind_changes_nothing(
+    house: FarHouse, proxy: Proxy, kind: Wrong
+) -> None:
+    house.write("w", BYTES)
+    proxy.once(kind, method="PUT", part="chunks", times=2)
+    taken = house.take()
+    proxy.once(kind, method="PUT", part="manifests")
+    house.write("x", b"second")
+    again = house.take()
+    proxy.once(kind, method="GET", part="chunks", times=2)
+    assert house.restored(taken.manifest) == {"w": BYTES}
+    proxy.once(kind, method="GET", part="list-type", times=2)
+    assert {item.writer for item in house.repository.manifests()} == {
+        taken.name.writer,
+        again.name.writer,
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_request_in_ten_goes_wrong_and_all_is_right(
+    house: FarHouse, proxy: Proxy, seed: int
+) -> None:
+    house.write("w", random.Random(seed).randbytes(400_000))
+    before = proxy.up_bytes
+    proxy.sometimes(0.1, PASSING, seed)
+    taken = house.take()
+    sent = proxy.up_bytes - before
+    assert house.restored(taken.manifest) == files(house.folder)
+    assert sent <= 1.25 * 400_000  # a hundred chunks: the share of faults is drawn anew each time
+
+
+def test_bit_that_flips_each_time_is_refused_and_nothing_gets_its_name(
+    house: FarHouse, proxy: Proxy
+) -> None:
+    house.write("w", BYTES)
+    taken = house.take()
+    proxy.once(Wrong.FLIPPED_DOWN, method="GET", part="chunks", times=10**6)
+    with pytest.raises(PermanentError) as caught:
+        house.restored(taken.manifest)
+    assert caught.value.code == "chunk-damaged"
+    assert "w" not in files(house.target)
+    proxy.once(Wrong.FLIPPED_UP, method="PUT", part="chunks", times=10**6)
+    house.write("v", BYTES[::-1])
+    with pytest.raises(SlipwayError) as refused:
+        house.take()
+    assert refused.value.code == "checksum-mismatch"
+    assert house.repository.manifests() == [taken.name]
+
+
+def test_store_that_checks_nothing_is_read_back(house: FarHouse, proxy: Proxy) -> None:
+    unchecked = replace(house.repository.settings, store=StoreFacts(conditional_writes=True))
+    house.repository = replace(house.repository, settings=unchecked)
+    house.write("w", BYTES)
+    house.take()
+    read = [path for method, path, _ in proxy.requests if method == "GET" and "chunks/" in path]
+    assert len({path for path in read if house.far.prefix in path}) == 16
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (Wrong.SKEWED, "object-store-clock"),
+        (Wrong.NO_BUCKET, "bucket-missing"),
+        (Wrong.FULL, "object-store-full"),
+        (Wrong.EXPIRED, "object-store-credentials"),
+        (Wrong.BROKEN, "object-store-busy"),
+    ],
+)
+def test_fault_that_stays_has_its_name_and_the_next_run_goes_on(
+    house: FarHouse, proxy: Proxy, kind: Wrong, code: str
+) -> None:
+    house.write("w", BYTES)
+    house.threads = 1
+    seen = [0]
+
+    def plan(method: str, path: str) -> Wrong | None:
+        seen[0] += method == "PUT" and "chunks" in path
+        return kind if seen[0] > 8 and method == "PUT" and "chunks" in path else None
+
+    proxy.plan = plan
+    with pytest.raises(SlipwayError) as caught:
+        house.take()
+    assert caught.value.code == code
+    assert caught.value.hint
+    proxy.plan = lambda _method, _path: None
+    assert house.repository.manifests() == []
+    again = house.take()
+    assert again.sent_chunks == 8
+    assert house.restored(again.manifest) == {"w": BYTES}
+
+
+def test_credentials_that_were_renewed_meanwhile_are_read_again(
+    house: FarHouse, proxy: Proxy
+) -> None:
+    house.write("w", BYTES)
+    proxy.once(Wrong.EXPIRED, method="PUT", part="chunks")
+    taken = house.take()
+    assert house.restored(taken.manifest) == {"w": BYTES}
+
+
+@pytest.mark.parametrize("kind", [Wrong.RESET_AFTERWARDS, Wrong.BUSY])
+def test_answer_that_was_lost_does_not_lose_the_commit(
+    house: FarHouse, proxy: Proxy, kind: Wrong
+) -> None:
+    house.write("w", BYTES)
+    proxy.once(kind, method="PUT", part="manifests")
+    name = house.take().name
+    assert house.repository.manifests() == [name]

@@ -1,0 +1,140 @@
+"""What follows from what a store was found to do, and what is known of chunks."""
+
+from __future__ import annotations
+
+import pytest
+
+from slipway.core.backup.collection import Run, RunKind
+from slipway.core.backup.facts import (
+    CHANGED_CHUNK,
+    CREATE_ONCE,
+    ONE_WINNER,
+    Finding,
+    Kept,
+    facts_of,
+)
+from slipway.core.backup.manifest import Chunk, Manifest, Origin
+from slipway.core.backup.names import ChunkKey, read_manifest_key
+from slipway.core.backup.verification import (
+    Bad,
+    Look,
+    Record,
+    in_order_of_need,
+    ledger_of,
+    standing_of,
+    superseded,
+)
+from slipway.core.errors import InputError
+
+
+def findings(**kept: Kept) -> list[Finding]:
+    names = {"changed": CHANGED_CHUNK, "once": CREATE_ONCE, "winner": ONE_WINNER}
+    return [Finding(probe=names[name], promise="", kept=value) for name, value in kept.items()]
+
+
+@pytest.mark.parametrize(
+    ("once", "winner", "conditional"),
+    [
+        (Kept.YES, Kept.YES, True),
+        (Kept.YES, Kept.NO, False),
+        (Kept.NO, Kept.YES, False),
+        (Kept.NOT_OFFERED, Kept.NOT_OFFERED, False),
+    ],
+)
+def test_only_what_was_seen_is_relied_on(once: Kept, winner: Kept, conditional: bool) -> None:
+    facts = facts_of(findings(changed=Kept.NO, once=once, winner=winner), probed="now")
+    assert (facts.checks_sha256, facts.conditional_writes) == (False, conditional)
+    good = facts_of(findings(changed=Kept.YES, once=once, winner=winner), probed="now")
+    assert good.checks_sha256
+    assert good.probed == "now"
+
+
+def test_probe_that_did_not_run_counts_for_nothing() -> None:
+    with pytest.raises(InputError, match="changed-chunk, one-winner"):
+        facts_of(findings(once=Kept.YES), probed="now")
+
+
+def run(kind: RunKind, writer: str) -> Run:
+    return Run(writer=writer, kind=kind, manifest="m", lifetime_s=10)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "disturbed"),
+    [
+        (RunKind.WRITES, RunKind.WRITES, True),
+        (RunKind.WRITES, RunKind.REMOVES, True),
+        (RunKind.REMOVES, RunKind.REMOVES, True),
+        (RunKind.READS, RunKind.REMOVES, True),
+        (RunKind.REMOVES, RunKind.READS, True),
+        (RunKind.READS, RunKind.WRITES, False),
+        (RunKind.WRITES, RunKind.READS, False),
+        (RunKind.READS, RunKind.READS, False),
+    ],
+)
+def test_who_disturbs_whom(one: RunKind, other: RunKind, disturbed: bool) -> None:
+    assert run(one, "a").is_disturbed_by(run(other, "b")) is disturbed
+    assert not run(one, "a").is_disturbed_by(run(other, "a"))
+    assert not run(one, "a").is_overdue(0, 10 * 10**9)
+    assert run(one, "a").is_overdue(0, 10 * 10**9 + 1)
+
+
+def test_ended_repair_is_no_backup() -> None:
+    assert read_manifest_key("manifests/repair/repair-01M8KCCZ18W5Y5KVTRWT81G8S5.json") is None
+
+
+ONE, TWO = (ChunkKey(digit * 64) for digit in "12")
+MANIFEST = Manifest(
+    repository="r",
+    model="m",
+    taken_at_ns=5,
+    algorithm="sha256",
+    origin=Origin(place="here", tool="test"),
+    files=(),
+    chunks=(
+        Chunk(digest=ONE.digest, size_bytes=10),
+        Chunk(digest=TWO.digest, size_bytes=30),
+    ),
+)
+
+
+def seen(at_ns: int, good: str = "", bad: str = "") -> Record:
+    keys = {"1": str(ONE), "2": str(TWO)}
+    return Record(
+        at_ns=at_ns,
+        good=tuple(keys[name] for name in good),
+        bad=tuple(Bad(chunk=keys[name], why="wrong") for name in bad),
+    )
+
+
+def test_last_look_counts_and_of_two_at_once_the_bad_one() -> None:
+    assert ledger_of([seen(3, good="1"), seen(2, bad="1")])[str(ONE)] == Look(3)
+    assert ledger_of([seen(2, bad="1"), seen(2, good="1")])[str(ONE)] == Look(2, "wrong")
+    assert ledger_of([seen(2, good="1"), seen(2, bad="1")])[str(ONE)] == Look(2, "wrong")
+
+
+def test_backup_is_as_verified_as_the_chunk_seen_longest_ago() -> None:
+    nothing = standing_of(MANIFEST, {})
+    assert (nothing.verified_at_ns, nothing.verified_bytes, nothing.size_bytes) == (None, 0, 40)
+    half = standing_of(MANIFEST, ledger_of([seen(7, good="2")]))
+    assert (half.verified_at_ns, half.verified_bytes) == (None, 30)
+    whole = standing_of(MANIFEST, ledger_of([seen(7, good="2"), seen(9, good="1")]))
+    assert (whole.verified_at_ns, whole.verified_bytes) == (7, 40)
+    broken = standing_of(MANIFEST, ledger_of([seen(7, good="2"), seen(9, bad="1")]))
+    assert (broken.verified_at_ns, dict(broken.broken)) == (None, {str(ONE): "wrong"})
+
+
+def test_what_was_never_seen_or_was_bad_is_read_first_whatever_the_budget() -> None:
+    chunks = [(ONE, 10), (TWO, 30)]
+    assert list(in_order_of_need(chunks, {}, budget_bytes=0)) == chunks
+    older = ledger_of([seen(7, good="2"), seen(9, good="1")])
+    assert list(in_order_of_need(chunks, older, budget_bytes=1)) == [(TWO, 30)]
+    assert list(in_order_of_need(chunks, older, budget_bytes=31)) == [(TWO, 30), (ONE, 10)]
+    bad = ledger_of([seen(7, good="2"), seen(9, bad="1")])
+    assert list(in_order_of_need(chunks, bad, budget_bytes=10)) == [(ONE, 10)]
+
+
+def test_record_goes_when_all_it_says_is_said_later_or_of_no_use() -> None:
+    records = {"a": seen(1, good="12"), "b": seen(2, good="1"), "c": seen(3, bad="2")}
+    assert superseded(records, [ONE, TWO]) == ["a"]
+    assert superseded(records, [ONE]) == ["a", "c"]
+    assert superseded({"a": seen(1, good="1"), "b": seen(1, good="1")}, [ONE]) == []
