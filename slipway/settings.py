@@ -149,6 +149,7 @@ class BackupSettings:
         plain_boto: move bytes by boto3 (`S3BackupStore`).
         bytes_per_s: that may travel; None: no limit.
         threads: chunks in work at once.
+        replicas: places of repositories that get copies.
     """
 
     repository: str
@@ -157,6 +158,7 @@ class BackupSettings:
     plain_boto: bool
     bytes_per_s: float | None
     threads: int
+    replicas: tuple[str, ...] = ()
 
 
 def backup_settings(
@@ -189,6 +191,7 @@ def backup_settings(
         plain_boto=env.get("SLIPWAY_BACKUP_TRANSFER") == "boto3",
         bytes_per_s=None if limit is None else limit * 1e6,
         threads=4 if threads is None else max(1, int(threads)),
+        replicas=_listed(env.get("SLIPWAY_BACKUP_REPLICAS")),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
@@ -14,6 +14,7 @@ from slipway.core.release.stages import Stage, why_skipped
 from tasks.session import ReleaseSession, timed
 
 P = ParamSpec("P")
+R = TypeVar("R")
 Body = Callable[[ReleaseSession], str]
 
 
@@ -23,7 +24,7 @@ def is_transient(_task: Any, _run: Any, state: Any) -> bool:
     return isinstance(error, TransientError)
 
 
-def repeatable(name: str, *, run_name: str) -> Callable[[Callable[P, str]], Task[P, str]]:
+def repeatable(name: str, *, run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Turn an idempotent verb into a task that is repeated twice after a TransientError.
 
     Args:

@@ -12,6 +12,7 @@ from slipway.core.backup import manifest as manifests
 from slipway.core.backup import names, settings
 from slipway.core.backup.collection import Condemned, Run, current_epoch, reusable
 from slipway.core.backup.cuts import CutRules
+from slipway.core.backup.drills import Drill
 from slipway.core.backup.manifest import Manifest
 from slipway.core.backup.names import ChunkKey, ManifestName
 from slipway.core.backup.settings import RepositorySettings, StoreFacts
@@ -247,6 +248,15 @@ class Repository:
     def release_hold(self, name: ManifestName) -> None:
         """Allow again to remove a backup; may be repeated."""
         self.store.delete([names.hold_key(name)])
+
+    def note_drill(self, name: str, drill: Drill) -> None:
+        """Write down what a restore drill saw, under a ULID."""
+        self._put(names.drill_key(name), to_json(drill).encode())
+
+    def drills(self) -> list[Drill]:
+        """Return what restore drills saw, oldest first."""
+        found = (self._read_if_there(Drill, item.key) for item in self.store.list(names.DRILLS))
+        return sorted((drill for drill in found if drill is not None), key=lambda one: one.at_ns)
 
     def record(self, name: str, record: Record) -> None:
         """Write down what a verification saw, under a ULID."""

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slipway.cli import exit_codes
+from slipway.cli.demo_backup import BackupStory, backed_up_broken_healed_and_drilled
 from slipway.core.errors import PermanentError, SlipwayError
 from slipway.manifests.names import RELEASE_ACCOUNT
 from slipway.sandbox.home import SandboxHome
@@ -59,13 +60,15 @@ class Demo:
     console: Console
     releases: list[ReleaseRow] = field(default_factory=list)
     users: list[UsersRow] = field(default_factory=list)
+    backup: BackupStory | None = None
 
     @property
     def went_as_said(self) -> bool:
         """Whether every release ended as expected and no user was failed."""
         as_said = all(row.outcome == row.expected for row in self.releases)
         unharmed = all(row.failed == row.truncated == 0 < row.requests for row in self.users)
-        return as_said and unharmed and len(self.users) > 0
+        proved = self.backup is not None and self.backup.went_as_said
+        return as_said and unharmed and len(self.users) > 0 and proved
 
 
 def run_demo() -> int:
@@ -86,6 +89,8 @@ def run_demo() -> int:
     _simulated(demo)
     _title(demo, "4  canary: 1, 5, 25, 50, 100 %; a newer version takes over; a process is killed")
     _canary(demo)
+    _title(demo, "5  backup: what is in use, a chunk broken on purpose, a restore that answers")
+    _backup(demo)
     _title(demo, f"What happened in {time.monotonic() - began:.0f} s")
     _closing(demo)
     return 0 if demo.went_as_said else 1
@@ -139,6 +144,10 @@ def _canary(demo: Demo) -> None:
                 seconds=time.monotonic() - began,
             )
         )
+
+
+def _backup(demo: Demo) -> None:
+    demo.backup = backed_up_broken_healed_and_drilled("smollm", say=demo.console.print)
 
 
 def _simulated_versions(model: str, ttfts_ms: tuple[int, ...]) -> tuple[str, ...]:
@@ -254,6 +263,8 @@ def _closing(demo: Demo) -> None:
         seen.add_row(users.service, *map(str, (users.requests, users.failed, users.truncated)))
     demo.console.print(releases)
     demo.console.print(seen)
+    if demo.backup is not None:
+        demo.console.print(demo.backup.table())
     _addresses(demo.console.print)
     verdict = "all went as said" if demo.went_as_said else "[red]not all went as said[/]"
     demo.console.print(f"\n{verdict}; stop the sandbox with: make down")

@@ -83,6 +83,11 @@ def preview_service(service: str) -> str:
     return f"{service}-preview"
 
 
+def drill_pod_name(service: str) -> str:
+    """Return the name of the pod that a restore drill starts on restored files."""
+    return f"{service}-drill"
+
+
 def test_pod_name(service: str) -> str:
     """Return the name of the pod that a release tests its model with."""
     return f"{service}-test"

@@ -15,6 +15,7 @@ from slipway.core.backup.facts import (
 )
 from slipway.core.backup.manifest import Chunk, Manifest, Origin
 from slipway.core.backup.names import ChunkKey, read_manifest_key
+from slipway.core.backup.ulid import time_of, ulid
 from slipway.core.backup.verification import (
     Bad,
     Look,
@@ -76,6 +77,12 @@ def test_who_disturbs_whom(one: RunKind, other: RunKind, disturbed: bool) -> Non
     assert not run(one, "a").is_disturbed_by(run(other, "a"))
     assert not run(one, "a").is_overdue(0, 10 * 10**9)
     assert run(one, "a").is_overdue(0, 10 * 10**9 + 1)
+
+
+def test_ulid_states_its_time_and_anything_else_is_none() -> None:
+    assert time_of(ulid(1_700_000_000_123_456_789, 5)) == 1_700_000_000_123_000_000
+    with pytest.raises(ValueError, match="no ULID"):
+        time_of("left")
 
 
 def test_ended_repair_is_no_backup() -> None:

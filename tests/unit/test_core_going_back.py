@@ -10,6 +10,7 @@ from slipway.core.release.going_back import (
     going_back,
     redeployed,
     rolled_back_already,
+    versions_in_use,
 )
 from slipway.core.release.promotion import why_unready
 from slipway.core.release.record import FORWARD, Digests, Phase, ReleaseRecord, with_candidate
@@ -137,3 +138,22 @@ def test_unfinished_rollback_is_not_gone_on_with_by_a_release_of_its_version() -
         admit(asked, back(TWICE), token="t", fence=1, now_ns=1)
     assert caught.value.code == "release-unfinished"
     assert "slipway rollback chat" in caught.value.hint
+
+
+def test_what_serves_and_what_may_serve_again_is_in_use() -> None:
+    assert versions_in_use(TWICE) == {"2": "live in chat", "1": "chat may go back to it"}
+    assert versions_in_use(released("1")) == {"1": "live in chat"}
+    assert versions_in_use(record()) == {}
+    same = replace(TWICE, slots=tuple(replace(item, version="2") for item in TWICE.slots))
+    assert versions_in_use(same) == {"2": "live in chat"}
+
+
+def test_version_that_was_taken_back_is_not_in_use() -> None:
+    asked = Request(service="chat", model="chat-model", version="3", strategy=Strategy.CANARY)
+    started = admit(asked, released("1"), token="t", fence=1, now_ns=1)
+    assert isinstance(started, Start)
+    begun = with_candidate(started.record, image=IMAGE)
+    assert versions_in_use(begun) == {"1": "live in chat", "3": "chat may go back to it"}
+    assert versions_in_use(advanced(begun, Phase.ROLLING_BACK, Phase.ROLLED_BACK)) == {
+        "1": "live in chat"
+    }

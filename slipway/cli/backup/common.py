@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from slipway.core.backup.names import ManifestName
-from slipway.core.errors import InputError
 from slipway.settings import BackupSettings, backup_settings
 
 if TYPE_CHECKING:
-    from slipway.backup.repository import Repository
     from slipway.backup.sending import Progress
     from slipway.bootstrap.backups import Opened
 
@@ -43,29 +40,6 @@ def opened(place: str | None) -> tuple[BackupSettings, Opened]:
 
     settings = backup_settings(place)
     return settings, open_backups(settings)
-
-
-def find(repository: Repository, text: str) -> ManifestName:
-    """Return the backup that people mean.
-
-    Args:
-        repository: to look in.
-        text: a model, for its newest backup, or the beginning of a name as `list` shows it.
-
-    Raises:
-        InputError: `version-unknown` or `version-ambiguous`.
-    """
-    model, at, _ = text.rpartition("@")
-    names = repository.manifests(model if at else text)
-    found = [name for name in names if str(name).startswith(text)] if at else names[-1:]
-    if len(found) == 1:
-        return found[0]
-    what = "several backups are" if found else "there is no backup"
-    raise InputError(
-        f"{what} {text} in {repository.place}",
-        code="version-ambiguous" if found else "version-unknown",
-        hint=f"write one as it is listed: slipway backup list --repository {repository.place}",
-    )
 
 
 def size(size_bytes: float) -> str:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from slipway.cli.backup.common import Place, Which, find, opened, say, size
+from slipway.backup.finding import find
+from slipway.cli.backup.common import Place, Which, opened, say, size
 from slipway.core.backup.periods import Period
 from slipway.core.errors import InputError, PermanentError
 

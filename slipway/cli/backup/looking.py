@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from slipway.cli.backup.common import Place, Which, find, opened, say, size, stamp
+from slipway.backup.finding import find
+from slipway.cli.backup.common import Place, Which, opened, say, size, stamp
 
 _SHOWN_TENSORS = 40
 

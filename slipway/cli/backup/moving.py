@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slipway.cli.backup.common import Place, Which, find, opened, say, shown_progress, size
+from slipway.backup.finding import find
+from slipway.cli.backup.common import Place, Which, opened, say, shown_progress, size
 from slipway.core.errors import InputError
 
 if TYPE_CHECKING:

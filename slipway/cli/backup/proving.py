@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from slipway.cli.backup.common import Place, find, opened, say, shown_progress, size
+from slipway.backup.finding import find
+from slipway.cli.backup.common import Place, opened, say, shown_progress, size
 from slipway.core.errors import InputError, PermanentError
 
 _MONTH_DAYS = 28

@@ -99,6 +99,11 @@ def condemned_key(epoch: int) -> str:
     return f"{CONDEMNED}{epoch:0{_EPOCH_DIGITS}}{_JSON}"
 
 
+def drill_key(name: str) -> str:
+    """Return where a restore drill writes down what it saw; `name` is a ULID."""
+    return f"{DRILLS}{name}{_JSON}"
+
+
 def record_key(name: str) -> str:
     """Return where a verification writes down what it saw; `name` is a ULID."""
     return f"{VERIFIED}{name}{_JSON}"

@@ -80,3 +80,20 @@ def _nothing(service: str, why: str) -> InputError:
         code="no-earlier-version",
         hint=f"release the version you want: slipway release {service} VERSION",
     )
+
+
+def versions_in_use(record: ReleaseRecord) -> dict[str, str]:
+    """Return the versions that serve users, or that one step back would bring them to.
+
+    Returns:
+        version → what it is used for, in words.
+    """
+    live = record.live_slot
+    if live is None:
+        return {}
+    used = {record.slot(live).version: f"live in {record.service}"}
+    other = record.slot(live.other).version
+    failed = record.phase is Phase.ROLLED_BACK and not record.rollback
+    if other and other not in used and not failed:
+        used[other] = f"{record.service} may go back to it"
+    return {version: use for version, use in used.items() if version}

@@ -16,6 +16,7 @@ from slipway.sandbox.part import HttpReady, Part
 
 EVIDENCE_BUCKET = "slipway-evidence"
 MODELS_BUCKET = "mlflow"
+BACKUPS_BUCKET = "slipway-backups"
 ACCESS_KEY = "slipway"
 READER_ACCESS_KEY = "slipway-reader"
 """Of pods that fetch model versions: it may read the bucket of the models and nothing else."""
@@ -113,7 +114,7 @@ def set_up(home: SandboxHome) -> None:
     """
     from slipway.adapters.s3 import S3ObjectStore
 
-    for bucket in (EVIDENCE_BUCKET, MODELS_BUCKET):
+    for bucket in (EVIDENCE_BUCKET, MODELS_BUCKET, BACKUPS_BUCKET):
         S3ObjectStore(
             bucket=bucket,
             endpoint=endpoint(home),

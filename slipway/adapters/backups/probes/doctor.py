@@ -100,9 +100,16 @@ def _clean(store: BackupStore, name: str, now_s: float) -> None:
     keys = []
     for item in store.list(DOCTOR):
         other = item.key.removeprefix(DOCTOR).partition("/")[0]
-        if other == name or now_s - time_of(other) / 10**9 > _STALE_S:
+        if other == name or _age_s(other, now_s) > _STALE_S:
             keys.append(item.key)
     store.delete(keys)
+
+
+def _age_s(name: str, now_s: float) -> float:
+    try:
+        return now_s - time_of(name) / 10**9
+    except ValueError:  # somebody else's
+        return 0.0
 
 
 def _of_folder(store: FolderBackupStore, prefix: str) -> Iterator[Finding]:
