@@ -6,7 +6,7 @@ import json
 import secrets
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ from slipway.core.backup.ulid import ulid
 from slipway.core.errors import InputError, PermanentError, SlipwayError
 from slipway.core.release.record import ReleaseRecord, SlotRecord
 from slipway.core.rollout import RolloutPatience, image_failure
-from slipway.core.service import Weights
 from slipway.core.verdicts import Verdict
 from slipway.evaluation.endpoint import HttpChatEndpoint
 from slipway.evaluation.integrity import check_integrity, weights_digest
 from slipway.evaluation.quality import EvaluationResult, evaluate
 from slipway.manifests.names import drill_pod_name
 from slipway.manifests.servers import MODEL_FOLDER
-from slipway.manifests.workload import test_pod
+from slipway.manifests.workload import drill_pod
 from slipway.ports import Image, ModelVersion
 from tasks.backup_reports import tell, tell_event
 from tasks.restores import restored
@@ -132,15 +131,12 @@ def _prove(
 
 def _asked(ports: Ports, image: Image) -> EvaluationResult:
     """Start the model server in a pod of its own and ask it the golden prompts."""
-    # The restored files are in the image, wherever the service has its weights.
-    spec = replace(ports.spec, weights=Weights.IMAGE, volume=None)
+    spec = ports.spec
     name = drill_pod_name(spec.name)
     left = ports.workloads.pod(spec.namespace, name)
     if left is not None:
         ports.workloads.delete("Pod", spec.namespace, name, uid=left.uid)
-    manifest = test_pod(spec, image=image.reference, release_id=f"{spec.name}-drill")
-    manifest["metadata"]["name"] = name
-    pod = ports.workloads.apply(manifest)
+    pod = ports.workloads.apply(drill_pod(spec, image=image.reference))
     try:
         address = _await_pod(ports, name)
         endpoint = HttpChatEndpoint(

@@ -20,7 +20,7 @@ from rich.table import Table
 from slipway.cli import exit_codes
 from slipway.cli.demo_backup import BackupStory, backed_up_broken_healed_and_drilled
 from slipway.core.errors import PermanentError, SlipwayError
-from slipway.manifests.names import RELEASE_ACCOUNT
+from slipway.manifests.names import BACKUP_ACCOUNT, RELEASE_ACCOUNT
 from slipway.sandbox.home import SandboxHome
 from slipway.settings import CONTEXT_VARIABLE
 
@@ -147,6 +147,7 @@ def _canary(demo: Demo) -> None:
 
 
 def _backup(demo: Demo) -> None:
+    os.environ[CONTEXT_VARIABLE] = BACKUP_ACCOUNT
     demo.backup = backed_up_broken_healed_and_drilled("smollm", say=demo.console.print)
 
 

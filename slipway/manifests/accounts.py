@@ -15,6 +15,7 @@ from slipway.core.service import AutoscalerKind, RouterKind, ServiceSpec
 from slipway.manifests.adoption.originals import originals_name
 from slipway.manifests.names import (
     Object,
+    drill_pod_name,
     sweep_pod_name,
     test_pod_name,
     workload_name,
@@ -92,6 +93,15 @@ def watch_rules(spec: ServiceSpec, *, adopted: str = "") -> tuple[Object, ...]:
             else ()
         ),
         rule("coordination.k8s.io", "leases", ("get", "patch"), [lease_name(spec.name)]),
+    )
+
+
+def backup_rules(spec: ServiceSpec) -> tuple[Object, ...]:
+    """Return what the flows of backups need: what is in use, and a pod that a drill asks."""
+    return (
+        rule("", "configmaps", ("get",), [record_name(spec.name)]),
+        rule("", "pods", ("get", "patch", "delete"), [drill_pod_name(spec.name)]),
+        rule("", "pods", ("create",)),
     )
 
 

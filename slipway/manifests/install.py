@@ -13,6 +13,7 @@ from slipway.core.routing import Route
 from slipway.core.routing import empty as empty_route
 from slipway.core.service import ServiceSpec
 from slipway.manifests.accounts import (
+    backup_rules,
     gateway_rules,
     operate_rules,
     preflight_rules,
@@ -22,6 +23,7 @@ from slipway.manifests.accounts import (
 )
 from slipway.manifests.fence import fence_objects
 from slipway.manifests.names import (
+    BACKUP_ACCOUNT,
     MANAGED_BY_LABEL,
     MODEL_ACCOUNT,
     OPERATE_ROLE,
@@ -70,6 +72,7 @@ def service_objects(spec: ServiceSpec, *, adopted: str = "") -> tuple[Object, ..
         _account(MODEL_ACCOUNT, spec.namespace, automount=False),
         *_granted(spec, RELEASE_ACCOUNT, may_release),
         *_granted(spec, WATCH_ACCOUNT, watch_rules(spec, adopted=adopted)),
+        *_granted(spec, BACKUP_ACCOUNT, backup_rules(spec)),
         _role(spec, OPERATE_ROLE, operate_rules(spec, adopted=adopted)),
         free_lease(spec.name, spec.namespace),
         no_orders(spec.name, spec.namespace),
@@ -113,6 +116,7 @@ def platform_objects(registries: Sequence[str]) -> tuple[Object, ...]:
         _namespace(PLATFORM_NAMESPACE),
         _account(RELEASE_ACCOUNT, PLATFORM_NAMESPACE, automount=True),
         _account(WATCH_ACCOUNT, PLATFORM_NAMESPACE, automount=True),
+        _account(BACKUP_ACCOUNT, PLATFORM_NAMESPACE, automount=True),
         *pod_policy_objects(PLATFORM_NAMESPACE, registries),
         *fence_objects(PLATFORM_NAMESPACE),
         _preflight_role(),

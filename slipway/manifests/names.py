@@ -45,6 +45,9 @@ MODEL_ACCOUNT = "slipway-model"
 RELEASE_ACCOUNT = "slipway-release"
 """Service account of release flows."""
 
+BACKUP_ACCOUNT = "slipway-backup"
+"""Runs the flows of backups: it reads records, and starts pods on restored files."""
+
 WATCH_ACCOUNT = "slipway-watch"
 """Service account of the watcher."""
 

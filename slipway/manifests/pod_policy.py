@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slipway.manifests.names import (
+    BACKUP_ACCOUNT,
     MANAGED_BY_LABEL,
     MODEL_ACCOUNT,
     RELEASE_ACCOUNT,
@@ -133,7 +134,7 @@ def _of_a_release(namespace: str) -> str:
     )
 
 
-_OURS = (RELEASE_ACCOUNT, WATCH_ACCOUNT)
+_OURS = (RELEASE_ACCOUNT, WATCH_ACCOUNT, BACKUP_ACCOUNT)
 
 
 def _matched(group: str, resource: str) -> Object:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from slipway.core.routing import Slot
-from slipway.core.service import Resources, ServiceSpec, ZoneSpread
+from slipway.core.service import Resources, ServiceSpec, Weights, ZoneSpread
 from slipway.manifests.names import (
     IMAGE_ANNOTATION,
     MODEL_ACCOUNT,
@@ -14,6 +15,7 @@ from slipway.manifests.names import (
     WEIGHTS_ANNOTATION,
     Object,
     common_labels,
+    drill_pod_name,
     metadata,
     slot_labels,
     test_pod_name,
@@ -113,6 +115,15 @@ def test_pod(
             "activeDeadlineSeconds": math.ceil(spec.policy.ready_timeout_s) + _TEST_POD_HEADROOM_S,
         },
     }
+
+
+def drill_pod(spec: ServiceSpec, *, image: str) -> Object:
+    """Return the bare pod that a restore drill starts on restored files, which are in its image."""
+    # Wherever the service has its weights.
+    whole = replace(spec, weights=Weights.IMAGE, volume=None)
+    made = test_pod(whole, image=image, release_id=f"{spec.name}-drill")
+    made["metadata"]["name"] = drill_pod_name(spec.name)
+    return made
 
 
 def _annotations(image: str, release_id: str, fetch: WeightsFetch | None) -> dict[str, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from slipway.core.errors import PermanentError
-from slipway.manifests.names import RELEASE_ACCOUNT, WATCH_ACCOUNT
+from slipway.manifests.names import BACKUP_ACCOUNT, RELEASE_ACCOUNT, WATCH_ACCOUNT
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.network.addresses import kubelet_address, shown_address
 
@@ -58,7 +58,7 @@ def kubelet_user(node: str) -> User:
     return User(f"system:node:{node}", ("system:nodes",), f"kubelet-{node}.kubeconfig")
 
 
-ACCOUNTS = (RELEASE_ACCOUNT, WATCH_ACCOUNT)
+ACCOUNTS = (RELEASE_ACCOUNT, WATCH_ACCOUNT, BACKUP_ACCOUNT)
 """Service accounts with a context of their own name in the administrator's kubeconfig."""
 
 

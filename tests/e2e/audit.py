@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.manifests.names import (
+    BACKUP_ACCOUNT,
     OPERATE_ROLE,
     PLATFORM_NAMESPACE,
     RELEASE_ACCOUNT,
@@ -25,7 +26,7 @@ from slipway.manifests.pod_policy import SECRET_GROUP
 from slipway.sandbox.audit import audit_log
 from slipway.sandbox.home import SandboxHome
 
-ACCOUNTS = (RELEASE_ACCOUNT, WATCH_ACCOUNT, OPERATE_ROLE)
+ACCOUNTS = (RELEASE_ACCOUNT, WATCH_ACCOUNT, BACKUP_ACCOUNT, OPERATE_ROLE)
 """Those that are looked at; the last one is made by a test, for people have no account of ours."""
 
 Event = Mapping[str, Any]

@@ -10,6 +10,7 @@ import pytest
 
 from slipway.backup.repository import Repository
 from slipway.bootstrap.backups import open_backups
+from slipway.manifests.names import BACKUP_ACCOUNT
 from slipway.settings import backup_settings
 from tests.e2e.orders import live_version
 from tests.e2e.support import Sandbox, World, said
@@ -25,6 +26,7 @@ def world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> World:
     for behaviour in ({}, {"gap_ms": 3}):
         released = world.release(SERVICE, world.given_version(SERVICE, **behaviour))
         assert released.returncode == 0, said(released)
+    world.context = BACKUP_ACCOUNT
     return world
 
 

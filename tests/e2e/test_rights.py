@@ -31,6 +31,7 @@ from slipway.manifests import names, workload
 from slipway.manifests.accounts import preflight_rules
 from slipway.manifests.autoscaling import autoscaler
 from slipway.manifests.names import (
+    BACKUP_ACCOUNT,
     OPERATE_ROLE,
     RELEASE_ACCOUNT,
     WATCH_ACCOUNT,
@@ -129,6 +130,19 @@ def test_watch_account_may_look_take_over_and_give_users_back(world: World, shap
     ports.traffic.apply(ports.traffic.read(service), fence=ports.releases.lock(service).fence)
     if shape == "service":
         ports.traffic.confirm(ports.traffic.read(service), timeout_s=30)
+
+
+def test_backup_account_may_read_a_record_and_start_a_pod_of_its_own(world: World) -> None:
+    service = "rights-istio"
+    written = _as_if_under_way(world, service)
+    ports = world.ports(service, context=BACKUP_ACCOUNT)
+    stored = ports.releases.load(service)
+    assert stored is not None
+    assert stored.record.release_id == written.release_id
+    applied = ports.workloads.apply(workload.drill_pod(ports.spec, image=_image(ports)))
+    name = names.drill_pod_name(service)
+    assert ports.workloads.pod(NAMESPACE, name) is not None
+    ports.workloads.delete("Pod", NAMESPACE, name, uid=applied.uid, wait=False)
 
 
 @pytest.mark.parametrize("shape", ROUTERS)

@@ -12,6 +12,7 @@ import pytest
 
 from slipway.core.service import AutoscalerKind, Router, RouterKind, ServiceSpec
 from slipway.manifests.accounts import (
+    backup_rules,
     operate_rules,
     preflight_rules,
     release_rules,
@@ -86,6 +87,7 @@ def of_routes(rights: Rights) -> set[tuple[str, str]]:
     [
         ("slipway-release", lambda spec: (*release_rules(spec), *preflight_rules())),
         ("slipway-watch", watch_rules),
+        ("slipway-backup", backup_rules),
         ("slipway-operate", operate_rules),
     ],
 )

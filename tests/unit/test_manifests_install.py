@@ -17,6 +17,7 @@ from slipway.core.service import (
     WeightsVolume,
 )
 from slipway.manifests.accounts import (
+    backup_rules,
     operate_rules,
     preflight_rules,
     release_rules,
@@ -84,8 +85,8 @@ def test_service_is_installed_with_everything_a_release_needs() -> None:
     kinds = [item["kind"] for item in install_objects(service())]
 
     assert kinds == [
-        *("ServiceAccount", "Role", "RoleBinding", "Role", "RoleBinding", "Role", "Lease"),
-        *("ConfigMap", "EnvoyFilter", "Role", "RoleBinding"),
+        *("ServiceAccount", "Role", "RoleBinding", "Role", "RoleBinding", "Role", "RoleBinding"),
+        *("Role", "Lease", "ConfigMap", "EnvoyFilter", "Role", "RoleBinding"),
         *("Service", "DestinationRule", "VirtualService"),
     ]
     of_gateway = {
@@ -123,7 +124,7 @@ def test_installing_again_leaves_routes_lock_and_orders_alone() -> None:
 
 
 @pytest.mark.parametrize("spec", SHAPES)
-@pytest.mark.parametrize("rules_of", [release_rules, watch_rules, operate_rules])
+@pytest.mark.parametrize("rules_of", [release_rules, watch_rules, backup_rules, operate_rules])
 def test_no_account_gets_secrets_wildcards_or_update(
     spec: ServiceSpec, rules_of: Callable[[ServiceSpec], tuple[dict[str, Any], ...]]
 ) -> None:
@@ -133,7 +134,7 @@ def test_no_account_gets_secrets_wildcards_or_update(
 
 
 @pytest.mark.parametrize("spec", SHAPES)
-@pytest.mark.parametrize("rules_of", [release_rules, watch_rules, operate_rules])
+@pytest.mark.parametrize("rules_of", [release_rules, watch_rules, backup_rules, operate_rules])
 def test_accounts_change_only_objects_of_their_service(
     spec: ServiceSpec, rules_of: Callable[[ServiceSpec], tuple[dict[str, Any], ...]]
 ) -> None:
@@ -165,7 +166,7 @@ def test_people_change_nothing_but_the_orders(spec: ServiceSpec) -> None:
 
 def test_role_for_people_is_bound_to_nobody() -> None:
     bound = {item["roleRef"]["name"] for item in by_kind("RoleBinding")}
-    assert bound == {"slipway-release-chat", "slipway-watch-chat"}
+    assert bound == {"slipway-release-chat", "slipway-watch-chat", "slipway-backup-chat"}
     assert "slipway-operate-chat" in {item["metadata"]["name"] for item in by_kind("Role")}
 
 
@@ -228,7 +229,7 @@ def test_release_account_may_remove_a_sweep_pod_only_where_weights_lie_on_a_volu
     ]
 
 
-@pytest.mark.parametrize("account", ["slipway-release", "slipway-watch"])
+@pytest.mark.parametrize("account", ["slipway-release", "slipway-watch", "slipway-backup"])
 def test_role_is_bound_to_its_account_of_the_platform_wherever_the_service_is(account: str) -> None:
     objects = install_objects(replace(service(), namespace="team"))
     name = f"{account}-chat"
@@ -248,7 +249,12 @@ def test_model_account_mounts_no_token() -> None:
         if item["kind"] == "ServiceAccount"
     }
 
-    assert accounts == {"slipway-release": True, "slipway-watch": True, "slipway-model": False}
+    assert accounts == {
+        "slipway-release": True,
+        "slipway-watch": True,
+        "slipway-backup": True,
+        "slipway-model": False,
+    }
 
 
 def test_namespace_that_others_have_made_keeps_its_pod_security() -> None:

@@ -56,7 +56,7 @@ def test_kubeconfig_gets_a_context_of_each_account_and_stays_the_administrators(
     assert set(contexts(home)) == {"slipway"}  # before the first start
     asked = made_by(monkeypatch, 1)
     accounts.set_up(home)
-    assert asked == ["slipway-release", "slipway-watch"]
+    assert asked == ["slipway-release", "slipway-watch", "slipway-backup"]
     found = contexts(home)
     assert found.pop("slipway") in {file.read_text() for file in home.secrets.iterdir()}
     assert found == {name: f"{name}-1" for name in asked}
