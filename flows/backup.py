@@ -19,16 +19,17 @@ from tasks.backups import (
 
 
 @flow(name="backup", validate_parameters=True)
-def backup(model: str = "") -> dict[str, Any]:
+def backup(model: str = "", everything: bool = False) -> dict[str, Any]:
     """Back up the versions that are in use, and prove that all backups are right.
 
     Args:
         model: only of this one; all when it is left out.
+        everything: read back every chunk, not only those that need it most.
     """
     backups = open_repository()
     sources = versions_in_use(model)
     taken = [take_backup(backups, source) for source in sources]
-    healed = repair_chunks(backups, verify_chunks(backups))
+    healed = repair_chunks(backups, verify_chunks(backups, everything=everything))
     copied = copy_to_replicas(backups)
     pruned = prune_backups(backups, versions_in_use())
     return report_backups(taken, healed, {"replicas": copied, "removed": pruned})

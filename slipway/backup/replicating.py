@@ -10,11 +10,11 @@ import calendar
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from slipway.backup.codec import Codec
 from slipway.backup.fetching import Fetcher, into_nothing
+from slipway.backup.pacing import several
 from slipway.backup.repository import Known, Repository
 from slipway.backup.taking import DAY_S, Surroundings
 from slipway.backup.verifying import read_library
@@ -130,9 +130,9 @@ def _copy(
         known = replica.known()
         replica.restate(replace(run, epoch=known.epoch))
         copying = _Copying(source, replica, codec, known, around)
-        with ThreadPoolExecutor(around.pace.threads, thread_name_prefix="replicate") as pool:
+        with several(around.pace.threads, "replicate") as each:
             keys = [manifest.key_of(chunk) for chunk in manifest.chunks]
-            stored = list(pool.map(copying.copy, keys))
+            stored = list(each(copying.copy, keys))
         chunks = tuple(
             replace(chunk, epoch=key.epoch)
             for chunk, key in zip(manifest.chunks, stored, strict=True)

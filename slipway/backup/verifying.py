@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from slipway.backup.codec import Codec
 from slipway.backup.fetching import Fetcher, wrong_with
+from slipway.backup.pacing import several
 from slipway.backup.repository import Repository
 from slipway.backup.taking import Surroundings
 from slipway.core.backup.manifest import Manifest
@@ -182,10 +182,10 @@ class _Reading:
 
     def read(self, keys: Sequence[ChunkKey]) -> None:
         """Read chunks, and write down after each few which of them were right."""
-        with ThreadPoolExecutor(self.around.pace.threads, thread_name_prefix="verify") as pool:
+        with several(self.around.pace.threads, "verify") as each:
             for start in range(0, len(keys), _CHUNKS_PER_RECORD):
                 batch = keys[start : start + _CHUNKS_PER_RECORD]
-                seen = dict(zip(batch, pool.map(self._look, batch), strict=True))
+                seen = dict(zip(batch, each(self._look, batch), strict=True))
                 self.bad.update({key: why for key, why in seen.items() if why})
                 self.write_down([key for key, why in seen.items() if not why], {})
 

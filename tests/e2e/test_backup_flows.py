@@ -70,12 +70,21 @@ def test_broken_chunk_is_healed_from_the_registry(world: World) -> None:
     key, store = chunk_of_live_version(world), repository(world).store
     good = store.get(key)
     store.put(key, good[:-1] + b"?", sha256=hashlib.sha256(good[:-1] + b"?").hexdigest())
+    done = world.cli("backup", "nightly", "--everything")
+    assert done.returncode == 0, said(done)
+    assert "healed: chunk" in said(done)
+    assert store.get(key) == good
+
+
+def test_chunk_that_is_known_to_be_broken_is_sent_anew(world: World) -> None:
+    key, store = chunk_of_live_version(world), repository(world).store
+    good = store.get(key)
+    store.delete([key])
     broken = world.cli("backup", "verify")
     assert broken.returncode == 6, said(broken)
     assert "backup-broken" in said(broken)
     done = world.cli("backup", "nightly")
     assert done.returncode == 0, said(done)
-    assert "healed: chunk" in said(done)
     assert store.get(key) == good
     assert world.cli("backup", "verify").returncode == 0
 

@@ -1,5 +1,7 @@
 """Two writers and two removers in one repository, stopped and killed between any two requests.
 
+A mender may be there too, and chunks that rot.
+
 They run what production runs, as greenlets: a seed decides at each request who goes on, how much
 time passes meanwhile, and who is killed. What is listed arrives in small pages.
 """
@@ -15,9 +17,11 @@ from greenlet import getcurrent, greenlet
 
 from slipway.backup.codec import PlainCodec
 from slipway.backup.removing import remove
+from slipway.backup.repairing import Remedies, repair
 from slipway.backup.repository import Repository
 from slipway.backup.sending import Pace
 from slipway.backup.taking import Order, Surroundings, take
+from slipway.backup.verifying import verify
 from slipway.core.backup import manifest as manifests
 from slipway.core.backup import names
 from slipway.core.backup.cuts import CutRules
@@ -28,8 +32,8 @@ from tests.fakes.backups import FakeBackupStore
 
 _LIFETIME_S = 1_000
 _CHUNK_BYTES = 8
-_PACES = (1, 1, 3, 3)
-"""How often each is the next: removers read every manifest, and would never get through."""
+_PACES = (1, 1, 3, 3, 2)
+"""How often each is the next: who reads every manifest would never get through."""
 
 _KILLED, _SLEEPS = 0.002, 0.005
 """How likely at each step one is killed, or sleeps for longer than a run may last."""
@@ -57,17 +61,21 @@ class BackupWorld:
     folders: tuple[Path, ...]
     rng: random.Random
     objects: dict[str, bytes] = field(default_factory=dict)
+    has_mender: bool = False
     now_ns: int = 10**18
     committed: int = 0
     removed: int = 0
+    healed: int = 0
     _hub: greenlet = field(default_factory=getcurrent)
     _chunks: dict[bytes, frozenset[str]] = field(default_factory=dict)
 
     def run(self, steps: int) -> None:
         """Go on for so many steps; after each one nothing that is named may be missing."""
-        actors = [self._writer("a"), self._writer("b"), self._remover("c"), self._remover("d")]
+        works = [self._take, self._take, self._remove, self._remove]
+        works += [self._mend] if self.has_mender else []
+        actors = [self._actor(str(place), work) for place, work in enumerate(works)]
         for _ in range(steps):
-            (place,) = self.rng.choices(range(len(actors)), _PACES)
+            (place,) = self.rng.choices(range(len(actors)), _PACES[: len(actors)])
             actor = actors[place]
             self.now_ns += self._passes_ns()
             if self.rng.random() < _KILLED:
@@ -75,8 +83,7 @@ class BackupWorld:
             actor.thread.switch()
             if actor.thread.dead:
                 assert actor.killed, actor.name
-                make = self._writer if actor.name in "ab" else self._remover
-                actors[place] = make(actor.name)
+                actors[place] = self._actor(actor.name, works[place])
             self.check()
 
     def check(self) -> None:
@@ -98,14 +105,9 @@ class BackupWorld:
             return 2 * _LIFETIME_S * 10**9
         return self.rng.randrange(5 * 10**9)
 
-    def _writer(self, name: str) -> Actor:
+    def _actor(self, name: str, work: Callable[[Repository], None]) -> Actor:
         actor = Actor(name)
-        actor.thread = greenlet(lambda: self._works(actor, self._take))
-        return actor
-
-    def _remover(self, name: str) -> Actor:
-        actor = Actor(name)
-        actor.thread = greenlet(lambda: self._works(actor, self._remove))
+        actor.thread = greenlet(lambda: self._works(actor, work))
         return actor
 
     def _works(self, actor: Actor, work: Callable[[Repository], None]) -> None:
@@ -131,13 +133,24 @@ class BackupWorld:
             lifetime_s=_LIFETIME_S,
             reads_all=self.rng.random() < 0.5,
         )
-        around = Surroundings(
+        take(repository, PlainCodec(), order, self._surroundings())
+        self.committed += 1
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
             now_ns=lambda: self.now_ns,
             random_bits=lambda: self.rng.getrandbits(80),
             pace=Pace(threads=1),
         )
-        take(repository, PlainCodec(), order, around)
-        self.committed += 1
+
+    def _mend(self, repository: Repository) -> None:
+        """A chunk rots; it is found, and healed from the files, if a backup needs it by then."""
+        chunks = sorted(key for key in self.objects if key.startswith(names.CHUNKS))
+        if chunks:
+            self.objects[self.rng.choice(chunks)] = self.rng.choice((b"", b"damaged!", b"x"))
+        verify(repository, PlainCodec(), self._surroundings())
+        remedies = Remedies(folders={"m": self.folders})
+        self.healed += len(repair(repository, PlainCodec(), self._surroundings(), remedies).healed)
 
     def _remove(self, repository: Repository) -> None:
         there = repository.manifests()

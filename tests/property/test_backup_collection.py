@@ -14,6 +14,7 @@ from slipway.backup.repository import Known, Repository
 from tests.property.backup_world import BackupWorld
 
 _STEPS = 1_000_000 if os.environ.get("SLIPWAY_SOAK") else 20_000
+_MENDED_WORLDS = 50 if os.environ.get("SLIPWAY_SOAK") else 2
 _CONTENTS = (b"aaaaaaaa", b"aaaaaaaabbbbbbbb", b"bbbbbbbbcccc", b"ccccaaaaaaaa")
 
 
@@ -33,6 +34,18 @@ def test_nothing_that_a_backup_names_is_ever_missing(folders: tuple[Path, ...], 
     world.run(_STEPS // 5)
     assert world.committed > _STEPS / 4_000
     assert world.removed > _STEPS / 4_000
+
+
+def test_healing_beside_them_brings_nothing_back_that_was_removed(
+    folders: tuple[Path, ...],
+) -> None:
+    worlds = [
+        BackupWorld(folders, random.Random(seed), has_mender=True) for seed in range(_MENDED_WORLDS)
+    ]
+    for world in worlds:
+        world.run(8_000)
+    assert sum(world.healed for world in worlds) > 0
+    assert sum(world.removed for world in worlds) > 0
 
 
 def _one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

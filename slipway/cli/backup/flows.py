@@ -12,12 +12,13 @@ from slipway.cli.release import quiet_orchestrator, require_orchestrator, settin
 
 def nightly(
     model: Annotated[str, typer.Argument(help="only of this one; all in use when left out")] = "",
+    everything: Annotated[bool, typer.Option("--everything", help="read back every chunk")] = False,
 ) -> None:
     """Back up the versions that are in use, read back, heal, copy to replicas, let go."""
     _begin()
     from flows.backup import backup
 
-    done = backup(model)
+    done = backup(model, everything=everything)
     for row in done["backups"]:
         say(f"{row['backup']}: {row['GB']} GB, {row['reused']} of it was there; {row['in use']}")
     say(f"{size(done['read back bytes'])} read back, {done['verified share']:.1%} is verified")
