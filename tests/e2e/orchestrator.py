@@ -24,15 +24,15 @@ class Orchestrator:
     def close(self) -> None:
         self._api.close()
 
-    def start(self, **parameters: str) -> httpx.Response:
-        """Ask for a run of the deployment `release/release`."""
-        deployment = self._ask("GET", "/deployments/name/release/release").json()["id"]
+    def start(self, deployment: str = "release/release", **parameters: str) -> httpx.Response:
+        """Ask for a run of a deployment."""
+        deployment = self._ask("GET", f"/deployments/name/{deployment}").json()["id"]
         wanted = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
         return self._ask("POST", f"/deployments/{deployment}/create_flow_run", wanted)
 
-    def run(self, **parameters: str) -> Run:
+    def run(self, deployment: str = "release/release", **parameters: str) -> Run:
         """Start a run and wait for its end."""
-        started = self.start(**parameters).raise_for_status().json()
+        started = self.start(deployment, **parameters).raise_for_status().json()
         return self.ended(started["id"])
 
     def ended(self, run_id: str) -> Run:

@@ -70,6 +70,17 @@ def test_run_leaves_a_report_with_stages_verdicts_and_drawing(released: tuple[Ru
     assert "gateway -- 100 % -->" in report
 
 
+def test_run_of_the_backup_takes_what_was_released_by_an_account_of_its_own(
+    orchestrator: Orchestrator, released: tuple[Run, str]
+) -> None:
+    assert released[0].state == "COMPLETED"
+    run = orchestrator.run("backup/backup", model=SERVICE)
+    assert run.state == "COMPLETED", run.message
+    checked = orchestrator.run("restore drill/restore-drill", service=SERVICE)
+    assert checked.state == "COMPLETED", checked.message
+    assert any("recovered in" in line for line in checked.log())
+
+
 def test_run_leaves_the_figures_of_the_benchmark(released: tuple[Run, str]) -> None:
     run, _ = released
     figures = run.artifacts[f"benchmark-{SERVICE}"]
