@@ -8,6 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from slipway.backup.values import (
+    get_if_there,
+    get_until,
+    read_value,
+    to_stored,
+    with_sum,
+    without_sum,
+)
 from slipway.core.backup import manifest as manifests
 from slipway.core.backup import names, settings
 from slipway.core.backup.collection import Condemned, Run, current_epoch, reusable
@@ -19,7 +27,6 @@ from slipway.core.backup.settings import RepositorySettings, StoreFacts
 from slipway.core.backup.ulid import time_of, ulid
 from slipway.core.backup.verification import Look, Record, ledger_of
 from slipway.core.errors import ConflictError, PermanentError
-from slipway.core.strict_json import UnfitJsonError, read_stored, to_json
 from slipway.ports.backups import BackupStore
 
 _Value = TypeVar("_Value")
@@ -86,8 +93,11 @@ class Repository:
         Raises:
             PermanentError: `version-unknown`, `manifest-damaged` or `manifest-newer`.
         """
-        stored = self._manifest(name)
-        if self._if_there(name.key + names.SUM) != manifests.sum_of(stored):
+        stored, is_right = get_until(
+            lambda: self._manifest(name),
+            lambda found: self._if_there(name.key + names.SUM) == manifests.sum_of(found),
+        )
+        if stored is None or not is_right:
             self._manifest(name)  # removed meanwhile, with its sum?
             raise PermanentError(
                 f"manifest {name} has not the sha256 that was stored beside it",
@@ -116,10 +126,12 @@ class Repository:
         self._put(name.key + names.SUM, manifests.sum_of(stored))
         self._create(name.key, stored)
         # Read back: the one object that everything hangs on, also on a store that checks nothing.
-        found = self.store.get(name.key)
+        found, is_right = get_until(
+            lambda: self.store.get(name.key), lambda came: came in {stored, b""}
+        )
         if found == stored:
             return
-        if found:
+        if not is_right:
             raise PermanentError(
                 f"the store gave back another manifest for {name} than it was given",
                 code="checksum-mismatch",
@@ -155,7 +167,7 @@ class Repository:
             ConflictError: `repository-busy`, another run is under way in a store that honours no
                 conditional writes: there only one may be.
         """
-        self._create(names.writer_key(run.writer), to_json(run).encode())
+        self._create(names.writer_key(run.writer), to_stored(run))
         try:
             if not self.settings.store.conditional_writes:
                 self._require_alone(run, now_ns)
@@ -177,7 +189,7 @@ class Repository:
 
     def restate(self, run: Run) -> None:
         """Say anew what a registered run says of itself."""
-        self._put(names.writer_key(run.writer), to_json(run).encode())
+        self._put(names.writer_key(run.writer), to_stored(run))
 
     def forget(self, run: Run) -> None:
         """Take back what a run said of itself; may be repeated."""
@@ -193,12 +205,12 @@ class Repository:
 
     def publish(self, removal: Condemned) -> bool:
         """Publish a removal; False when another one has taken its epoch."""
-        return self._create(names.condemned_key(removal.epoch), to_json(removal).encode())
+        return self._create(names.condemned_key(removal.epoch), to_stored(removal))
 
     def close(self, removal: Condemned) -> None:
         """Keep the epoch of a removal that is through, and forget those before it."""
         through = Condemned(epoch=removal.epoch, through=True)
-        self._put(names.condemned_key(removal.epoch), to_json(through).encode())
+        self._put(names.condemned_key(removal.epoch), to_stored(through))
         earlier = (item for item in self.removals() if item.epoch < removal.epoch and item.through)
         self.store.delete([names.condemned_key(item.epoch) for item in earlier])
 
@@ -243,7 +255,7 @@ class Repository:
             PermanentError: `version-unknown`.
         """
         self._manifest(name)
-        self._put(names.hold_key(name), to_json(hold).encode())
+        self._put(names.hold_key(name), to_stored(hold))
 
     def release_hold(self, name: ManifestName) -> None:
         """Allow again to remove a backup; may be repeated."""
@@ -251,7 +263,7 @@ class Repository:
 
     def note_drill(self, name: str, drill: Drill) -> None:
         """Write down what a restore drill saw, under a ULID."""
-        self._put(names.drill_key(name), to_json(drill).encode())
+        self._put(names.drill_key(name), to_stored(drill))
 
     def drills(self) -> list[Drill]:
         """Return what restore drills saw, oldest first."""
@@ -260,7 +272,7 @@ class Repository:
 
     def record(self, name: str, record: Record) -> None:
         """Write down what a verification saw, under a ULID."""
-        self._put(names.record_key(name), to_json(record).encode())
+        self._put(names.record_key(name), to_stored(record))
 
     def records(self) -> Iterator[tuple[str, Record]]:
         """Yield what verifications saw, by key."""
@@ -276,20 +288,14 @@ class Repository:
     def with_facts(self, facts: StoreFacts) -> Repository:
         """Write down what the store was found to do; returns the repository that knows it."""
         known = replace(self.settings, store=facts)
-        self._put(names.REPOSITORY, settings.to_storage(known))
+        self._put(names.REPOSITORY, with_sum(settings.to_storage(known)))
         return replace(self, settings=known)
 
     def _read_if_there(self, kind: type[_Value], key: str) -> _Value | None:
-        stored = self._if_there(key)
-        return None if stored is None else _read(kind, stored, key, self.place)
+        return read_value(self.store, kind, key, self.place)
 
     def _if_there(self, key: str) -> bytes | None:
-        try:
-            return self.store.get(key)
-        except PermanentError as error:
-            if error.code != "object-missing":
-                raise
-            return None
+        return get_if_there(self.store, key)
 
     def _put(self, key: str, body: bytes) -> None:
         self.store.put(key, body, sha256=hashlib.sha256(body).hexdigest())
@@ -304,17 +310,17 @@ def open_repository(store: BackupStore, place: str) -> Repository:
     Raises:
         PermanentError: `repository-missing`, `repository-foreign` or `repository-newer`.
     """
-    try:
-        stored = store.get(names.REPOSITORY)
-    except PermanentError as error:
-        if error.code != "object-missing":
-            raise
+    stored, is_right = get_until(
+        lambda: get_if_there(store, names.REPOSITORY), lambda came: without_sum(came) is not None
+    )
+    if stored is None:
         raise PermanentError(
             f"{place} has no repository",
             code="repository-missing",
             hint="make one there: slipway backup init",
-        ) from error
-    return Repository(store, settings.from_storage(stored, place), place)
+        )
+    text = without_sum(stored) if is_right else stored
+    return Repository(store, settings.from_storage(text or b"", place), place)
 
 
 def make_repository(
@@ -346,7 +352,7 @@ def make_repository(
         key_check=key_check,
         store=facts,
     )
-    body = settings.to_storage(made)
+    body = with_sum(settings.to_storage(made))
     first = next(iter(store.list("")), None)
     if first is not None and first.key != names.REPOSITORY and not _is_ours(first.key):
         raise PermanentError(
@@ -360,15 +366,3 @@ def make_repository(
 
 def _is_ours(key: str) -> bool:
     return key.startswith(names.FOLDERS)
-
-
-def _read(kind: type[_Value], stored: bytes, key: str, place: str) -> _Value:
-    try:
-        value: _Value = read_stored(kind, stored, key)
-    except UnfitJsonError as error:
-        raise PermanentError(
-            f"{key} of {place} is damaged: {error}",
-            code="repository-damaged",
-            hint="look at the object; when nothing runs in the repository it may be removed",
-        ) from error
-    return value

@@ -31,7 +31,7 @@ class BackupStory:
     @property
     def went_as_said(self) -> bool:
         """Whether exactly the broken chunk was healed, and the restored model answered."""
-        unchanged = all(row["sent GB"] == 0 for row in self.again)
+        unchanged = all(row["sent MB"] == 0 for row in self.again)
         return set(self.healed) == {self.broken} and bool(self.drill["passed"]) and unchanged
 
     def table(self) -> Table:
@@ -40,10 +40,10 @@ class BackupStory:
         for row in self.rows:
             table.add_row(
                 f"{row['model']} version {row['version']}",
-                f"{row['GB']} GB, {row['sent GB']} GB sent in {row['seconds']} s; {row['in use']}",
+                f"{row['MB']} MB, {row['sent MB']} MB sent in {row['seconds']} s; {row['in use']}",
             )
-        sent = sum(row["sent GB"] for row in self.again)
-        table.add_row("all, once more", f"{sent} GB sent")
+        sent = sum(row["sent MB"] for row in self.again)
+        table.add_row("all, once more", f"{sent} MB sent")
         table.add_row("chunk broken", f"{self.broken[:12]}… of smollm")
         table.add_row("found and healed", ", ".join(self.healed.values()) or "[red]nothing[/]")
         drill = self.drill

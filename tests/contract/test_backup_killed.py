@@ -15,6 +15,7 @@ import pytest
 from slipway.backup.codec import PlainCodec
 from slipway.backup.repository import Repository, make_repository
 from slipway.backup.restoring import Wanted, restore
+from slipway.backup.values import with_sum
 from slipway.core.backup import names, settings
 from tests.contract.s3_fault_proxy import Proxy, Wrong, fault_proxy
 from tests.contract.s3_servers import BUCKET, REGION, S3Server, seaweedfs
@@ -43,7 +44,7 @@ def repository_at(server: S3Server, prefix: str) -> Repository:
     store = server.store(prefix=prefix)
     made = make_repository(store, prefix, at_ns=0, random_bits=1, facts=HONEST)
     small = replace(made.settings, cuts=replace(made.settings.cuts, chunk_bytes=_CHUNK_BYTES))
-    body = settings.to_storage(small)
+    body = with_sum(settings.to_storage(small))
     store.put(names.REPOSITORY, body, sha256=PlainCodec().digest(body))
     return Repository(store, small, prefix)
 

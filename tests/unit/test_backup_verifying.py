@@ -9,10 +9,11 @@ import pytest
 
 from slipway.backup.codec import PlainCodec
 from slipway.backup.repairing import Remedies, Repaired, repair
+from slipway.backup.repository import open_repository
 from slipway.backup.verifying import Verified, verify
-from slipway.core.backup.collection import Run, RunKind
+from slipway.core.backup.collection import Condemned, Run, RunKind
 from slipway.core.backup.names import read_chunk_key
-from slipway.core.errors import TransientError
+from slipway.core.errors import PermanentError, TransientError
 from tests.fakes.backups import FakeBackupStore
 from tests.unit.backup_house import BYTES, House, files
 
@@ -202,3 +203,39 @@ def test_damaged_manifest_is_told(house: House) -> None:
     done = verified(house)
     assert list(done.damaged) == [name]
     assert list(done.standings) == [other]
+
+
+def test_bit_that_flips_once_in_what_is_condemned_or_in_a_manifest_changes_nothing(
+    house: House,
+) -> None:
+    name = house.take().name
+
+    class Flips(FakeBackupStore):
+        left = 1
+
+        def get(self, key: str) -> bytes:
+            body = super().get(key)
+            if self.left and body and not key.startswith("chunks/"):
+                self.left -= 1
+                return body[:-2] + bytes([body[-2] ^ 1]) + body[-1:]
+            return body
+
+    for key in [name.key, name.key + ".sum", "repo.json"]:
+        store = Flips(house.store.objects)
+        found = replace(house.repository, store=store)
+        if key == "repo.json":
+            assert open_repository(store, "memory").settings.id == house.repository.settings.id
+        else:
+            assert found.load(name).model == "chat"
+        assert store.left == 0
+    removal = Condemned(epoch=1, manifests=(name.key,), chunks=())
+    assert house.repository.publish(removal)
+    assert replace(house.repository, store=Flips(house.store.objects)).removals() == [removal]
+
+
+def test_small_object_that_is_damaged_at_rest_is_refused_by_name(house: House) -> None:
+    house.repository.publish(Condemned(epoch=1, manifests=(), chunks=()))
+    damage(house, "condemned/000000000001.json")
+    with pytest.raises(PermanentError) as caught:
+        house.repository.removals()
+    assert caught.value.code == "repository-damaged"

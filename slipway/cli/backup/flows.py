@@ -20,7 +20,7 @@ def nightly(
 
     done = backup(model, everything=everything)
     for row in done["backups"]:
-        say(f"{row['backup']}: {row['GB']} GB, {row['reused']} of it was there; {row['in use']}")
+        say(f"{row['backup']}: {row['MB']} MB, {row['reused']} of it was there; {row['in use']}")
     say(f"{size(done['read back bytes'])} read back, {done['verified share']:.1%} is verified")
     for digest, where in done["healed"].items():
         say(f"healed: chunk {digest} from {where}")
