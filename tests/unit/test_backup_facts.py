@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from slipway.core.backup.collection import Run, RunKind
+from slipway.core.backup.drills import Drill
 from slipway.core.backup.facts import (
     CHANGED_CHUNK,
     CREATE_ONCE,
@@ -26,6 +29,7 @@ from slipway.core.backup.verification import (
     superseded,
 )
 from slipway.core.errors import InputError
+from tests.unit.backup_house import House
 
 
 def findings(**kept: Kept) -> list[Finding]:
@@ -145,3 +149,11 @@ def test_record_goes_when_all_it_says_is_said_later_or_of_no_use() -> None:
     assert superseded(records, [ONE, TWO]) == ["a"]
     assert superseded(records, [ONE]) == ["a", "c"]
     assert superseded({"a": seen(1, good="1"), "b": seen(1, good="1")}, [ONE]) == []
+
+
+def test_drill_is_written_down_and_read_again(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    drills = [Drill(f"chat@{n}", n, passed=n == 2, said="", recovery_s=1.5) for n in (2, 1)]
+    for place, drill in enumerate(drills):
+        house.repository.note_drill(ulid(place, place), drill)
+    assert house.repository.drills() == drills[::-1]

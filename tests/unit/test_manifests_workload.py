@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from slipway.core.routing import Slot
-from slipway.core.service import Probes, ServerKind, ServiceSpec
+from slipway.core.service import Probes, ServerKind, ServiceSpec, Weights, WeightsVolume
 from slipway.manifests import names, workload
 from tests.examples import DIGEST, IMAGE, autoscaling, service
 
@@ -220,3 +220,15 @@ def test_one_pod_built_leaves_the_next_one_alone() -> None:
 
     assert "changed" not in second["spec"]["template"]["metadata"]["labels"]
     assert "changed" not in second["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_drill_pod_is_a_test_pod_with_the_files_in_its_image() -> None:
+    on_a_volume = replace(
+        service(), weights=Weights.PVC, volume=WeightsVolume(claim="models", artifacts="s3://m")
+    )
+    for spec in (service(), on_a_volume):
+        built = workload.drill_pod(spec, image=IMAGE)
+        tested = workload.test_pod(service(), image=IMAGE, release_id="chat-drill")
+        assert built["metadata"]["name"] == "chat-drill" != tested["metadata"]["name"]
+        assert built["metadata"]["labels"] == tested["metadata"]["labels"]
+        assert built["spec"] == tested["spec"]
