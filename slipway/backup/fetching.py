@@ -14,7 +14,7 @@ from slipway.core.errors import PermanentError, SlipwayError, TransientError
 from slipway.ports.backups import BackupStore
 
 _TRIES = 8
-_TRIES_OF_DAMAGED = 3
+_TRIES_OF_DAMAGED = 5
 """A bit may have flipped on the way; one that flips each time has flipped at rest."""
 
 _FIRST_WAIT_S = 0.1

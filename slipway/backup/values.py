@@ -14,7 +14,7 @@ from slipway.core.errors import PermanentError
 from slipway.core.strict_json import UnfitJsonError, read_stored, to_json
 from slipway.ports.backups import BackupStore
 
-TRIES = 3
+TRIES = 5
 
 _Value = TypeVar("_Value")
 
@@ -47,7 +47,7 @@ def get_if_there(store: BackupStore, key: str) -> bytes | None:
 def get_until(
     get: Callable[[], bytes | None], is_right: Callable[[bytes], bool]
 ) -> tuple[bytes | None, bool]:
-    """Read until what comes is right, some three times; return what came last, and whether it is.
+    """Read until what comes is right, some five times; return what came last, and whether it is.
 
     Args:
         get: reads once; None when there is nothing.
