@@ -20,7 +20,7 @@ from slipway.backup.taking import Surroundings
 from slipway.core.backup.facts import Finding, facts_of
 from slipway.core.backup.names import TAKEN
 from slipway.core.backup.ulid import ulid
-from slipway.core.errors import InputError
+from slipway.core.errors import InputError, PermanentError
 from slipway.settings import BackupSettings
 
 _S3 = "s3://"
@@ -91,6 +91,11 @@ def make_backups(settings: BackupSettings, place: str | None = None) -> Opened:
         SlipwayError: see `examine` and `make_repository`.
     """
     where = place or settings.repository
+    try:
+        return open_backups(settings, where)
+    except PermanentError as error:
+        if error.code != "repository-missing":
+            raise
     store, keys = store_of(where, settings), _keys(settings)
     findings = examine_place(store)
     repository = make_repository(
