@@ -125,7 +125,7 @@ def test_a_wrong_secret_is_refused_and_not_repeated(home: SandboxHome) -> None:
     wrong = replace(s3_store(home), secret_key="0" * 64)
     with pytest.raises(PermanentError) as caught:
         wrong.put("x", b"x", content_type="text/plain")
-    assert caught.value.code == "object-store-refused"
+    assert caught.value.code == "object-store-credentials"
 
 
 def test_a_request_without_a_signature_gets_nothing(home: SandboxHome) -> None:
