@@ -21,7 +21,7 @@ from tests.contract.s3_fault_proxy import Proxy, Wrong, fault_proxy
 from tests.contract.s3_servers import BUCKET, REGION, S3Server, seaweedfs
 from tests.unit.backup_house import HONEST, files
 
-_POINTS = 50 if os.environ.get("SLIPWAY_SOAK") else 4
+_POINTS = 50 if os.environ.get("SLIPWAY_SOAK") else 2
 _CHUNK_BYTES = 64 << 10
 _CHUNKS = 40
 _THREADS = 4
