@@ -12,7 +12,8 @@ from tasks.backups import (
     open_repository,
     prune_backups,
     repair_chunks,
-    take_backup,
+    require_all_taken,
+    take_each,
     verify_chunks,
     versions_in_use,
 )
@@ -28,8 +29,10 @@ def backup(model: str = "", everything: bool = False) -> dict[str, Any]:
     """
     backups = open_repository()
     sources = versions_in_use(model)
-    taken = [take_backup(backups, source) for source in sources]
+    taken, failed = take_each(backups, sources)
     healed = repair_chunks(backups, verify_chunks(backups, everything=everything))
     copied = copy_to_replicas(backups)
     pruned = prune_backups(backups, versions_in_use())
-    return report_backups(taken, healed, {"replicas": copied, "removed": pruned})
+    result = report_backups(taken, healed, {"replicas": copied, "removed": pruned})
+    require_all_taken(failed)
+    return result

@@ -21,7 +21,7 @@ from slipway.core.backup.manifest import Origin
 from slipway.core.backup.periods import Period
 from slipway.core.backup.retention import Policy
 from slipway.core.backup.ulid import time_of
-from slipway.core.errors import InputError, PermanentError
+from slipway.core.errors import InputError, PermanentError, SlipwayError
 from slipway.core.release.going_back import versions_in_use as used_by
 from slipway.settings import Settings, backup_settings
 from tasks.backup_reports import SpokenProgress, tell, tell_event
@@ -145,6 +145,37 @@ def take_backup(backups: Opened, source: Source) -> TakenBackup:
         sent_bytes=taken.sent_bytes,
         seconds=time.monotonic() - begun_s,
     )
+
+
+def take_each(
+    backups: Opened, sources: Sequence[Source]
+) -> tuple[list[TakenBackup], dict[Source, SlipwayError]]:
+    """Back up every version; one that cannot be must not keep the others from it."""
+    taken, failed = [], {}
+    for source in sources:
+        try:
+            taken.append(take_backup(backups, source))
+        except SlipwayError as error:
+            tell(f"not backed up: {source.model} version {source.version}: {error.message}")
+            failed[source] = error
+    return taken, failed
+
+
+def require_all_taken(failed: Mapping[Source, SlipwayError]) -> None:
+    """Refuse to be content when a version could not be backed up.
+
+    Raises:
+        PermanentError: `backup-incomplete`, with the versions and why.
+    """
+    if failed:
+        raise PermanentError(
+            "; ".join(
+                f"{source.model} version {source.version} was not backed up: {error.message}"
+                for source, error in failed.items()
+            ),
+            code="backup-incomplete",
+            hint="mend what is said, and run the flow again; the others are backed up",
+        )
 
 
 @repeatable("verify", run_name="verify")

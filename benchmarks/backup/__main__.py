@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import boto3
 
@@ -138,12 +139,12 @@ class Bench:
         return cost
 
 
-def _client(environment: Mapping[str, str]) -> object:
+def _client(environment: Mapping[str, str]) -> Any:
     return boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"])
 
 
 def _stored(environment: Mapping[str, str]) -> dict[str, tuple[str, int]]:
-    pages = _client(environment).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)  # type: ignore[attr-defined]
+    pages = _client(environment).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     return {
         item["Key"]: (f"{item['LastModified']} {item['ETag']}", item["Size"])
         for page in pages
@@ -158,7 +159,7 @@ def _written(before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[st
 def _empty(environment: Mapping[str, str]) -> None:
     client = _client(environment)
     for key in _stored(environment):
-        client.delete_object(Bucket=BUCKET, Key=key)  # type: ignore[attr-defined]
+        client.delete_object(Bucket=BUCKET, Key=key)
 
 
 def _print(bench: Bench, rounds: int) -> None:

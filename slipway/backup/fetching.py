@@ -75,12 +75,11 @@ class Fetcher:
                 if isinstance(error, PermanentError):
                     self.found_bad[key] = error.message
         for store in self.replicas:
-            for other in _keys_in_replica(store, key):
-                try:
-                    return self._from(store, other, sink)
-                except (PermanentError, TransientError) as error:
-                    # What is missing in a replica says less than what is wrong in the store.
-                    failed = failed if error.code == "object-missing" else error
+            try:
+                return self._from_replica(store, key, sink)
+            except (PermanentError, TransientError) as error:
+                # What is missing in a replica says less than what is wrong in the store.
+                failed = failed if error.code == "object-missing" else error
         if failed.code != "object-missing":
             raise failed
         raise PermanentError(
@@ -88,6 +87,17 @@ class Fetcher:
             code="chunk-missing",
             hint="heal it from the source or a replica: slipway backup repair",
         ) from failed
+
+    def _from_replica(self, store: BackupStore, key: ChunkKey, sink: Sink) -> None:
+        failed: SlipwayError = damaged(key.digest, "the replica has none")
+        for place, other in enumerate(_keys_in_replica(store, key)):
+            try:
+                self._from(store, other, sink)
+            except (PermanentError, TransientError) as error:
+                failed = error if place == 0 or error.code != "object-missing" else failed
+            else:
+                return
+        raise failed
 
     def _from(self, store: BackupStore, key: ChunkKey, sink: Sink) -> None:
         wait_s, was_damaged = _FIRST_WAIT_S, 0

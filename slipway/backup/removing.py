@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from slipway.backup.repository import Repository
+from slipway.backup.taking import DAY_S
 from slipway.core.backup import names
 from slipway.core.backup.collection import (
     Condemned,
@@ -21,8 +22,6 @@ from slipway.core.errors import ConflictError, PermanentError
 
 _BATCH = 1_000
 """Keys that S3 removes at once."""
-
-_LIFETIME_S = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ def remove(
         writer=ulid(begun_ns, random_bits()),
         kind=RunKind.REMOVES,
         manifest="",
-        lifetime_s=_LIFETIME_S,
+        lifetime_s=DAY_S,
     )
     with repository.registered(run, now_ns=begun_ns):
         return _remove(repository, manifests, now_ns)

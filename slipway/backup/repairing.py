@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.backup.codec import Codec
@@ -76,17 +76,15 @@ def repair(
         manifest=ManifestName("repair", "repair", writer).key,
         lifetime_s=DAY_S,
     )
-    with repository.registered(run, now_ns=begun_ns):
-        known = repository.known()
-        repository.restate(replace(run, epoch=known.epoch))
+    with repository.writing(run, now_ns=begun_ns):
         library = read_library(repository)
         condemned = {key for removal in repository.removals() for key in removal.chunks}
         needs = library.needs()
         bad = [key for key in _bad_chunks(repository, needs) if str(key) not in condemned]
         healing = _Healing(repository, codec, remedies, library)
         for key in sorted(bad):
-            healing.heal(key)
             _require_running(repository, run)
+            healing.heal(key)
         right = (*healing.was_right, *healing.healed)
         if right or healing.lost:
             repository.record(

@@ -126,9 +126,7 @@ def _copy(
     begun_ns = around.now_ns()
     own = replace(name, writer=ulid(begun_ns, around.random_bits()))
     run = Run(writer=own.writer, kind=RunKind.WRITES, manifest=own.key, lifetime_s=DAY_S)
-    with replica.registered(run, now_ns=begun_ns):
-        known = replica.known()
-        replica.restate(replace(run, epoch=known.epoch))
+    with replica.writing(run, now_ns=begun_ns) as known:
         copying = _Copying(source, replica, codec, known, around)
         with several(around.pace.threads, "replicate") as each:
             keys = [manifest.key_of(chunk) for chunk in manifest.chunks]

@@ -175,6 +175,18 @@ class Repository:
         finally:
             self.forget(run)
 
+    @contextmanager
+    def writing(self, run: Run, *, now_ns: int) -> Iterator[Known]:
+        """Register a run that writes, and give what it may name; raises what `registered` raises.
+
+        In this order: it says that it is there, looks, and says what it knows. A removal waits for
+        it until it has.
+        """
+        with self.registered(run, now_ns=now_ns):
+            known = self.known()
+            self.restate(replace(run, epoch=known.epoch))
+            yield known
+
     def _require_alone(self, run: Run, now_ns: int) -> None:
         """Of two that look after they have said so at least one sees the other, and gives way."""
         for other in self.runs():

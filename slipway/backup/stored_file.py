@@ -49,7 +49,7 @@ class StoredFile(io.RawIOBase):
         self._at = max(0, base + offset)
         return self._at
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # of buffers, these two
         """Read up to the end of a chunk or a hole; see `io.RawIOBase.readinto`."""
         view = memoryview(buffer).cast("B")
         wanted = min(len(view), self._size_bytes - self._at)

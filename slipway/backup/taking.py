@@ -94,9 +94,7 @@ def take(repository: Repository, codec: Codec, order: Order, around: Surrounding
         manifest=name.key,
         lifetime_s=order.lifetime_s,
     )
-    with repository.registered(run, now_ns=begun_ns):
-        known = repository.known()
-        repository.restate(replace(run, epoch=known.epoch))
+    with repository.writing(run, now_ns=begun_ns) as known:
         sender = Sender(
             store=repository.store,
             codec=codec,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slipway.adapters.backups.folder import FolderBackupStore
@@ -117,12 +116,11 @@ def examine_place(store: Store, *, with_bucket: bool = False) -> list[Finding]:
 
 def surroundings(settings: BackupSettings, progress: Progress | None = None) -> Surroundings:
     """Return clock, chance, and how fast a run may go."""
-    limit: Callable[[int], None] = lambda _: None  # noqa: E731  # what `Pace` has by itself
+    pace = Pace(threads=settings.threads)
     if settings.bytes_per_s is not None:
-        limit = limited(settings.bytes_per_s)
-    pace = Pace(threads=settings.threads, limit=limit)
+        pace = replace(pace, limit=limited(settings.bytes_per_s))
     if progress is not None:
-        pace = Pace(threads=settings.threads, limit=limit, progress=progress)
+        pace = replace(pace, progress=progress)
     return Surroundings(now_ns=time.time_ns, random_bits=lambda: secrets.randbits(80), pace=pace)
 
 

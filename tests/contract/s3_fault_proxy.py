@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, {"Content-Type": "application/xml"}, _ERROR % (code, code))
             return
         if wrong is Wrong.SLOW:
-            time.sleep(0.3)
+            time.sleep(0.3)  # what the fault is; nobody waits for it to be over
         if wrong is Wrong.FLIPPED_UP and body:
             body = _flipped(body)
         if wrong is not Wrong.RESET:

@@ -127,7 +127,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except httpx.TransportError:
             assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline, log.read_text()[-2000:]
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks; the deadline decides
         else:
             return
 

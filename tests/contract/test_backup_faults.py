@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from slipway.backup.repository import Repository, make_repository
 from slipway.backup.restoring import Wanted, restore
 from slipway.core.backup.settings import StoreFacts
 from slipway.core.errors import PermanentError, SlipwayError
-from tests.contract.s3_fault_proxy import Proxy, Wrong, fault_proxy
-from tests.contract.s3_servers import S3Server, seaweedfs
+from tests.contract.s3_fault_proxy import Proxy, Wrong
+from tests.contract.s3_servers import S3Server
 from tests.unit.backup_house import HONEST, House, files
 
 PASSING = (
@@ -34,18 +33,6 @@ PASSING = (
 )
 _RUNS = 100 if os.environ.get("SLIPWAY_SOAK") else 5
 BYTES = random.Random(3).randbytes(64 * 1_024)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweedfs(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def proxy(server: S3Server) -> Iterator[Proxy]:
-    with fault_proxy(server.endpoint) as running:
-        yield running
 
 
 class FarHouse(House):

@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from slipway.backup.repository import Repository, make_repository
 from slipway.backup.restoring import Wanted, restore
 from slipway.backup.values import with_sum
 from slipway.core.backup import names, settings
-from tests.contract.s3_fault_proxy import Proxy, Wrong, fault_proxy
-from tests.contract.s3_servers import BUCKET, REGION, S3Server, seaweedfs
+from tests.contract.s3_fault_proxy import Proxy, Wrong
+from tests.contract.s3_servers import BUCKET, REGION, S3Server
 from tests.unit.backup_house import HONEST, files
 
 _POINTS = 50 if os.environ.get("SLIPWAY_SOAK") else 2
@@ -26,18 +25,6 @@ _CHUNK_BYTES = 64 << 10
 _CHUNKS = 40
 _THREADS = 4
 _BYTES = random.Random(9).randbytes(_CHUNK_BYTES * _CHUNKS)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweedfs(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def proxy(server: S3Server) -> Iterator[Proxy]:
-    with fault_proxy(server.endpoint) as running:
-        yield running
 
 
 def repository_at(server: S3Server, prefix: str) -> Repository:

@@ -194,3 +194,18 @@ def test_damaged_backup_before_does_not_keep_the_next_from_being_taken(house: Ho
 
     again = house.take()
     assert (again.read_bytes, again.sent_bytes) == (len(BYTES), 0)
+
+
+def test_replica_that_cannot_be_listed_does_not_hide_the_next_one(house: House) -> None:
+    house.write("w", BYTES)
+    taken = house.take()
+    good = FakeBackupStore(dict(house.store.objects))
+    house.store.objects.pop(next(key for key in house.store.objects if key.startswith("chunks/")))
+
+    class Forbidden(FakeBackupStore):
+        def list(self, prefix: str) -> Any:
+            raise PermanentError("no", code="object-store-refused", hint="ask")
+
+    stores = [house.store, Forbidden(), good]
+    restore(taken.manifest, Wanted(target=house.target), stores, PlainCodec())
+    assert files(house.target) == {"w": BYTES}

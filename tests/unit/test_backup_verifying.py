@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,7 +164,7 @@ def test_backup_that_is_removed_meanwhile_is_not_said_to_be_broken(house: House)
     name = house.take().name
 
     class Removes(FakeBackupStore):
-        def read(self, key: str):  # type: ignore[no-untyped-def]
+        def read(self, key: str) -> Iterator[memoryview]:
             if read_chunk_key(key) and name.key in self.objects:
                 house.remove([name])
             return super().read(key)
@@ -183,7 +184,7 @@ def test_what_was_seen_before_the_store_failed_is_kept(
     class Fails(FakeBackupStore):
         reads = 0
 
-        def read(self, key: str):  # type: ignore[no-untyped-def]
+        def read(self, key: str) -> Iterator[memoryview]:
             self.reads += 1
             if self.reads > 5:
                 raise TransientError("down", code="object-store-unreachable", hint="wait")
