@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from slipway.bootstrap import install_services, registry
+from slipway.bootstrap.releases import install_services, registry
 from slipway.sandbox.environment import client_environment
 from slipway.sandbox.home import SandboxHome
 from slipway.settings import Settings, from_environment

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from _sandbox import installed_service, slipway
 
-from slipway.bootstrap import Ports, connect
+from slipway.bootstrap.releases import Ports, connect
 from slipway.core.routing import ROUTE_HEADER, Slot, split
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import gateway

@@ -6,11 +6,11 @@ import secrets
 import time
 from typing import Any
 
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.core.release.orders import Order, OrderKind, aborted, about
 from slipway.core.release.record import Phase, ReleaseRecord
-from slipway.ports import Lease
+from slipway.ports.records import Lease
 from tasks.lock import take_lock
 from tasks.progress import Progress
 from tasks.reporting import reported

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from slipway.manifests.adoption.changes import template_patch
 from slipway.manifests.adoption.live import Live
 from slipway.manifests.lint.finding import pod_labels
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 from tasks.adopting import Adopting, changed_meanwhile, standing
 from tasks.waiting import wait_until
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slipway.bootstrap import (
+from slipway.bootstrap.releases import (
     Ports,
     administration,
     adopted_with,
@@ -18,7 +18,9 @@ from slipway.core.errors import PermanentError
 from slipway.core.service import ServiceSpec
 from slipway.manifests.adoption.originals import Originals, identity
 from slipway.manifests.install import platform_objects, service_objects
-from slipway.ports import HandOver, Manifest, Objects
+from slipway.ports.objects import Objects
+from slipway.ports.traffic import HandOver
+from slipway.ports.workloads import Manifest
 from tasks.lock import LockKeeper, take_lock
 from tasks.progress import Progress
 from tasks.session import installation, new_holder

@@ -39,7 +39,7 @@ from slipway.manifests.adoption.originals import (
     says_the_same,
 )
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT, autoscaler
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 from tasks.adopted_pods import label_pods
 from tasks.adopting import (
     Adopting,

@@ -15,8 +15,8 @@ from slipway.backup.replicating import replicate
 from slipway.backup.retaining import USD_PER_GB_MONTH, Uses, plan_prune
 from slipway.backup.taking import Order, take
 from slipway.backup.verifying import Verified, verify
-from slipway.bootstrap import connect, registry
 from slipway.bootstrap.backups import Opened, make_backups, open_backups, store_of, surroundings
+from slipway.bootstrap.releases import connect, registry
 from slipway.core.backup.manifest import Origin
 from slipway.core.backup.periods import Period
 from slipway.core.backup.retention import Policy

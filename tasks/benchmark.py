@@ -30,7 +30,7 @@ from slipway.core.release.record import Phase, StageVerdict
 from slipway.core.release.stages import BENCHMARK
 from slipway.core.routing import PURPOSE_HEADER
 from slipway.core.verdicts import Evidence, GateResult, Verdict, judge, overall
-from slipway.ports import WayIn
+from slipway.ports.traffic import WayIn
 from tasks.reporting import publish_markdown
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage

@@ -12,8 +12,8 @@ from typing import Any
 
 from slipway.adapters.service_file import load_services
 from slipway.backup.finding import newest_of_version
-from slipway.bootstrap import Ports
 from slipway.bootstrap.backups import Opened
+from slipway.bootstrap.releases import Ports
 from slipway.core.backup.drills import Drill
 from slipway.core.backup.names import ManifestName
 from slipway.core.backup.ulid import ulid
@@ -27,7 +27,7 @@ from slipway.evaluation.quality import EvaluationResult, evaluate
 from slipway.manifests.names import drill_pod_name
 from slipway.manifests.servers import MODEL_FOLDER
 from slipway.manifests.workload import drill_pod
-from slipway.ports import Image, ModelVersion
+from slipway.ports.models import Image, ModelVersion
 from tasks.backup_reports import tell, tell_event
 from tasks.restores import restored
 from tasks.session import connected, installation

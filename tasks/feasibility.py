@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.errors import InputError, PermanentError, TransientError
 from slipway.core.feasibility.decide import decide, infeasible
 from slipway.core.feasibility.values import (
@@ -40,7 +40,7 @@ from slipway.manifests.needs import (
 )
 from slipway.manifests.rights import release_rights
 from slipway.manifests.routes.routers import other_routes, route_names
-from slipway.ports import Look
+from slipway.ports.workloads import Look
 from tasks.guard import GuardedWorkloads
 from tasks.lock import LockKeeper
 from tasks.turn import once

@@ -27,7 +27,7 @@ from slipway.manifests.autoscaling import HPA, SCALED_OBJECT
 from slipway.manifests.install import service_objects
 from slipway.manifests.names import SERVICE_LABEL, workload_name
 from slipway.manifests.release_objects import record_name
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 from tasks.adopted_pods import current_replica_set, label_pods
 from tasks.adopting import Adopting, install_base, locked, originals_of
 

@@ -14,17 +14,9 @@ from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Preview, Route, Slot
 from slipway.core.traffic import AccessTail, LogPosition
 from slipway.manifests.names import with_fence
-from slipway.ports import (
-    Applied,
-    Autoscalers,
-    Manifest,
-    ModelVersion,
-    Registry,
-    RouteProof,
-    Traffic,
-    WayIn,
-    Workloads,
-)
+from slipway.ports.models import ModelVersion, Registry
+from slipway.ports.traffic import RouteProof, Traffic, WayIn
+from slipway.ports.workloads import Applied, Autoscalers, Manifest, Workloads
 
 Check = Callable[[], None]
 """Raises ConflictError `lock-lost` unless the lock is surely ours for the next seconds."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from slipway.core.release.record import Phase, with_candidate
 from slipway.core.release.stages import IMAGE
 from slipway.manifests.servers import MODEL_FOLDER
-from slipway.ports import Image
+from slipway.ports.models import Image
 from tasks.model import registered_version
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage

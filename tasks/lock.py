@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.core.release.holder import refuse_stranger
-from slipway.ports import Lease, Releases
+from slipway.ports.records import Lease, Releases
 
 LEASE_DURATION_S = 15.0
 RENEW_EVERY_S = 5.0

@@ -20,7 +20,7 @@ from slipway.evaluation.integrity import check_integrity, weights_digest
 from slipway.evaluation.quality import evaluate
 from slipway.manifests.names import test_pod_name
 from slipway.manifests.workload import test_pod
-from slipway.ports import ModelVersion
+from slipway.ports.models import ModelVersion
 from tasks.session import ReleaseSession
 from tasks.stage import release_stage
 from tasks.waiting import wait_until

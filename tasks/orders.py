@@ -9,7 +9,7 @@ from slipway.core.errors import TransientError
 from slipway.core.release.orders import Meaning, Order, meaning
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.service import WhenBusy
-from slipway.ports import Orders, StoredOrders
+from slipway.ports.records import Orders, StoredOrders
 
 _LOOK_EVERY_S = 1.0
 

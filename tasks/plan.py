@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.release.admission import AlreadyDone, Resume, requested
 from slipway.core.release.plan import ReleasePlan, Seen, plan_release, upcoming
 from slipway.core.release.record import ReleaseRecord

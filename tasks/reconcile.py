@@ -11,12 +11,12 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from slipway.adapters.service_file import load_services
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError
 from slipway.core.release.orders import OrderKind, about
 from slipway.core.release.orphan import retirement_is_due
 from slipway.core.release.record import Phase, ReleaseRecord
-from slipway.ports import Lease
+from slipway.ports.records import Lease
 from tasks.former_runs import why_not_again
 from tasks.lock import LEASE_DURATION_S, take_lock, watch_lock
 from tasks.progress import Progress

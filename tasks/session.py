@@ -13,7 +13,7 @@ from os import getpid
 from typing import Any
 
 from blocks.installation import current_settings
-from slipway.bootstrap import Ports, connect
+from slipway.bootstrap.releases import Ports, connect
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.core.release.admission import AlreadyDone, Resume, admit, requested
 from slipway.core.release.bake import BakeWatch
@@ -35,7 +35,7 @@ from slipway.core.release.record import (
 from slipway.core.release.scaling import Scaling
 from slipway.core.rollout import PodObservation, RolloutObservation
 from slipway.core.routing import Slot
-from slipway.ports import Lease, Releases, StoredRecord
+from slipway.ports.records import Lease, Releases, StoredRecord
 from slipway.settings import Settings, require_gateway_evidence
 from tasks.approval import ApprovalDesk
 from tasks.feasibility import (

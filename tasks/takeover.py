@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.release.promotion import alias_due
 from slipway.core.release.record import ReleaseRecord

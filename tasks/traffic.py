@@ -18,7 +18,7 @@ from slipway.core.release.record import Phase, StageVerdict
 from slipway.core.release.stages import ALIAS, BAKE, PROMOTE, SMOKE
 from slipway.core.routing import PURPOSE_HEADER, SLOT_HEADER, Preview, with_preview
 from slipway.core.verdicts import Verdict
-from slipway.ports import WayIn
+from slipway.ports.traffic import WayIn
 from tasks.scaling import (
     await_everybodys_pods,
     hold_stable,

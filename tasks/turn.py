@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from getpass import getuser
 
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.errors import ConflictError, SlipwayError, TransientError
 from slipway.core.release.orders import Order, OrderKind, next_number, overtaken_by
 from slipway.core.service import WhenBusy
-from slipway.ports import Lease
+from slipway.ports.records import Lease
 from tasks.lock import take_lock
 
 Report = Callable[[str], None]

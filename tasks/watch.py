@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.errors import PermanentError, SlipwayError
 from slipway.core.release.holder import refuse_stranger
 from slipway.core.release.orphan import (
@@ -26,7 +26,7 @@ from slipway.core.release.orphan import (
 from slipway.core.release.promotion import route_after_rollback
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.routing import Route, Slot
-from slipway.ports import Lease
+from slipway.ports.records import Lease
 from tasks.lock import LEASE_DURATION_S
 from tasks.progress import Progress
 from tasks.session import ReleaseSession, new_holder, taken_over

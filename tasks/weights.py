@@ -8,7 +8,7 @@ from slipway.core.service import WeightsVolume
 from slipway.core.weights import PLACING_FAILED, s3_folder
 from slipway.manifests.names import sweep_pod_name
 from slipway.manifests.weights import WeightsFetch, sweep_pod
-from slipway.ports import ModelVersion
+from slipway.ports.models import ModelVersion
 from tasks.session import ReleaseSession, lock_is_lost
 from tasks.waiting import wait_until
 

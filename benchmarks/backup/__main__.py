@@ -2,10 +2,12 @@
 
 Tools take turns in each round, in an order of its own, so that all see the same machine. Medians
 are printed, and ratios to Slipway. The floor is the same bytes by plain signed PUTs of 16 MiB.
+`sync s` is how long the disk went on after a restore: Slipway's files are on it already.
 
     --gb 4        size of the model
     --rounds 5
     --peers DIR   `bin` of a virtual environment with awscli, s5cmd and obstore
+    --in DIR      where source, server and target are; needs about 8 times the model
 """
 
 from __future__ import annotations
@@ -19,9 +21,8 @@ import statistics
 import sys
 import tempfile
 import time
-import uuid
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,6 @@ from slipway.adapters.backups.s3 import S3BackupStore
 from slipway.sandbox.parts import s3
 from tests.contract.running_parts import object_store
 
-BUCKET = "benchmark"
 _CHUNK_BYTES = 16 << 20
 
 
@@ -56,59 +56,94 @@ class Bench:
     sent: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     wrong: set[tuple[str, str]] = field(default_factory=set)
 
+    @property
+    def source(self) -> Path:
+        """Return the folder that is backed up."""
+        return self.folder / "source"
+
     def round(self, number: int, candidates: list[Tool]) -> None:
-        """Let every tool do every step once."""
+        """Let every tool do every step once.
+
+        Those that send whole files again do it in the first round alone: it is always the same.
+        """
         random.Random(number).shuffle(candidates)
         base = models.tensors(self.gigabytes, seed=number)
-        source = self.folder / "source"
-        places = {
-            tool.name: f"{tool.name.replace(' ', '-')}-{uuid.uuid4().hex[:6]}"
-            for tool in candidates
-        }
         for tool in candidates:
-            if tool.prepare:
-                self._run(tool, tool.prepare, place=places[tool.name])
-        versions = (
-            ("full", base, 4),
-            ("unchanged", None, 4),
-            ("5 % tuned", models.tuned(base), 4),
-            ("inserted", models.inserted(base), 4),
-            ("2 shards", base, 2),
-        )
-        for step, content, shards in versions:
-            if content is not None:
-                models.write(source, content, shards)
-            for tool in candidates:
-                before = _stored(self.environment)
-                cost = self._run(tool, tool.up, folder=str(source), place=places[tool.name])
-                self.seen[tool.name, step].append(cost)
-                self.sent[tool.name, step].append(_written(before, _stored(self.environment)))
-            if step == "full":
-                self._floor(source)
-                self._restores(candidates, places, source)
-        _empty(self.environment)
-
-    def _restores(self, candidates: list[Tool], places: Mapping[str, str], source: Path) -> None:
+            self._new_bucket(tool)
+        self._whole(base, candidates)
+        self._changed(base, [tool for tool in candidates if tool.deduplicates or number == 1])
         for tool in candidates:
-            target = self.folder / "target"
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir()
-            cost = self._run(
-                tool, tool.down, folder=str(source), place=places[tool.name], target=str(target)
-            )
-            self.seen[tool.name, "restore"].append(cost)
-            found = target / str(source).lstrip("/") if tool.name == "restic" else target
-            if not models.same(source, found):
-                self.wrong.add((tool.name, "restore"))
+            drop_bucket(self.environment, _bucket(tool.name))
 
-    def _floor(self, source: Path) -> None:
+    def _whole(self, base: Mapping[str, tuple[int, int]], candidates: Sequence[Tool]) -> None:
+        models.write(self.source, base)
+        self._up_all("full", candidates)
+        self._floor()
+        for tool in candidates:
+            self._down(tool, "restore", tool.down)
+        self._up_all("unchanged", candidates)
+        for tool in candidates:
+            if tool.recheck:
+                self._up(tool, "all read", tool.recheck)
+
+    def _changed(self, base: Mapping[str, tuple[int, int]], candidates: Sequence[Tool]) -> None:
+        models.write(self.source, models.tuned(base))
+        self._up_all("5 % tuned", candidates)
+        self._deltas(candidates)
+        models.write(self.source, models.inserted(base))
+        self._up_all("inserted", candidates)
+        models.write(self.source, base, 2)
+        self._up_all("2 shards", candidates)
+
+    def _up_all(self, step: str, candidates: Sequence[Tool]) -> None:
+        for tool in candidates:
+            self._up(tool, step, tool.up)
+
+    def _new_bucket(self, tool: Tool) -> None:
+        _client(self.environment).create_bucket(Bucket=_bucket(tool.name))
+        if tool.prepare:
+            self._run(tool, tool.prepare)
+
+    def _up(self, tool: Tool, step: str, command: tuple[str, ...]) -> None:
+        before = _stored(self.environment, _bucket(tool.name))
+        cost = self._run(tool, command, folder=str(self.source))
+        self.seen[tool.name, step].append(cost)
+        after = _stored(self.environment, _bucket(tool.name))
+        self.sent[tool.name, step].append(_written(before, after))
+        if not tool.deduplicates and step not in {"full", "unchanged"}:
+            # It writes everything anew each time, and the disk has no room for all of that.
+            drop_bucket(self.environment, _bucket(tool.name))
+            self._new_bucket(tool)
+
+    def _down(self, tool: Tool, step: str, command: tuple[str, ...], **places: str) -> None:
+        target = self.folder / "target"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        os.sync()
+        cost = self._run(tool, command, target=str(target), **places)
+        self.seen[tool.name, step].append(cost)
+        found = target / str(self.source).lstrip("/") if tool.name == "restic" else target
+        if not models.same(self.source, found):
+            self.wrong.add((tool.name, step))
+
+    def _deltas(self, candidates: Sequence[Tool]) -> None:
+        """Restore what was tuned over what it was tuned from."""
+        for tool in candidates:
+            if tool.delta:
+                listed = sorted(_manifests(_stored(self.environment, _bucket(tool.name))))
+                base = self.folder / "base"
+                self._run(tool, tool.at, target=str(base), version=listed[0])
+                self._down(tool, "delta", tool.delta, local=str(base), version=listed[0])
+                shutil.rmtree(base)
+
+    def _floor(self) -> None:
         """Send the same bytes with nothing between: what the server can take at this minute."""
-        store = S3BackupStore(
-            bucket=BUCKET, endpoint=self.environment["AWS_ENDPOINT_URL"], prefix="floor"
-        )
+        bucket = _bucket("floor")
+        _client(self.environment).create_bucket(Bucket=bucket)
+        store = S3BackupStore(bucket=bucket, endpoint=self.environment["AWS_ENDPOINT_URL"])
         pieces = [
             (path, at)
-            for path in sorted(source.rglob("*"))
+            for path in sorted(self.source.rglob("*"))
             if path.is_file()
             for at in range(0, path.stat().st_size, _CHUNK_BYTES)
         ]
@@ -130,21 +165,27 @@ class Bench:
                 exit_code=0,
             )
         )
+        drop_bucket(self.environment, bucket)
 
     def _run(self, tool: Tool, which: tuple[str, ...], **places: str) -> Cost:
         environment = {**self.environment, **dict(tool.environment)}
-        cost = run(tool.command(which, bucket=BUCKET, **places), environment)
+        command = tool.command(which, bucket=_bucket(tool.name), place="m", **places)
+        cost = run(command, environment)
         if cost.exit_code:
             self.wrong.add((tool.name, which[-1]))
         return cost
+
+
+def _bucket(name: str) -> str:
+    return f"bench-{name.replace(' ', '-').lower()}"
 
 
 def _client(environment: Mapping[str, str]) -> Any:
     return boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"])
 
 
-def _stored(environment: Mapping[str, str]) -> dict[str, tuple[str, int]]:
-    pages = _client(environment).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+def _stored(environment: Mapping[str, str], bucket: str) -> dict[str, tuple[str, int]]:
+    pages = _client(environment).get_paginator("list_objects_v2").paginate(Bucket=bucket)
     return {
         item["Key"]: (f"{item['LastModified']} {item['ETag']}", item["Size"])
         for page in pages
@@ -152,14 +193,24 @@ def _stored(environment: Mapping[str, str]) -> dict[str, tuple[str, int]]:
     }
 
 
+def _manifests(keys: Iterable[str]) -> Iterator[str]:
+    for key in keys:
+        if key.startswith("m/manifests/m/") and key.endswith(".json"):
+            yield "m@" + key.rpartition("/")[2].removesuffix(".json")
+
+
 def _written(before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]) -> int:
     return sum(size for key, (mark, size) in after.items() if before.get(key, ("", 0))[0] != mark)
 
 
-def _empty(environment: Mapping[str, str]) -> None:
+def drop_bucket(environment: Mapping[str, str], bucket: str) -> None:
+    """Remove a bucket with all that is in it; only then the server gives back the disk."""
     client = _client(environment)
-    for key in _stored(environment):
-        client.delete_object(Bucket=BUCKET, Key=key)
+    keys = list(_stored(environment, bucket))
+    for start in range(0, len(keys), 1_000):
+        listed = [{"Key": key} for key in keys[start : start + 1_000]]
+        client.delete_objects(Bucket=bucket, Delete={"Objects": listed, "Quiet": True})
+    client.delete_bucket(Bucket=bucket)
 
 
 def _print(bench: Bench, rounds: int) -> None:
@@ -168,8 +219,8 @@ def _print(bench: Bench, rounds: int) -> None:
     size = bench.gigabytes
     print(f"\n{size:g} GB, {rounds} rounds, medians; CPU of the client alone")
     print(
-        f"{'step':12}{'tool':18}{'wall s':>9}{'CPU s/GB':>10}{'RSS MB':>8}{'MB sent':>10}"
-        f"{'wall ×':>8}{'CPU ×':>7}"
+        f"{'step':12}{'tool':18}{'wall s':>9}{'sync s':>8}{'CPU s/GB':>10}{'RSS MB':>8}"
+        f"{'MB sent':>10}{'wall ×':>8}{'CPU ×':>7}"
     )
     for step in steps:
         own = bench.seen.get(("slipway", step))
@@ -182,10 +233,14 @@ def _print(bench: Bench, rounds: int) -> None:
             mine = (_median(own, "wall_s"), _median(own, "cpu_s")) if own else (wall, cpu)
             wrong = "  WRONG" if (name, step) in bench.wrong else ""
             print(
-                f"{step:12}{name:18}{wall:9.2f}{cpu / size:10.2f}{_median(costs, 'rss_mb'):8.0f}"
+                f"{step:12}{name:18}{wall:9.2f}{_median(costs, 'sync_s'):8.2f}"
+                f"{cpu / size:10.2f}{_median(costs, 'rss_mb'):8.0f}"
                 f"{statistics.median(sent) / 1e6 if sent else 0:10.1f}"
                 f"{wall / mine[0]:8.2f}{cpu / mine[1]:7.2f}{wrong}"
             )
+    for name, step in (("slipway", "delta"), ("slipway", "restore")):
+        for cost in bench.seen.get((name, step), ())[:1]:
+            print(f"{step}: {cost.said}")
     for name, step in sorted(bench.wrong):
         print(f"not right: {name}, {step}")
 
@@ -200,10 +255,11 @@ def main() -> int:
     parser.add_argument("--gb", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", type=Path)
+    parser.add_argument("--in", type=Path, dest="folder")
     chosen = parser.parse_args()
     limits()
     with (
-        tempfile.TemporaryDirectory(prefix="slipway-bench-") as name,
+        tempfile.TemporaryDirectory(prefix="slipway-bench-", dir=chosen.folder) as name,
         object_store(Path(name) / "s3") as home,
     ):
         own = {
@@ -216,14 +272,13 @@ def main() -> int:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         os.environ.update(own)
-        boto3.client("s3", endpoint_url=own["AWS_ENDPOINT_URL"]).create_bucket(Bucket=BUCKET)
         environment = {**own, "PATH": os.environ["PATH"], "HOME": name}
         bench = Bench(folder=Path(name), environment=environment, gigabytes=chosen.gb)
         candidates = tools(chosen.peers, own["AWS_ENDPOINT_URL"])
         for number in range(1, chosen.rounds + 1):
             print(f"round {number}: {', '.join(tool.name for tool in candidates)}", flush=True)
             bench.round(number, candidates)
-        _print(bench, chosen.rounds)
+            _print(bench, number)
         return 1 if any(name == "slipway" for name, _ in bench.wrong) else 0
 
 

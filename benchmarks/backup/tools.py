@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import json
 import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,33 +17,31 @@ _MANY = {"s5cmd": ("--numworkers", "8"), "rclone": ("--transfers", "4", "--s3-ch
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one command took."""
+    """What one command took.
+
+    Args:
+        sync_s: until the disk had all that it left in memory, after its end.
+        said: its last line.
+    """
 
     wall_s: float
     cpu_s: float
     rss_mb: float
     exit_code: int
+    sync_s: float = 0.0
+    said: str = ""
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
-    """Run a command to its end."""
-    begun_s = time.monotonic()
-    process = subprocess.Popen(
-        tuple(command), env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    """Run a command to its end, by a process so small that it adds nothing to its peak memory."""
+    launcher = (sys.executable, "-I", "-S", _LAUNCHER, *command)
+    done = subprocess.run(
+        launcher, env=dict(environment), capture_output=True, text=True, check=True
     )
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    process.returncode = code
-    if code:
-        sys.stderr.write(f"{' '.join(command[:4])}: {said.decode()[-500:]}\n")
-    return Cost(
-        wall_s=time.monotonic() - begun_s,
-        cpu_s=used.ru_utime + used.ru_stime,
-        rss_mb=used.ru_maxrss / 1e3,
-        exit_code=code,
-    )
+    cost = Cost(**json.loads(done.stdout))
+    if cost.exit_code:
+        sys.stderr.write(f"{' '.join(command[:4])}: {done.stderr[-500:]}\n")
+    return cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +54,20 @@ class Tool:
         up: command; `{folder}` and `{place}` are filled in.
         down: command; `{target}` too.
         checks: whether a restore is checked against what was sent.
+        deduplicates: whether it sends only what changed inside a file.
+        delta: command that restores over `{local}`, where a version before lies; () has none.
+        at: command that restores `{version}`.
+        recheck: `up`, with all bytes read; () has none.
     """
 
     name: str
     up: tuple[str, ...]
     down: tuple[str, ...]
     checks: bool
+    deduplicates: bool = False
+    delta: tuple[str, ...] = ()
+    at: tuple[str, ...] = ()
+    recheck: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -94,6 +99,35 @@ def tools(peers: Path | None, endpoint: str) -> list[Tool]:
             ),
             down=(*slipway, "restore", "m", "{target}", "--repository", "s3://{bucket}/{place}"),
             checks=True,
+            deduplicates=True,
+            delta=(
+                *slipway,
+                "restore",
+                "m",
+                "{target}",
+                "--repository",
+                "s3://{bucket}/{place}",
+                "--local",
+                "{local}={version}",
+            ),
+            at=(
+                *slipway,
+                "restore",
+                "{version}",
+                "{target}",
+                "--repository",
+                "s3://{bucket}/{place}",
+            ),
+            recheck=(
+                *slipway,
+                "take",
+                "{folder}",
+                "--model",
+                "m",
+                "--read-all",
+                "--repository",
+                "s3://{bucket}/{place}",
+            ),
             environment=environment,
         )
         for name, environment in (
@@ -109,6 +143,7 @@ def tools(peers: Path | None, endpoint: str) -> list[Tool]:
             name="rclone",
             up=(rclone, "sync", "{folder}", remote, *_MANY["rclone"]),
             down=(rclone, "copy", remote, "{target}"),
+            recheck=(rclone, "sync", "--checksum", "{folder}", remote, *_MANY["rclone"]),
             checks=True,
         )
     )
@@ -144,13 +179,16 @@ def tools(peers: Path | None, endpoint: str) -> list[Tool]:
                 prepare=(restic, *repository, "init"),
                 up=(restic, *repository, "backup", "{folder}"),
                 down=(restic, *repository, "restore", "latest", "--target", "{target}"),
+                recheck=(restic, *repository, "backup", "--force", "{folder}"),
                 checks=True,
+                deduplicates=True,
                 environment=(("RESTIC_PASSWORD", "benchmark"),),
             )
         )
     return found
 
 
+_LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _OBSTORE = str(Path(__file__).with_name("obstore_copy.py"))
 
 

@@ -17,7 +17,7 @@ from slipway.core.errors import ConflictError, PermanentError, TransientError
 from slipway.core.rollout import IMAGE_REASONS, PodObservation, RolloutObservation
 from slipway.manifests.names import FENCE_ANNOTATION, RELEASE_LABEL, WEIGHTS_ANNOTATION
 from slipway.manifests.release_objects import release_event
-from slipway.ports import Applied, Manifest
+from slipway.ports.workloads import Applied, Manifest
 from slipway.retries import call_with_retries
 
 _DELETE_TIMEOUT_S = 60.0

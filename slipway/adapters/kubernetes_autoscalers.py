@@ -14,7 +14,7 @@ from slipway.adapters.kubernetes_api import (
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.scaling import Autoscaler
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT, floor_patch, read_autoscalers
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 from slipway.retries import call_with_retries
 
 

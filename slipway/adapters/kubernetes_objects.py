@@ -13,7 +13,7 @@ from slipway.adapters.kubernetes_api import (
     path_of,
 )
 from slipway.core.errors import ConflictError, PermanentError
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 from slipway.retries import call_with_retries
 
 _TRIES = 3

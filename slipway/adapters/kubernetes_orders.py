@@ -6,7 +6,7 @@ from slipway.adapters.kubernetes_api import FIELD_MANAGER, KubernetesApi, object
 from slipway.core.errors import PermanentError
 from slipway.core.release.orders import Order
 from slipway.manifests.release_objects import order_patch, orders_name, read_orders
-from slipway.ports import StoredOrders
+from slipway.ports.records import StoredOrders
 from slipway.retries import call_with_retries
 
 _MERGE = "application/merge-patch+json"

@@ -11,7 +11,7 @@ from slipway.core.errors import PermanentError
 from slipway.core.feasibility.values import Certificate, Right, Unseen
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT
 from slipway.manifests.rights import access_review
-from slipway.ports import Look
+from slipway.ports.workloads import Look
 from slipway.retries import call_with_retries
 
 _OF_A_NAMESPACE = (

@@ -23,7 +23,7 @@ from slipway.manifests.release_objects import (
     record_config_map,
     record_name,
 )
-from slipway.ports import Lease, StoredRecord
+from slipway.ports.records import Lease, StoredRecord
 
 
 class KubernetesReleases:

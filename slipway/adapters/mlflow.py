@@ -21,7 +21,7 @@ from typing import Any
 from slipway.adapters import model_manifest
 from slipway.adapters.mlflow_errors import mapped, unless_it_exists
 from slipway.core.errors import InputError, PermanentError, SlipwayError
-from slipway.ports import ModelFile, ModelVersion
+from slipway.ports.models import ModelFile, ModelVersion
 from slipway.retries import call_with_retries
 
 MANIFEST_TAG = "slipway.manifest_sha256"

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from slipway.core.errors import InputError, PermanentError
-from slipway.ports import ModelFile
+from slipway.ports.models import ModelFile
 
 FILE_NAME = "slipway-manifest.json"
 SCHEMA_VERSION = 1

@@ -19,7 +19,7 @@ import httpx
 
 from slipway.adapters.oci_layer import CHUNK_BYTES, TAR_TYPE, Blob, Layer, digest_of, inner_path
 from slipway.core.errors import InputError, PermanentError, TransientError
-from slipway.ports import Image
+from slipway.ports.models import Image
 from slipway.retries import call_with_retries
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -152,6 +152,12 @@ def refused(
     return _for_good(verb, name, code, said)
 
 
+def raise_unless_gone(name: str, *, code: str, message: str) -> None:
+    """Raise what kept an object from being removed; one that is gone already is as wanted."""
+    if code != "NoSuchKey":
+        raise refused("remove", name, code=code, message=message, status=200)
+
+
 def _for_good(verb: str, name: str, code: str, said: str) -> SlipwayError:
     if code in {"PreconditionFailed", "412"}:
         return ConflictError(

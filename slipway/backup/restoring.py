@@ -7,17 +7,16 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from slipway.backup.codec import Codec
 from slipway.backup.fetching import Fetcher
+from slipway.backup.settling import Settling, WholeFile, written
 from slipway.core.backup.manifest import Extent, FileEntry, Hole, Manifest, extents
 from slipway.core.backup.names import ChunkKey
-from slipway.core.errors import InputError, PermanentError
-from slipway.files import sync_folder
+from slipway.core.errors import InputError
 from slipway.ports.backups import BackupStore
 
 PART = ".part"
@@ -105,9 +104,13 @@ def restore(
     fetcher = Fetcher(stores[:1], codec, replicas=stores[1:])
     work = _Restoring(manifest, fetcher, codec, _local_places(wanted), progress)
     entries = _entries(manifest, wanted.paths)
-    with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool, Settling() as settling:
         for entry in sorted(entries, key=lambda item: (item.size_bytes, item.path)):
-            work.bring(entry, wanted.target / entry.path, pool)
+            target = wanted.target / entry.path
+            with written(target):
+                whole = work.bring(entry, target, pool)
+                if whole is not None:
+                    settling.add(whole)
     return Restored(
         files=len(entries),
         size_bytes=sum(entry.size_bytes for entry in entries),
@@ -164,29 +167,31 @@ class _Restoring:
     _done_bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def bring(self, entry: FileEntry, target: Path, pool: ThreadPoolExecutor) -> None:
-        """Bring one file to its name, unless it is there already."""
+    def bring(self, entry: FileEntry, target: Path, pool: ThreadPoolExecutor) -> WholeFile | None:
+        """Return one file with all its bytes checked; None when it has its name already."""
         placed = list(extents(self.manifest, entry))
         if self._is_there(entry, target, placed, pool):
-            return
+            return None
         part = target.with_name(target.name + PART)
-        with _written(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            try:
-                had = os.fstat(descriptor).st_size
-                os.ftruncate(descriptor, entry.size_bytes)
-                for hole in entry.holes:
-                    for at, found in _data_in(descriptor, hole):
-                        _write(descriptor, bytes(len(found)), at)
-                _each(pool, lambda item: self._place(descriptor, item, had), placed)
-                os.fchmod(descriptor, entry.mode)
-                os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            part.replace(target)
-            sync_folder(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            had = os.fstat(descriptor).st_size
+            os.ftruncate(descriptor, entry.size_bytes)
+            for hole in entry.holes:
+                for at, found in _data_in(descriptor, hole):
+                    _write(descriptor, bytes(len(found)), at)
+            _each(pool, lambda item: self._place(descriptor, item, had), placed)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return WholeFile(
+            descriptor=descriptor,
+            part=part,
+            target=target,
+            mode=entry.mode,
+            mtime_ns=entry.mtime_ns,
+        )
 
     def _is_there(
         self, entry: FileEntry, target: Path, placed: Sequence[Extent], pool: ThreadPoolExecutor
@@ -212,6 +217,9 @@ class _Restoring:
         copied = self._copy(descriptor, extent)
         if not copied:
             self._fetch(descriptor, extent)
+        # Have the disk begin on it now, so that the sync at the file's end waits for little. The
+        # pages stay in memory, for whoever reads the file next: they are not clean yet.
+        os.posix_fadvise(descriptor, extent.offset_bytes, size, os.POSIX_FADV_DONTNEED)
         self._account(size, copied=size if copied else 0)
 
     def _fetch(self, descriptor: int, extent: Extent) -> None:
@@ -318,18 +326,3 @@ def _each(
         for future in futures:
             future.cancel()
         wait(futures)
-
-
-@contextmanager
-def _written(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        raise PermanentError(
-            f"cannot write {target}: {error.strerror}",
-            code="target-full" if full else "target-refused",
-            hint="make room and restore again: what is there is kept"
-            if full
-            else "check the folder and its rights, and restore again",
-        ) from error

@@ -6,21 +6,24 @@ import secrets
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slipway.adapters.backups.folder import FolderBackupStore
-from slipway.adapters.backups.probes.doctor import examine
 from slipway.adapters.backups.s3 import S3BackupStore
-from slipway.backup.codec import Codec
+from slipway.backup.codec import Codec, PlainCodec
 from slipway.backup.pacing import limited
 from slipway.backup.repository import Repository, make_repository, open_repository
-from slipway.backup.sealing import Keys, codec_of, read_keys
 from slipway.backup.sending import Pace, Progress
 from slipway.backup.taking import Surroundings
 from slipway.core.backup.facts import Finding, facts_of
 from slipway.core.backup.names import TAKEN
+from slipway.core.backup.settings import RepositorySettings
 from slipway.core.backup.ulid import ulid
 from slipway.core.errors import InputError, PermanentError
 from slipway.settings import BackupSettings
+
+if TYPE_CHECKING:
+    from slipway.backup.sealing import Keys
 
 _S3 = "s3://"
 
@@ -80,7 +83,7 @@ def open_backups(settings: BackupSettings, place: str | None = None) -> Opened:
     """
     where = place or settings.repository
     repository = open_repository(store_of(where, settings), where)
-    return Opened(repository, codec_of(repository.settings, _keys(settings)))
+    return Opened(repository, _codec(repository.settings, settings))
 
 
 def make_backups(settings: BackupSettings, place: str | None = None) -> Opened:
@@ -105,11 +108,13 @@ def make_backups(settings: BackupSettings, place: str | None = None) -> Opened:
         facts=facts_of(findings, probed=time.strftime(TAKEN, time.gmtime())),
         key_check=keys.check if keys else "",
     )
-    return Opened(repository, codec_of(repository.settings, keys))
+    return Opened(repository, _codec(repository.settings, settings))
 
 
 def examine_place(store: Store, *, with_bucket: bool = False) -> list[Finding]:
     """Return what a store does (`examine`)."""
+    from slipway.adapters.backups.probes.doctor import examine
+
     name = ulid(time.time_ns(), secrets.randbits(80))
     return examine(store, name=name, with_bucket=with_bucket)
 
@@ -125,4 +130,16 @@ def surroundings(settings: BackupSettings, progress: Progress | None = None) -> 
 
 
 def _keys(settings: BackupSettings) -> Keys | None:
-    return None if settings.key_file is None else read_keys(settings.key_file)
+    if settings.key_file is None:
+        return None
+    from slipway.backup.sealing import read_keys
+
+    return read_keys(settings.key_file)
+
+
+def _codec(repository: RepositorySettings, settings: BackupSettings) -> Codec:
+    if repository.algorithm == PlainCodec.algorithm and settings.key_file is None:
+        return PlainCodec()  # without loading what encrypts
+    from slipway.backup.sealing import codec_of
+
+    return codec_of(repository, _keys(settings))

@@ -32,6 +32,12 @@ def hoisted(words: Sequence[str]) -> list[str]:
     return [*found, *rest]
 
 
+def command_of(words: Sequence[str]) -> str:
+    """Return the first word that is no option, of a command line that `hoisted` returned."""
+    after_context = 2 if words[:1] == [_OPTION] else 0
+    return next((word for word in words[after_context:] if not word.startswith("-")), "")
+
+
 def choose(
     context: Annotated[
         str | None,

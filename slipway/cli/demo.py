@@ -166,7 +166,7 @@ def _simulated_versions(model: str, ttfts_ms: tuple[int, ...]) -> tuple[str, ...
 
 def _registered(model: str, folders: tuple[Path, ...]) -> tuple[str, ...]:
     """Register each folder as a new version; returns their numbers."""
-    from slipway.bootstrap import registry
+    from slipway.bootstrap.releases import registry
     from slipway.settings import from_environment
 
     store = registry(from_environment())

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from slipway.bootstrap import connect
+from slipway.bootstrap.releases import connect
 from slipway.core.errors import PermanentError
 from slipway.core.release.record import ReleaseRecord
 from slipway.settings import from_environment

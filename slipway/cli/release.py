@@ -62,7 +62,7 @@ def release(
 
 def status(service: Service) -> None:
     """Show slots, weights, versions, digests, pods and the last verdicts of a service."""
-    from slipway.bootstrap import connect
+    from slipway.bootstrap.releases import connect
     from slipway.cli.status_view import print_status
 
     print_status(connect(service, settings()))
@@ -72,7 +72,7 @@ def install(
     service: Annotated[str | None, typer.Argument(help="one service; all when left out")] = None,
 ) -> None:
     """Put roles, policies, locks and routes of services in place (as an administrator)."""
-    from slipway.bootstrap import install_services
+    from slipway.bootstrap.releases import install_services
 
     for line in install_services(settings(), service):
         typer.echo(line)
@@ -99,7 +99,7 @@ def register(
     description: Annotated[str, typer.Option(help="shown in the registry")] = "",
 ) -> None:
     """Put a folder into the registry as a new version, with checksums and chat template."""
-    from slipway.bootstrap import registry
+    from slipway.bootstrap.releases import registry
 
     version = registry(settings()).register(model, folder, description=description)
     typer.echo(f"{version.model} version {version.version}: {len(version.files)} files")

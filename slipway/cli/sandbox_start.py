@@ -13,7 +13,7 @@ import yaml
 
 from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.kubernetes_api import INSTALL_MANAGER
-from slipway.bootstrap import install_services
+from slipway.bootstrap.releases import install_services
 from slipway.core.errors import PermanentError
 from slipway.sandbox import accounts, lifecycle
 from slipway.sandbox.environment import client_environment, project_folder

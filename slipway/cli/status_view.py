@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.routing import Route, Slot
 

@@ -14,7 +14,7 @@ import typer
 from slipway.cli.release import quiet_orchestrator, require_orchestrator, settings
 
 if TYPE_CHECKING:
-    from slipway.bootstrap import Ports
+    from slipway.bootstrap.releases import Ports
     from slipway.settings import Settings
 
 _SERVICES_EVERY_LOOKS = 30
@@ -59,7 +59,7 @@ def _services(
     Somebody is writing a file, or has not put the kubeconfig in place: those known stay watched.
     """
     from slipway.adapters.service_file import load_services
-    from slipway.bootstrap import connect
+    from slipway.bootstrap.releases import connect
     from slipway.core.errors import SlipwayError
 
     try:

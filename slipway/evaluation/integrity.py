@@ -16,7 +16,7 @@ from pathlib import Path
 
 from slipway.core.errors import PermanentError
 from slipway.core.weights import digest_of_files
-from slipway.ports import ModelVersion
+from slipway.ports.models import ModelVersion
 
 _CHAT_TEMPLATE = "chat_template.jinja"
 _GGUF_MAGIC = b"GGUF"

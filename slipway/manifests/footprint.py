@@ -21,7 +21,7 @@ from slipway.core.feasibility.values import (
     Unseen,
 )
 from slipway.manifests.label_selectors import matches
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 _CORDONED = "node.kubernetes.io/unschedulable"
 _ENDED = frozenset({"Succeeded", "Failed"})

@@ -26,7 +26,7 @@ from slipway.manifests.names import (
 from slipway.manifests.routes.routers import other_routes, route_names
 from slipway.manifests.weights import WeightsFetch
 from slipway.manifests.workload import slot_deployment, test_pod
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 _NOT_YET = "0" * 64
 _UNBUILT = f"not-built-yet@sha256:{_NOT_YET}"

@@ -18,7 +18,7 @@ from slipway.manifests.names import (
     common_labels,
     metadata,
 )
-from slipway.ports import Lease, StoredOrders
+from slipway.ports.records import Lease, StoredOrders
 
 RECORD_KEY = "record.json"
 """Key of the record in its ConfigMap."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import slipway
 from slipway.adapters.oci import ImageConfig, OciImageStore
 from slipway.core.errors import PermanentError
-from slipway.ports import Image
+from slipway.ports.models import Image
 from slipway.sandbox.home import SandboxHome
 
 SIMULATED = "slipway/simulated"

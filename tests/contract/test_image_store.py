@@ -17,7 +17,7 @@ import pytest
 
 from slipway.adapters.oci import ImageConfig, OciImageStore
 from slipway.core.errors import InputError, PermanentError, SlipwayError, TransientError
-from slipway.ports import Image
+from slipway.ports.models import Image
 from slipway.sandbox import build, images
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.part import HttpReady, Part

@@ -14,7 +14,7 @@ import pytest
 
 from slipway.adapters.s3 import S3ObjectStore
 from slipway.core.errors import PermanentError, TransientError
-from slipway.ports import ObjectStore
+from slipway.ports.models import ObjectStore
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import s3
 from tests.contract.running_parts import object_store

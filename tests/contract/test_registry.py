@@ -17,7 +17,7 @@ from slipway.adapters import model_manifest
 from slipway.adapters.mlflow import MANIFEST_TAG, MlflowRegistry
 from slipway.adapters.s3 import S3ObjectStore
 from slipway.core.errors import InputError, PermanentError, TransientError
-from slipway.ports import ModelFile, ModelVersion, Registry
+from slipway.ports.models import ModelFile, ModelVersion, Registry
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import mlflow, s3
 from tests.contract.running_parts import running, without_doors

@@ -9,7 +9,7 @@ import pytest
 from slipway.core.routing import Slot
 from slipway.manifests.names import workload_name
 from slipway.manifests.workload import slot_deployment
-from slipway.ports import WayIn
+from slipway.ports.traffic import WayIn
 from tests.contract.port_suites.traffic import GatewaySuite, TrafficSubject
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.gateway import FakeGateway, GatewayAnswer

@@ -25,7 +25,7 @@ from slipway.adapters.kubernetes_api import KubernetesApi, object_path
 from slipway.core.errors import SlipwayError
 from slipway.core.traffic import user_rows
 from slipway.manifests.names import SLOT_LABEL
-from slipway.ports import Traffic
+from slipway.ports.traffic import Traffic
 from tests.e2e.support import Sandbox, World
 
 METRIC = "user_requests_per_s"

@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 import httpx
 import yaml
 
-from slipway.bootstrap import Ports, connect, install_services, registry
+from slipway.bootstrap.releases import Ports, connect, install_services, registry
 from slipway.core.release.record import ReleaseRecord
 from slipway.manifests.names import RELEASE_ACCOUNT
 from slipway.sandbox.environment import client_environment

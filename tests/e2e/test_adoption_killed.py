@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from slipway.bootstrap import administration
+from slipway.bootstrap.releases import administration
 from slipway.core.routing import ROUTE_HEADER
-from slipway.ports import Manifest, Objects
+from slipway.ports.objects import Objects
+from slipway.ports.workloads import Manifest
 from tasks.adopting import Adopting, originals_of
 from tasks.adoption import adopt
 from tasks.giving_back import give_back

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from slipway.bootstrap import install_services
+from slipway.bootstrap.releases import install_services
 from slipway.core.routing import all_to
 from slipway.core.service import RouterKind
 from tests.e2e.support import Sandbox, World, said, users

@@ -14,7 +14,7 @@ import yaml
 from kubernetes.config import incluster_config
 
 from slipway.adapters.kubernetes_api import KubernetesApi, object_path
-from slipway.bootstrap import connect
+from slipway.bootstrap.releases import connect
 from slipway.core.errors import PermanentError
 from slipway.manifests.rights import release_rights
 from tests.e2e.support import Sandbox, World, said

@@ -13,7 +13,7 @@ import pytest
 
 from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.kubernetes_preflight import KubernetesPreflight
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.service import AutoscalerKind
 from slipway.manifests.names import RELEASE_ACCOUNT
 from tests.contract.port_suites.autoscalers import AutoscalersSubject, AutoscalersSuite

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from slipway.bootstrap import registry
+from slipway.bootstrap.releases import registry
 from slipway.core.rollout import PodObservation
 from slipway.core.weights import s3_folder
 from slipway.evaluation.integrity import weights_digest

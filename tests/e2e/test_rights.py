@@ -21,7 +21,7 @@ import pytest
 from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.kubernetes_api import MERGE_PATCH, KubernetesApi, object_path
 from slipway.adapters.kubernetes_preflight import KubernetesPreflight
-from slipway.bootstrap import Ports, connect
+from slipway.bootstrap.releases import Ports, connect
 from slipway.cli.status_view import print_status
 from slipway.core.feasibility.values import Code, Right
 from slipway.core.release.orders import OrderKind, about

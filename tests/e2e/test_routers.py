@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.errors import InputError
 from slipway.core.routing import (
     ROUTE_HEADER,
@@ -25,7 +25,7 @@ from slipway.core.routing import (
 from slipway.core.service import RouterKind
 from slipway.manifests.names import workload_name
 from slipway.manifests.workload import slot_deployment
-from slipway.ports import WayIn
+from slipway.ports.traffic import WayIn
 from tests.contract.port_suites.traffic import (
     GatewaySuite,
     TrafficSubject,

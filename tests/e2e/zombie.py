@@ -15,14 +15,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from blocks.installation import current_settings
-from slipway.bootstrap import Ports, connect
+from slipway.bootstrap.releases import Ports, connect
 from slipway.core.errors import SlipwayError
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.rollout import RolloutObservation
 from slipway.core.routing import Slot, all_to, empty
 from slipway.manifests.names import test_pod_name, with_fence
 from slipway.manifests.workload import slot_deployment, test_pod
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 from tasks.leftover import settle_leftover
 from tasks.session import ReleaseSession, evidence_prefix, opened_release
 

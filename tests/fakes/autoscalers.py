@@ -11,7 +11,7 @@ from slipway.core.errors import ConflictError
 from slipway.core.release.scaling import Autoscaler
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT, floor_patch, read_autoscalers
 from slipway.manifests.names import FENCE_ANNOTATION, SERVICE_LABEL
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 from tests.fakes.cluster import FakeAutoscaler, FakeCluster
 
 _LEAST = {HPA: "minReplicas", SCALED_OBJECT: "minReplicaCount"}

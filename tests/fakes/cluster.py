@@ -11,7 +11,7 @@ from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.routing import Route, Slot
 from slipway.core.traffic import AccessRow
 from slipway.manifests.names import SERVES_LABEL, SLOT_LABEL, WEIGHTS_ANNOTATION
-from slipway.ports import Lease
+from slipway.ports.records import Lease
 from tests.fakes.clock import FakeClock
 from tests.fakes.journal import Journal
 

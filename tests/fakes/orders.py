@@ -7,7 +7,7 @@ from functools import lru_cache
 from slipway.core.errors import PermanentError
 from slipway.core.release.orders import Order, order_to_storage
 from slipway.manifests.release_objects import read_orders
-from slipway.ports import StoredOrders
+from slipway.ports.records import StoredOrders
 from tests.fakes.cluster import FakeCluster
 
 

@@ -9,7 +9,7 @@ from slipway.core.feasibility.pods import charge
 from slipway.core.feasibility.quantity import amounts, plus
 from slipway.core.feasibility.values import Certificate, Right, Unseen
 from slipway.manifests.footprint import pod_demand
-from slipway.ports import Look
+from slipway.ports.workloads import Look
 from tests.fakes.cluster import FakeCluster, FakeDeployment, FakePod
 
 Manifest = dict[str, Any]

@@ -8,7 +8,7 @@ from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.record import ReleaseRecord
 from slipway.core.release.storage import from_storage, to_storage
 from slipway.manifests.release_objects import record_name
-from slipway.ports import Lease, StoredRecord
+from slipway.ports.records import Lease, StoredRecord
 from tests.fakes.cluster import FakeCluster
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slipway.core.errors import InputError, PermanentError, TransientError
 from slipway.core.service import ServerKind
-from slipway.ports import Image, ModelFile, ModelVersion
+from slipway.ports.models import Image, ModelFile, ModelVersion
 from tests.fakes.cluster import FakeCluster, next_figure
 from tests.fakes.journal import Journal
 

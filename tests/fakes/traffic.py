@@ -5,7 +5,7 @@ from __future__ import annotations
 from slipway.core.errors import PermanentError, TransientError
 from slipway.core.routing import PREVIEW_HEADER, Preview, Route, Slot
 from slipway.core.traffic import AccessTail, LogPosition
-from slipway.ports import RouteProof, WayIn
+from slipway.ports.traffic import RouteProof, WayIn
 from tests.fakes.cluster import FakeCluster, next_figure
 
 _LOOKS_PER_TIMEOUT = 100

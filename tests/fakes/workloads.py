@@ -17,7 +17,7 @@ from slipway.manifests.names import (
     SERVICE_LABEL,
     WEIGHTS_ANNOTATION,
 )
-from slipway.ports import Applied, Manifest
+from slipway.ports.workloads import Applied, Manifest
 from tests.fakes.cluster import FakeCluster, FakeDeployment, FakeEvent, FakePod, Fault, Key
 
 _FAULT_AGE_S = 300.0

@@ -14,7 +14,8 @@ from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
 from slipway.manifests.names import FENCE_ANNOTATION
 from slipway.manifests.release_objects import record_name
-from slipway.ports import Manifest, StoredRecord
+from slipway.ports.records import StoredRecord
+from slipway.ports.workloads import Manifest
 from tasks.plan import planned_release
 from tests.flow.world import MODEL, SERVICE, World
 

@@ -13,7 +13,7 @@ from slipway.core.release.record import Phase
 from slipway.core.routing import Route, Slot, all_to
 from slipway.core.service import AutoscalerKind, RampStep
 from slipway.manifests.autoscaling import autoscaler
-from slipway.ports import RouteProof
+from slipway.ports.traffic import RouteProof
 from tests.examples import autoscaling
 from tests.fakes.cluster import FakeAutoscaler, Fault
 from tests.flow.sweeps import swept

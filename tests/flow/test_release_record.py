@@ -9,7 +9,7 @@ import pytest
 from slipway.core.errors import TransientError
 from slipway.core.release.admission import Request, admit
 from slipway.core.release.record import ReleaseRecord
-from slipway.ports import StoredRecord
+from slipway.ports.records import StoredRecord
 from tasks.lock import LockKeeper
 from tasks.session import saved
 from tests.fakes.cluster import FakeCluster

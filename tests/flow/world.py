@@ -23,7 +23,7 @@ from slipway.bench.values import (
     RequestTable,
     Target,
 )
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.errors import ConflictError, InputError, TransientError
 from slipway.core.release.orders import Order, OrderKind, order_to_storage
 from slipway.core.release.record import Phase, ReleaseRecord
@@ -32,7 +32,7 @@ from slipway.core.release.storage import from_storage
 from slipway.core.routing import Slot, all_to
 from slipway.core.service import AutoscalerKind, RampPolicy, RampStep, Strategy
 from slipway.manifests.names import RELEASE_LABEL
-from slipway.ports import Lease, Releases
+from slipway.ports.records import Lease, Releases
 from slipway.settings import from_environment
 from tasks import benchmark, former, image, model, ramp, traffic, warm_up, workload
 from tasks import rollback as taking_back

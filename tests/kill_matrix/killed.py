@@ -21,9 +21,10 @@ from typing import Any
 from unittest.mock import patch
 
 import tasks.session
-from slipway import bootstrap, cli
+from slipway import cli
 from slipway.adapters.kubernetes_api import KubernetesApi
-from slipway.bootstrap import Ports
+from slipway.bootstrap import releases as bootstrap
+from slipway.bootstrap.releases import Ports
 
 WHERE = "SLIPWAY_KILL"
 LOG = "SLIPWAY_KILL_LOG"

@@ -11,7 +11,7 @@ from slipway.core.release.scaling import replicas_for
 from slipway.core.routing import Route, Slot
 from slipway.core.verdicts import Verdict
 from slipway.manifests.release_objects import record_name
-from slipway.ports import Lease
+from slipway.ports.records import Lease
 from tests.flow.world import MODEL, SERVICE
 from tests.simulation.autoscaled import KINDS, Autoscaled
 from tests.simulation.engine import Engine, SimulationError

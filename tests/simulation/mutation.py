@@ -18,7 +18,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from slipway import ports
+from slipway.ports.models import ImageStore, ObjectStore, Registry
+from slipway.ports.records import Orders, Releases
+from slipway.ports.traffic import Metrics, Traffic
+from slipway.ports.workloads import Workloads
 from tests.simulation.wires import WRITES
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
@@ -30,14 +33,14 @@ _OF_ADMINISTRATORS = frozenset({"adopted_pods", "adopting", "adoption", "giving_
 _DELAY_S = 20.0
 _LONGEST = 70
 _PORTS = {
-    "releases": ports.Releases,
-    "orders": ports.Orders,
-    "workloads": ports.Workloads,
-    "traffic": ports.Traffic,
-    "metrics": ports.Metrics,
-    "registry": ports.Registry,
-    "images": ports.ImageStore,
-    "objects": ports.ObjectStore,
+    "releases": Releases,
+    "orders": Orders,
+    "workloads": Workloads,
+    "traffic": Traffic,
+    "metrics": Metrics,
+    "registry": Registry,
+    "images": ImageStore,
+    "objects": ObjectStore,
 }
 # What a session does with its ports for the tasks counts as a call of a port in their source.
 _SESSION_WRITES = frozenset(

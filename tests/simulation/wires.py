@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from slipway.core.errors import TransientError
-from slipway.ports import Lease
+from slipway.ports.records import Lease
 from tests.fakes.journal import ProcessDied
 from tests.simulation.engine import Engine, Process
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from slipway.bench.values import RequestTable
-from slipway.bootstrap import Ports
+from slipway.bootstrap.releases import Ports
 from slipway.core.routing import Route, Slot
-from slipway.ports import ModelVersion
+from slipway.ports.models import ModelVersion
 from slipway.settings import from_environment
 from tests.fakes.cluster import FakeCluster, Fault
 from tests.fakes.journal import Journal
@@ -73,7 +73,7 @@ class SharedWorld(World):
         self.benchmark_s = 0.0
 
     def connect(self, service: str, settings: Any) -> Ports:
-        """Stand in for `slipway.bootstrap.connect`."""
+        """Stand in for `slipway.bootstrap.releases.connect`."""
         ports, wires = super()._connect(service, settings), self.wires
         if wires is None:
             return ports

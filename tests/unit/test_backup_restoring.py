@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,75 @@ def test_other_local_version_is_copied_from_and_never_trusted(house: House) -> N
     done = house.restore(tuned, local=(LocalVersion(folder=old, manifest=base),))
     assert files(house.target) == files(house.folder)
     assert done.copied_bytes == 0
+
+
+def test_file_that_the_disk_did_not_keep_gets_no_name_and_those_before_have_theirs(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.write("a", BYTES[:100])
+    house.write("b", BYTES[:200])
+    house.write("c", BYTES)
+    taken = house.take()
+    real = os.fsync
+
+    def full_at_c(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size == len(BYTES):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_at_c)
+    with pytest.raises(PermanentError) as caught:
+        house.restore(taken.manifest)
+    assert caught.value.code == "target-full"
+    assert sorted(files(house.target)) == ["a", "b", "c.part"]
+    monkeypatch.setattr(os, "fsync", real)
+    again = house.restore(taken.manifest)
+    assert (again.fetched_bytes, sorted(files(house.target))) == (0, ["a", "b", "c"])
+
+
+def test_whole_file_gets_its_name_though_a_later_one_cannot_be_had(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.write("a", BYTES[:100])
+    house.write("w", BYTES)
+    taken = house.take()
+    missing = str(taken.manifest.key_of(taken.manifest.chunks[-1]))
+    del house.store.objects[missing]
+    was_asked, real, read = threading.Event(), os.fsync, house.store.read
+
+    def noticed(key: str) -> Iterator[memoryview]:
+        if key == missing:
+            was_asked.set()
+        return read(key)
+
+    def slow(descriptor: int) -> None:
+        assert was_asked.wait(30)
+        real(descriptor)
+
+    monkeypatch.setattr(house.store, "read", noticed)
+    monkeypatch.setattr(os, "fsync", slow)
+    with pytest.raises(PermanentError) as caught:
+        house.restore(taken.manifest)
+    assert caught.value.code == "chunk-missing"
+    assert sorted(files(house.target)) == ["a", "w.part"]
+
+
+def test_many_files_hold_few_descriptors(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        house.write(f"f{number:02}", bytes([number]) * (number + 1))
+    taken = house.take()
+    opened: list[int] = []
+    real = os.fsync
+
+    def counted(descriptor: int) -> None:
+        opened.append(len(list(Path("/proc/self/fd").iterdir())))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    house.restore(taken.manifest)
+    assert max(opened) - before < 12
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_single_files_are_restored_by_name(house: House) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slipway import bootstrap
+from slipway.bootstrap import releases as bootstrap
 from slipway.core.errors import InputError, PermanentError
 from slipway.core.release.record import Phase, ReleaseRecord
 from slipway.core.rollout import RolloutObservation
@@ -15,7 +15,7 @@ from slipway.core.routing import Route, Slot, all_to, empty
 from slipway.manifests.adoption.live import Live
 from slipway.manifests.adoption.originals import Originals, originals_config_map
 from slipway.manifests.install import install_objects, platform_objects
-from slipway.ports import StoredRecord
+from slipway.ports.records import StoredRecord
 from tests.examples import record, rollout, service
 
 

@@ -12,8 +12,9 @@ import yaml
 
 from blocks import installation
 from blocks.installation import Installation
-from slipway import bootstrap, cli
+from slipway import cli
 from slipway.adapters.kubernetes_api import KubernetesApi
+from slipway.bootstrap import releases as bootstrap
 from slipway.cli import context
 from slipway.cli.context import hoisted
 from slipway.core.errors import InputError
@@ -117,8 +118,8 @@ def test_command_runs_with_the_context_that_was_typed(
     seen: list[str | None] = []
     real = cli.application
 
-    def with_probe() -> Any:
-        app = real()
+    def with_probe(command: str) -> Any:
+        app = real(command)
         app.command("probe")(lambda: seen.append(os.environ.get(CONTEXT_VARIABLE)))
         return app
 
@@ -128,6 +129,29 @@ def test_command_runs_with_the_context_that_was_typed(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert (ended.value.code, seen) == (0, ["release"])
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["backup", "list"], "backup"),
+        (["--context", "backup", "sandbox", "up"], "sandbox"),
+        (["--context=a", "status"], "status"),
+        (["--help"], ""),
+        ([], ""),
+    ],
+)
+def test_command_is_found_behind_its_options(words: list[str], command: str) -> None:
+    assert context.command_of(words) == command
+
+
+def test_group_of_commands_is_loaded_without_the_others() -> None:
+    alone = cli.application("backup")
+    assert [group.name for group in alone.registered_groups] == ["backup"]
+    assert alone.registered_commands == []
+    whole = cli.application("no-such-command")
+    assert {group.name for group in whole.registered_groups} >= {"sandbox", "backup", "model"}
+    assert "promote" in {command.name for command in whole.registered_commands}
 
 
 def test_command_without_the_option_leaves_the_context_of_the_environment(

@@ -13,7 +13,7 @@ import pytest
 
 from slipway.core.errors import PermanentError
 from slipway.evaluation.integrity import check_integrity, weights_digest
-from slipway.ports import ModelFile, ModelVersion
+from slipway.ports.models import ModelFile, ModelVersion
 
 GGUF = b"GGUF" + (3).to_bytes(4, "little") + b"\0" * 16
 

@@ -10,7 +10,7 @@ from slipway.core.service import RouterKind
 from slipway.manifests.adoption import changes, originals
 from slipway.manifests.names import FENCE_ANNOTATION
 from slipway.manifests.routes.routers import route_objects
-from slipway.ports import Backend
+from slipway.ports.traffic import Backend
 from tests.unit.live_services import (
     API,
     Manifest,

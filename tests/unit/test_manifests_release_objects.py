@@ -23,7 +23,7 @@ from slipway.manifests.release_objects import (
     record_name,
     release_event,
 )
-from slipway.ports import Lease
+from slipway.ports.records import Lease
 from tests.examples import record
 
 AT_NS = 1_790_000_000_123_456_789

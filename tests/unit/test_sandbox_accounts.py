@@ -126,10 +126,10 @@ def test_watcher_that_cannot_connect_yet_says_so_and_keeps_what_it_watches(
 
     told: list[str] = []
     monkeypatch.setattr("slipway.adapters.service_file.load_services", lambda _: {"chat": None})
-    monkeypatch.setattr("slipway.bootstrap.connect", refused)
+    monkeypatch.setattr("slipway.bootstrap.releases.connect", refused)
     assert watch._services(settings(tmp_path), {}, told.append) is None
     assert told == ["the kubeconfig has no context 'slipway-watch'"]
 
     connected: Any = object()
-    monkeypatch.setattr("slipway.bootstrap.connect", lambda *_: connected)
+    monkeypatch.setattr("slipway.bootstrap.releases.connect", lambda *_: connected)
     assert watch._services(settings(tmp_path), {}, told.append) == {"chat": connected}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from slipway.core.errors import ConflictError, PermanentError, SlipwayError, TransientError
-from slipway.ports import Lease
+from slipway.ports.records import Lease
 from tasks.lock import LEASE_DURATION_S, PATIENCE_S, LockKeeper, take_lock
 from tests.examples import holder_on
 from tests.fakes.cluster import FakeCluster

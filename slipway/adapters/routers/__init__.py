@@ -11,7 +11,7 @@ from slipway.adapters.routers.gateway_api import GatewayApiTraffic
 from slipway.adapters.routers.istio import IstioTraffic
 from slipway.adapters.routers.plain_service import PlainServiceTraffic
 from slipway.core.service import RouterKind, ServiceSpec
-from slipway.ports import HandOver, Traffic
+from slipway.ports.traffic import HandOver, Traffic
 
 
 class RouterTraffic(Traffic, HandOver, Protocol):

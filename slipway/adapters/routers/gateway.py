@@ -17,7 +17,7 @@ from slipway.core.errors import TransientError
 from slipway.core.routing import PURPOSE_HEADER, ROUTE_HEADER, SLOT_HEADER, Route
 from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
-from slipway.ports import Backend, RouteProof
+from slipway.ports.traffic import Backend, RouteProof
 
 _POLL_S = 0.05
 PROPAGATION_TIMEOUT_S = 20.0

@@ -30,7 +30,7 @@ from slipway.manifests.routes.gateway_api import (
     http_route,
     read_http_route,
 )
-from slipway.ports import Backend, RouteProof, WayIn
+from slipway.ports.traffic import Backend, RouteProof, WayIn
 
 _CONDITIONS = ("Accepted", "ResolvedRefs")
 

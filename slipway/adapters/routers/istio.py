@@ -29,7 +29,7 @@ from slipway.manifests.routes.istio import (
     virtual_service,
 )
 from slipway.manifests.routes.splitting import falling_back
-from slipway.ports import Backend, RouteProof, WayIn
+from slipway.ports.traffic import Backend, RouteProof, WayIn
 
 _KINDS = ("VirtualService", "DestinationRule")
 

@@ -30,7 +30,7 @@ from slipway.core.service import ServiceSpec
 from slipway.core.traffic import AccessRow, AccessTail, LogPosition
 from slipway.manifests.names import SERVES_LABEL, SLOT_LABEL, host_of, preview_service
 from slipway.manifests.routes.plain import plain_services, read_plain_services
-from slipway.ports import Backend, RouteProof, WayIn
+from slipway.ports.traffic import Backend, RouteProof, WayIn
 
 _LOOK_EVERY_S = 0.5  # each look asks the API server six times
 _PROOF_REQUESTS = 3

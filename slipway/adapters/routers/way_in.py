@@ -6,7 +6,7 @@ from slipway.adapters.routers.gateway import GatewayAccess
 from slipway.core.routing import PREVIEW_HEADER, Preview
 from slipway.core.service import ServiceSpec
 from slipway.manifests.names import host_of, preview_service
-from slipway.ports import WayIn
+from slipway.ports.traffic import WayIn
 
 
 def through_gateway(access: GatewayAccess, spec: ServiceSpec, preview: Preview | None) -> WayIn:

@@ -36,7 +36,7 @@ from slipway.adapters.weights_volume.versions import (
 )
 from slipway.core.errors import PermanentError, TransientError
 from slipway.files import sync_folder
-from slipway.ports import ModelFile
+from slipway.ports.models import ModelFile
 
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 _BLOCK_BYTES = 1 << 20

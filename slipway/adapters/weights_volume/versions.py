@@ -21,7 +21,7 @@ from slipway.adapters.model_manifest import FILE_NAME, ModelManifest, from_text,
 from slipway.core.errors import PermanentError, SlipwayError
 from slipway.core.weights import digest_of_files
 from slipway.files import sync_folder
-from slipway.ports import ModelFile
+from slipway.ports.models import ModelFile
 
 FILES = "files"
 MANIFEST = FILE_NAME

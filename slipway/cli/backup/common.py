@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from slipway.settings import BackupSettings, backup_settings
 
@@ -84,4 +83,4 @@ def shown_progress(what: str) -> Iterator[Progress]:
 
 def say(line: str) -> None:
     """Print a line as it is."""
-    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    typer.echo(line)

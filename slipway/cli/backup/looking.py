@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from slipway.backup.finding import find
 from slipway.cli.backup.common import Place, Which, opened, say, size, stamp
@@ -19,6 +17,9 @@ def list_backups(
     place: Place = None,
 ) -> None:
     """List the backups with what is known of each."""
+    from rich.console import Console
+    from rich.table import Table
+
     from slipway.backup.verifying import read_library
     from slipway.core.backup.verification import ledger_of, standing_of
 
@@ -51,6 +52,9 @@ def list_backups(
 
 def show(version: Which, place: Place = None) -> None:
     """Show where a backup came from, and its files."""
+    from rich.console import Console
+    from rich.table import Table
+
     repository = opened(place)[1].repository
     name = find(repository, version)
     manifest = repository.load(name)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from slipway.cli.backup.common import Place, opened, say
 from slipway.core.errors import InputError, PermanentError
@@ -73,6 +71,9 @@ def forget_run(
 
 
 def _print(findings: Iterable[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("a good store", "this one", "what it answered", box=None)
     for item in findings:
         colour = {"yes": "green", "no": "red"}.get(item.kept.value, "yellow")

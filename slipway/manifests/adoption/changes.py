@@ -21,7 +21,8 @@ from slipway.manifests.names import (
 )
 from slipway.manifests.routes.plain import plain_services
 from slipway.manifests.routes.routers import route_objects
-from slipway.ports import Backend, Manifest
+from slipway.ports.traffic import Backend
+from slipway.ports.workloads import Manifest
 
 ADOPTED_ANNOTATION = "slipway.dev/adopted"
 """On the Service of an adopted service: an installation leaves it as it is."""

@@ -11,7 +11,7 @@ from slipway.manifests.adoption.live import ROUTE_KINDS, Live, Obstacle
 from slipway.manifests.adoption.routes import read_by_hand
 from slipway.manifests.lint.finding import pod_labels, subject
 from slipway.manifests.names import SERVES_LABEL, SLOT_LABEL, workload_name
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 _MANAGERS = (
     ("labels", "argocd.argoproj.io/instance", "Argo CD"),

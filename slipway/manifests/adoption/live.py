@@ -11,7 +11,7 @@ from slipway.core.service import RouterKind, ServiceSpec
 from slipway.manifests.autoscaling import HPA, SCALED_OBJECT
 from slipway.manifests.lint.finding import host, namespace, of_kind, pod_labels, scales, subject
 from slipway.manifests.names import host_of
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 ROUTE_KINDS: Mapping[RouterKind, str] = {
     RouterKind.ISTIO: "VirtualService",

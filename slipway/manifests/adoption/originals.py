@@ -11,7 +11,7 @@ from slipway.core.errors import PermanentError
 from slipway.core.routing import Slot
 from slipway.manifests.adoption.live import Live
 from slipway.manifests.names import Object, common_labels, metadata
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 _KEY = "originals.json"
 _FORMAT = 1

@@ -14,7 +14,7 @@ from slipway.core.service import ServiceSpec
 from slipway.manifests.adoption.live import Obstacle, route_gateways, route_hosts
 from slipway.manifests.lint.finding import host, namespace, subject
 from slipway.manifests.names import host_of
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 Rule = Mapping[str, Any]
 

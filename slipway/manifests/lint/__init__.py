@@ -16,7 +16,7 @@ from slipway.manifests.lint.quotas import (
 )
 from slipway.manifests.lint.routes import split_bindings, undefined_subsets, wrong_subsets
 from slipway.manifests.lint.workloads import overlaps, two_who_scale
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 __all__ = ["Finding", "lint"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from slipway.manifests.lint.finding import (
     scales,
     subject,
 )
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 _WORKLOADS = ("Deployment", "Pod")
 

@@ -13,7 +13,7 @@ from slipway.manifests.lint.finding import (
     pod_labels,
     subject,
 )
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 _MESH = "mesh"
 

@@ -15,7 +15,7 @@ from slipway.manifests.lint.finding import (
     scales,
     subject,
 )
-from slipway.ports import Manifest
+from slipway.ports.workloads import Manifest
 
 
 def overlaps(objects: tuple[Manifest, ...]) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from slipway.core.routing import Slot
 from slipway.core.service import Autoscaling
 from slipway.manifests.autoscaling import autoscaler, object_kind
 from slipway.manifests.names import with_fence
-from slipway.ports import Autoscalers
+from slipway.ports.workloads import Autoscalers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 
 from slipway.core.errors import PermanentError
 from slipway.core.release.orders import Order, OrderKind
-from slipway.ports import Orders
+from slipway.ports.records import Orders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

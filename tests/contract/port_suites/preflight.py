@@ -10,7 +10,7 @@ import pytest
 
 from slipway.core.feasibility.values import Right
 from slipway.manifests.footprint import nodes_seen
-from slipway.ports import Look, Preflight
+from slipway.ports.workloads import Look, Preflight
 
 _KINDS = ("LimitRange", "PodDisruptionBudget", "ResourceQuota")
 

@@ -10,7 +10,7 @@ import pytest
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.core.release.admission import Request, Start, admit
 from slipway.core.release.record import Phase, ReleaseRecord, advance
-from slipway.ports import Lease, Releases
+from slipway.ports.records import Lease, Releases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from slipway.core.routing import (
     without_slot,
 )
 from slipway.core.traffic import AccessRow, LogPosition
-from slipway.ports import Traffic, WayIn
+from slipway.ports.traffic import Traffic, WayIn
 from tests.fakes.gateway import GatewayAnswer
 
 _TOKEN = "c0ffee" * 5

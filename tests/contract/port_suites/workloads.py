@@ -20,7 +20,7 @@ from slipway.core.routing import Slot
 from slipway.core.service import ServiceSpec
 from slipway.manifests.names import RELEASE_LABEL, test_pod_name, with_fence, workload_name
 from slipway.manifests.workload import slot_deployment, test_pod
-from slipway.ports import Manifest, Workloads
+from slipway.ports.workloads import Manifest, Workloads
 
 _PATIENCE = RolloutPatience(replica_failure_s=0, unschedulable_s=0)
 

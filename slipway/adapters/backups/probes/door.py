@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from slipway.adapters import s3_api
 from slipway.adapters.backups.s3_http import SignedHttp
-from slipway.adapters.backups.s3_transfer import element, in_base64
+from slipway.adapters.backups.s3_wire import element, in_base64
 from slipway.core.backup.facts import Finding, Kept
 
 _BUSY = frozenset({429, 502, 503, 504})

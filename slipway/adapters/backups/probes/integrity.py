@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from slipway.adapters.backups.probes.door import Answer, Door, offers, refuses
-from slipway.adapters.backups.s3_transfer import element, in_base64
+from slipway.adapters.backups.s3_wire import element, in_base64
 from slipway.core.backup import facts
 from slipway.core.backup.facts import Finding, Kept
 

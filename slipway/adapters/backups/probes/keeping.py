@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from slipway.adapters.backups.probes.door import Answer, Door, offers, refuses
-from slipway.adapters.backups.s3_transfer import element
+from slipway.adapters.backups.s3_wire import element
 from slipway.core.backup.facts import Finding
 
 _LOCK_S = 20.0

@@ -11,7 +11,7 @@ from botocore.credentials import Credentials
 
 from slipway.adapters.backups.probes.door import Answer, Door, offers, refuses
 from slipway.adapters.backups.probes.integrity import begun, completed, ended
-from slipway.adapters.backups.s3_transfer import element
+from slipway.adapters.backups.s3_wire import element
 from slipway.core.backup.facts import Finding, Kept
 
 _CHUNK_BYTES = 16 << 20
