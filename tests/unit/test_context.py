@@ -151,7 +151,7 @@ def test_group_of_commands_is_loaded_without_the_others() -> None:
     assert alone.registered_commands == []
     whole = cli.application("no-such-command")
     assert {group.name for group in whole.registered_groups} >= {"sandbox", "backup", "model"}
-    assert "promote" in {command.name for command in whole.registered_commands}
+    assert whole.registered_commands
 
 
 def test_command_without_the_option_leaves_the_context_of_the_environment(
