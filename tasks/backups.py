@@ -16,14 +16,17 @@ from slipway.backup.retaining import USD_PER_GB_MONTH, Uses, plan_prune
 from slipway.backup.taking import Order, take
 from slipway.backup.verifying import Verified, verify
 from slipway.bootstrap.backups import Opened, make_backups, open_backups, store_of, surroundings
-from slipway.bootstrap.releases import connect, registry
+from slipway.bootstrap.releases import backup_jobs, connect, registry
 from slipway.core.backup.manifest import Origin
 from slipway.core.backup.periods import Period
 from slipway.core.backup.retention import Policy
 from slipway.core.backup.ulid import time_of
 from slipway.core.errors import InputError, PermanentError, SlipwayError
 from slipway.core.release.going_back import versions_in_use as used_by
+from slipway.core.service import ServiceSpec
+from slipway.manifests.backups import VolumeSource
 from slipway.settings import Settings, backup_settings
+from tasks.backup_jobs import back_up_volume, run_of
 from tasks.backup_reports import SpokenProgress, tell, tell_event
 from tasks.session import installation
 from tasks.stage import repeatable
@@ -42,11 +45,13 @@ class Source:
         model: of the registry.
         version: of the registry.
         uses: what runs it, or may go back to it, in words.
+        on_volume: the services whose volumes hold its files, with the digest of these.
     """
 
     model: str
     version: str
     uses: tuple[str, ...]
+    on_volume: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,7 @@ def versions_in_use(model: str = "") -> list[Source]:
     """
     settings = installation()
     uses: dict[tuple[str, str], list[str]] = {}
+    volumes: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for name, spec in load_services(settings.services).items():
         if model and spec.model != model:
             continue
@@ -97,6 +103,8 @@ def versions_in_use(model: str = "") -> list[Source]:
         stored = ports.releases.load(name)
         for version, use in used_by(stored.record).items() if stored else ():
             uses.setdefault((spec.model, version), []).append(use)
+        for slot in stored.record.slots if stored and _backed_up_there(spec) else ():
+            volumes.setdefault((spec.model, slot.version), []).append((name, slot.weights))
         alias = _alias(settings, spec.model, spec.alias)
         if alias:
             uses.setdefault((spec.model, alias), []).append(f"alias {spec.alias}")
@@ -107,7 +115,12 @@ def versions_in_use(model: str = "") -> list[Source]:
             hint="release one first; to back up a folder: slipway backup take FOLDER --model NAME",
         )
     return [
-        Source(model=name, version=version, uses=tuple(why))
+        Source(
+            model=name,
+            version=version,
+            uses=tuple(why),
+            on_volume=tuple(item for item in volumes.get((name, version), ()) if item[1]),
+        )
         for (name, version), why in sorted(uses.items())
     ]
 
@@ -147,6 +160,25 @@ def take_backup(backups: Opened, source: Source) -> TakenBackup:
     )
 
 
+@repeatable("take backup of a volume", run_name="{source.model} version {source.version}")
+def take_from_volume(source: Source) -> TakenBackup:
+    """Have a Job back up one version where it lies, its files checked against the digest."""
+    service, weights = source.on_volume[0]
+    settings = installation()
+    ports = connect(service, settings)
+    there = VolumeSource(
+        spec=ports.spec, version=source.version, weights=weights, run=run_of(source.version)
+    )
+    done = back_up_volume(ports, backup_jobs(settings), there)
+    return TakenBackup(
+        source=source,
+        name=done["backup"],
+        size_bytes=done["size_bytes"],
+        sent_bytes=done["sent_bytes"],
+        seconds=done["seconds"],
+    )
+
+
 def take_each(
     backups: Opened, sources: Sequence[Source]
 ) -> tuple[list[TakenBackup], dict[Source, SlipwayError]]:
@@ -154,7 +186,8 @@ def take_each(
     taken, failed = [], {}
     for source in sources:
         try:
-            taken.append(take_backup(backups, source))
+            from_volume = bool(source.on_volume)
+            taken.append(take_from_volume(source) if from_volume else take_backup(backups, source))
         except SlipwayError as error:
             tell(f"not backed up: {source.model} version {source.version}: {error.message}")
             failed[source] = error
@@ -279,6 +312,10 @@ def prune_backups(backups: Opened, sources: Sequence[Source]) -> str:
     usd = plan.freed_bytes / 1e9 * USD_PER_GB_MONTH
     said = f"{len(done.manifests)} backups, {done.chunks} chunks, {usd:.2f} USD each month"
     return f"{said}; waits for {len(done.waits_for)} runs" if done.waits_for else said
+
+
+def _backed_up_there(spec: ServiceSpec) -> bool:
+    return spec.volume is not None and spec.volume.backup is not None
 
 
 def _alias(settings: Settings, model: str, alias: str) -> str | None:

@@ -24,6 +24,7 @@ from slipway.core.service import (
     ServiceSpec,
     Slo,
     Strategy,
+    VolumeBackup,
     Weights,
     WeightsVolume,
 )
@@ -58,6 +59,12 @@ def service(kind: ServerKind = ServerKind.SIMULATED, *, gpus: int = 1) -> Servic
 def service_on_a_volume(kind: ServerKind = ServerKind.SIMULATED) -> ServiceSpec:
     volume = WeightsVolume(claim="models", sub_path="slipway", secret="reader")
     return replace(service(kind), weights=Weights.PVC, volume=volume)
+
+
+def service_backed_up_on_its_volume() -> ServiceSpec:
+    backup = VolumeBackup(secret="keys", snapshot_class="fast")
+    volume = WeightsVolume(claim="models", sub_path="slipway", secret="reader", backup=backup)
+    return replace(service_on_a_volume(), volume=volume)
 
 
 def weights_fetch(volume: WeightsVolume | None = None) -> WeightsFetch:

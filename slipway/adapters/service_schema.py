@@ -35,6 +35,7 @@ from slipway.core.service import (
     ServiceSpec,
     Slo,
     Strategy,
+    VolumeBackup,
     Weights,
     WeightsVolume,
     WhenBusy,
@@ -198,6 +199,12 @@ class _Server(_Strict):
     port: Annotated[int, Field(strict=True, ge=1024, le=65535)] = _default(Server, "port")
 
 
+class _VolumeBackup(_Strict):
+    secret: Subdomain
+    image: Annotated[str, AfterValidator(_image)] = _default(VolumeBackup, "image")
+    snapshot_class: Subdomain | Literal[""] = _default(VolumeBackup, "snapshot_class")
+
+
 class _Volume(_Strict):
     claim: Subdomain
     sub_path: Annotated[str, AfterValidator(_folder)] = _default(WeightsVolume, "sub_path")
@@ -207,6 +214,11 @@ class _Volume(_Strict):
         _matching(r"(s3://[a-z0-9][a-z0-9.-]+(/[^\s?#]+)?)?", "s3://BUCKET or s3://BUCKET/PREFIX"),
     ] = _default(WeightsVolume, "artifacts")
     fetcher: Annotated[str, AfterValidator(_image)] = _default(WeightsVolume, "fetcher")
+    backup: _VolumeBackup | None = None
+
+    def volume(self) -> WeightsVolume:
+        backup = self.backup and VolumeBackup(**self.backup.values())
+        return WeightsVolume(**{**self.values(), "backup": backup})
 
 
 class _Toleration(_Strict):
@@ -474,7 +486,7 @@ class ServiceFile(_Strict):
             "slo": Slo(**self.slo.values()),
             "policy": self.policy.policy(),
             "probes": Probes(**{**self.probes.values(), "path": path}),
-            "volume": self.volume and WeightsVolume(**self.volume.values()),
+            "volume": self.volume and self.volume.volume(),
             "router": Router(**self.router.values()),
             "autoscaling": self.autoscaling and Autoscaling(**self.autoscaling.values()),
         }

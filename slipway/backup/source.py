@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from slipway.backup.formats import parts_of
 from slipway.core.backup.cuts import CutRules, Piece, pieces
 from slipway.core.backup.manifest import Hole
 from slipway.core.errors import InputError, PermanentError
+from slipway.core.weights import digest_of_files
 
 _BLOCK_BYTES = 512
 """Unit of `st_blocks`, whatever the file system's own blocks are (stat(2))."""
@@ -213,6 +215,34 @@ def read_piece(file: SourceFile, piece: Piece, buffer: memoryview) -> memoryview
     except OSError as error:
         raise _unreadable(file.place, error) from error
     return wanted
+
+
+def checked_sums(root: Path, expected: str) -> dict[str, str]:
+    """Return the sha256 of every file of a folder by path, if they are the ones expected.
+
+    Args:
+        root: folder with the files of one version.
+        expected: `slipway.core.weights.digest_of_files` of them, hex.
+
+    Raises:
+        PermanentError: `source-differs`, they are not; `source-unreadable`.
+    """
+    found = {}
+    for file in sorted(scan(root), key=lambda item: item.path):
+        try:
+            with file.place.open("rb") as opened:
+                found[file.path] = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            raise _unreadable(file.place, error) from error
+    seen = digest_of_files(found.items())
+    if seen != expected:
+        raise PermanentError(
+            f"the files in {root} have the sum {seen}, not {expected}",
+            code="source-differs",
+            hint="they are not those that were released: place the version anew, and look who "
+            "writes to the volume",
+        )
+    return found
 
 
 def _missing(root: Path, error: OSError) -> InputError:

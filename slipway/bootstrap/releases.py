@@ -10,6 +10,7 @@ import httpx
 from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.kubernetes import KubernetesWorkloads
 from slipway.adapters.kubernetes_autoscalers import KubernetesAutoscalers
+from slipway.adapters.kubernetes_jobs import KubernetesBackupJobs
 from slipway.adapters.kubernetes_objects import KubernetesObjects
 from slipway.adapters.kubernetes_orders import KubernetesOrders
 from slipway.adapters.kubernetes_preflight import KubernetesPreflight
@@ -33,6 +34,7 @@ from slipway.manifests.install import (
     platform_objects,
 )
 from slipway.manifests.names import PLATFORM_NAMESPACE
+from slipway.ports.backup_jobs import BackupJobs
 from slipway.ports.models import ImageStore, ObjectStore, Registry
 from slipway.ports.objects import Objects
 from slipway.ports.records import Orders, Releases
@@ -107,6 +109,13 @@ def _gateway(settings: Settings) -> GatewayAccess:
 def registry(settings: Settings) -> Registry:
     """Return the model registry alone."""
     return MlflowRegistry(settings.mlflow_url, cache=settings.cache)
+
+
+def backup_jobs(settings: Settings) -> BackupJobs:
+    """Return the Jobs that back up volumes."""
+    return KubernetesBackupJobs(
+        RetryingKubernetesApi(settings.kubeconfig, context=settings.context)
+    )
 
 
 def cluster_http(settings: Settings) -> httpx.Client:

@@ -149,6 +149,23 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeBackup:
+    """How versions on a volume are backed up: by a Job that mounts it, with keys of its own.
+
+    Args:
+        secret: name of a Secret whose keys become environment variables of the Job
+            (`SLIPWAY_BACKUP_REPOSITORY`, `AWS_ACCESS_KEY_ID`, …); nobody else reads it.
+        image: with Slipway, whose entrypoint is `slipway`, in the registry of the installation.
+        snapshot_class: VolumeSnapshotClass of the claim's driver; a snapshot of the claim is read
+            then. Empty: the claim itself is, and files that change meanwhile are refused.
+    """
+
+    secret: str
+    image: str = "slipway/backup:base"
+    snapshot_class: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsVolume:
     """Where the model files lie with `weights: pvc`.
 
@@ -163,6 +180,7 @@ class WeightsVolume:
             `mlflow-artifacts:/`; empty when its versions name S3 themselves.
         fetcher: image of the program that fetches and checks the files, in the registry of the
             installation.
+        backup: how versions on it are backed up; without it they are fetched from the registry.
     """
 
     claim: str
@@ -170,6 +188,7 @@ class WeightsVolume:
     secret: str = ""
     artifacts: str = ""
     fetcher: str = "slipway/weights:base"
+    backup: VolumeBackup | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from slipway.core.service import AutoscalerKind, RouterKind, ServiceSpec
 from slipway.manifests.adoption.originals import originals_name
 from slipway.manifests.names import (
     Object,
+    backup_job_name,
     drill_pod_name,
     sweep_pod_name,
     test_pod_name,
@@ -102,6 +103,27 @@ def backup_rules(spec: ServiceSpec) -> tuple[Object, ...]:
         rule("", "configmaps", ("get",), [record_name(spec.name)]),
         rule("", "pods", ("get", "patch", "delete"), [drill_pod_name(spec.name)]),
         rule("", "pods", ("create",)),
+        *_volume_backup_rules(spec),
+    )
+
+
+def _volume_backup_rules(spec: ServiceSpec) -> tuple[Object, ...]:
+    """Return what running a Job on the volume needs; a snapshot and its claim go with the Job."""
+    volume, own = spec.volume, [backup_job_name(spec.name)]
+    if volume is None or volume.backup is None:
+        return ()
+    of_snapshots = (
+        rule("", "persistentvolumeclaims", ("create",)),
+        rule("", "persistentvolumeclaims", ("get",), [volume.claim, *own]),
+        rule("snapshot.storage.k8s.io", "volumesnapshots", ("create",)),
+        rule("snapshot.storage.k8s.io", "volumesnapshots", ("get",), own),
+    )
+    return (
+        rule("batch", "jobs", ("create",)),
+        rule("batch", "jobs", ("get", "delete"), own),
+        rule("", "pods", ("list",)),
+        rule("", "pods/log", ("get",)),
+        *(of_snapshots if volume.backup.snapshot_class else ()),
     )
 
 
@@ -140,9 +162,12 @@ def rule(
 
 def _secret_rules(spec: ServiceSpec) -> tuple[Object, ...]:
     """Return the right to name the Secret of the weights; `slipway.manifests.pod_policy` asks."""
-    if spec.volume is None or not spec.volume.secret:
+    if spec.volume is None:
         return ()
-    return (rule(SECRET_GROUP, SECRET_RESOURCE, (SECRET_VERB,), [spec.volume.secret]),)
+    backup = spec.volume.backup
+    named = [spec.volume.secret, backup.secret if backup else ""]
+    found = list(dict.fromkeys(name for name in named if name))
+    return (rule(SECRET_GROUP, SECRET_RESOURCE, (SECRET_VERB,), found),) if found else ()
 
 
 def _slots(spec: ServiceSpec, adopted: str) -> list[str]:

@@ -91,6 +91,11 @@ def drill_pod_name(service: str) -> str:
     return f"{service}-drill"
 
 
+def backup_job_name(service: str) -> str:
+    """Return the name of the Job that backs up a version on the volume, and of what it reads."""
+    return f"{service}-backup"
+
+
 def test_pod_name(service: str) -> str:
     """Return the name of the pod that a release tests its model with."""
     return f"{service}-test"

@@ -7,7 +7,7 @@ Secrets it may name.
 
 A Secret may be named where the release account has the verb `use` on it, as a `podsecrets` of the
 API group `slipway.dev`: no such object exists, nobody can call it, and it is no right to read one.
-The Role of a service grants it for the Secret of its file.
+The Role of a service grants it for the Secrets of its file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,11 @@ def pod_policy_objects(namespace: str, registries: Sequence[str]) -> tuple[Objec
             "spec": {
                 "failurePolicy": "Fail",
                 "matchConstraints": {
-                    "resourceRules": [_matched("", "pods"), _matched("apps", "deployments")]
+                    "resourceRules": [
+                        _matched("", "pods"),
+                        _matched("apps", "deployments"),
+                        _matched("batch", "jobs"),
+                    ]
                 },
                 # Whatever our accounts write, and whatever belongs to a release no matter who
                 # writes it (the pods of a Deployment are made by its controller).

@@ -34,7 +34,7 @@ def client_environment(home: SandboxHome) -> dict[str, str]:
         "SLIPWAY_ACCESS_LOG": str(gateway.access_log(home)),
         "SLIPWAY_CLUSTER_PROXY": f"http://127.0.0.1:{home.port('egress')}",
         "SLIPWAY_POD_PREFIX": f"{NODE_PREFIX}={SHOWN_PREFIX}",
-        "SLIPWAY_BACKUP_REPOSITORY": f"s3://{s3.BACKUPS_BUCKET}/models",
+        "SLIPWAY_BACKUP_REPOSITORY": s3.BACKUP_REPOSITORY,
         "SLIPWAY_SERVICES": str(services_folder()),
         "NO_PROXY": _NO_PROXY,
         "no_proxy": _NO_PROXY,

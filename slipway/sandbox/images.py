@@ -20,8 +20,10 @@ from slipway.sandbox.home import SandboxHome
 SIMULATED = "slipway/simulated"
 LLAMA_CPP = "slipway/llama-cpp"
 WEIGHTS = "slipway/weights"
+BACKUP = "slipway/backup"
 BASE_TAG = "base"
 
+_OWN_DISTRIBUTION = "slipway-llm"
 _SERVER_FOLDER = "/opt/server"
 _LLAMA_DISTRIBUTION = "xllamacpp"
 _PACKAGES = ("", "core", "sandbox", "sandbox/servers")
@@ -48,12 +50,22 @@ _WEIGHTS_MODULES = (
     "ports/*.py",
 )
 _BOTO = ("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3")
+_COMMAND_LINE = (
+    "annotated-doc",
+    "annotated-types",
+    "pydantic",
+    "pydantic-core",
+    "shellingham",
+    "typer",
+    "typing-extensions",
+    "typing-inspection",
+)
 _BOTO_SERVICES = frozenset({"s3", "sso", "sso-oidc", "sts"})  # of some 400: S3 and credentials
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's name → Go's
 
 
 def push_bases(home: SandboxHome) -> tuple[Image, ...]:
-    """Push the images `…:base` of the simulated server, of llama.cpp's and of weights on volumes.
+    """Push the images `…:base` of the model servers, and of what works on volumes.
 
     May be repeated; what is there is not sent again.
 
@@ -62,7 +74,12 @@ def push_bases(home: SandboxHome) -> tuple[Image, ...]:
         TransientError: the registry does not answer.
     """
     store = OciImageStore(f"http://127.0.0.1:{home.port('registry')}")
-    return (push_simulated(store), push_llama_cpp(store), push_weights(store))
+    return (
+        push_simulated(store),
+        push_llama_cpp(store),
+        push_weights(store),
+        push_backup(store),
+    )
 
 
 def push_simulated(store: OciImageStore) -> Image:
@@ -89,6 +106,36 @@ def push_weights(store: OciImageStore) -> Image:
     """
     config = _config("slipway.adapters.weights_volume", "Slipway weights on a volume")
     return store.push_image(WEIGHTS, BASE_TAG, (boto_files(), weights_files()), config)
+
+
+def push_backup(store: OciImageStore) -> Image:
+    """Push the image of the command line, for Jobs that back up volumes.
+
+    Raises:
+        PermanentError: a distribution that it needs is not installed.
+    """
+    packages = [_distribution_files(name) for name in _COMMAND_LINE]
+    layers = (
+        {inside: local for files in packages for inside, local in files.items()},
+        boto_files(),
+        command_line_files(),
+    )
+    return store.push_image(BACKUP, BASE_TAG, layers, _config("slipway.cli", "Slipway"))
+
+
+def command_line_files() -> dict[str, Path]:
+    """Return Slipway's own files without the sandbox, and what states its version."""
+    root = Path(slipway.__file__).parent
+    found = {
+        f"{_SERVER_FOLDER}/slipway/{path.relative_to(root)}": path
+        for path in sorted(root.rglob("*.py"))
+        if path.relative_to(root).parts[0] != "sandbox"
+    }
+    own = distribution(_OWN_DISTRIBUTION)
+    for file in own.files or ():
+        if file.name == "METADATA":
+            found[f"{_SERVER_FOLDER}/{file}"] = Path(str(file.locate()))
+    return found
 
 
 def weights_files() -> dict[str, Path]:

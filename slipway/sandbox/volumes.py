@@ -1,7 +1,8 @@
 """The static volume of the sandbox: a folder of this machine as the claim `models` of `serving`.
 
 Both nodes are this machine, so one folder is what every pod on every node mounts at once. Beside it
-lies the Secret with what a pod needs to fetch model versions from the object store.
+lie the Secrets with what a pod needs to fetch model versions from the object store, and to back
+them up.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from slipway.sandbox.parts import s3
 
 CLAIM = "models"
 READER_SECRET = "models-reader"  # noqa: S105  # the name of a Secret
+BACKUP_SECRET = "models-backup"  # noqa: S105  # the name of a Secret
 
 _SIZE = "100Gi"  # a label, no limit: hostPath has none
 _VOLUME = f"{SERVING_NAMESPACE}-{CLAIM}"
@@ -28,7 +30,7 @@ _COLLECTIONS = {
 
 
 def set_up(home: SandboxHome) -> None:
-    """Apply the volume, the claim and the Secret; running twice equals once.
+    """Apply the volume, the claim and the Secrets; running twice equals once.
 
     Raises:
         TransientError: the API server does not answer.
@@ -46,7 +48,7 @@ def set_up(home: SandboxHome) -> None:
 
 
 def objects(home: SandboxHome) -> tuple[dict[str, Any], ...]:
-    """Return the volume, the claim that is bound to it, and the Secret."""
+    """Return the volume, the claim that is bound to it, and the Secrets."""
     claim = {"namespace": SERVING_NAMESPACE, "name": CLAIM}
     shared = {
         "accessModes": ["ReadWriteMany"],
@@ -67,10 +69,14 @@ def objects(home: SandboxHome) -> tuple[dict[str, Any], ...]:
     return (
         _object("PersistentVolume", {"name": _VOLUME}, spec=volume_spec),
         _object("PersistentVolumeClaim", claim, spec=claim_spec),
-        _object(
-            "Secret",
-            {"namespace": SERVING_NAMESPACE, "name": READER_SECRET},
-            stringData=s3.reader_environment(home),
+        *(
+            _object(
+                "Secret", {"namespace": SERVING_NAMESPACE, "name": name}, stringData=environment
+            )
+            for name, environment in (
+                (READER_SECRET, s3.reader_environment(home)),
+                (BACKUP_SECRET, s3.backup_environment(home)),
+            )
         ),
     )
 

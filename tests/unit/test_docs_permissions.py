@@ -18,7 +18,12 @@ from slipway.manifests.accounts import (
     release_rules,
     watch_rules,
 )
-from tests.examples import autoscaling, service, service_on_a_volume
+from tests.examples import (
+    autoscaling,
+    service,
+    service_backed_up_on_its_volume,
+    service_on_a_volume,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/permissions.md").read_text()
 VERBS = r"\b(get|list|create|patch|delete|use)\b"
@@ -26,6 +31,7 @@ OF_A_ROUTE = {"services", "virtualservices", "destinationrules", "httproutes", "
 ROUTERS = {kind: replace(service(), router=Router(kind=kind)) for kind in RouterKind}
 SHAPES = (
     service_on_a_volume(),
+    service_backed_up_on_its_volume(),
     *ROUTERS.values(),
     *(replace(service(), autoscaling=autoscaling(kind)) for kind in AutoscalerKind),
 )
@@ -96,8 +102,9 @@ def test_page_states_the_rights_of_each_account(title: str, rules_of: Rules) -> 
     for spec in SHAPES:
         code |= granted(rules_of(spec))
     code = {right for right in code if right[1].split(".")[0] not in OF_A_ROUTE}
-    # The name of the Secret is the service file's.
-    page = {(v, r, "reader" if r == "podsecrets.slipway.dev" else n) for v, r, n in stated(title)}
+    # The names of the Secrets are the service file's.
+    code = {(v, r, "" if r == "podsecrets.slipway.dev" else n) for v, r, n in code}
+    page = {(v, r, "" if r == "podsecrets.slipway.dev" else n) for v, r, n in stated(title)}
     assert sorted(page) == sorted(code)
 
 

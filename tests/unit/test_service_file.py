@@ -18,6 +18,7 @@ from slipway.core.service import (
     QualityPolicy,
     ServerKind,
     ServiceSpec,
+    VolumeBackup,
     Weights,
     WeightsVolume,
     WhenFull,
@@ -257,8 +258,19 @@ def test_weights_on_a_volume_are_stated_with_the_volume(tmp_path: Path) -> None:
 
     spec = load(tmp_path, changed(weights="pvc", volume=volume))
 
-    assert (spec.weights, spec.volume) == (Weights.PVC, WeightsVolume(**volume))
+    expected = WeightsVolume(claim="models", sub_path="team/a", artifacts="s3://mlflow/artifacts")
+    assert (spec.weights, spec.volume) == (Weights.PVC, expected)
     assert load(tmp_path, WHOLE).volume is None
+
+
+def test_backup_of_a_volume_needs_its_secret(tmp_path: Path) -> None:
+    backup = {"secret": "models-backup", "snapshot_class": "fast"}
+    whole = changed(weights="pvc", volume={"claim": "models", "backup": backup})
+    volume = load(tmp_path, whole).volume
+    assert volume is not None
+    assert volume.backup == VolumeBackup(secret="models-backup", snapshot_class="fast")
+    without = changed(weights="pvc", volume={"claim": "models", "backup": {"image": "a:b"}})
+    assert "volume.backup.secret" in problem(tmp_path, without)
 
 
 @pytest.mark.parametrize("fields", [{"weights": "pvc"}, {"volume": {"claim": "models"}}])

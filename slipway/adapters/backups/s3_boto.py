@@ -68,11 +68,9 @@ class BotoWire:
                 Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
             )
         for item in answer.get("Errors", ()):
-            s3_api.raise_unless_gone(
-                f"s3://{self.bucket}/{item.get('Key')}",
-                code=str(item.get("Code")),
-                message=str(item.get("Message")),
-            )
+            stated, message = str(item.get("Code")), str(item.get("Message"))
+            name = f"s3://{self.bucket}/{item.get('Key')}"
+            s3_api.raise_unless_gone(name, code=stated, message=message)
 
 
 def client(session: Any, endpoint: str | None) -> Any:

@@ -134,11 +134,9 @@ class SignedWire:
         root = self._asked("POST", "remove", keys[0], {"delete": ""}, body)
         for error in (child for child in root if _tag(child) == "Error"):
             said = _fields(error)
-            s3_api.raise_unless_gone(
-                f"s3://{self.bucket}/{said.get('Key', '')}",
-                code=said.get("Code", ""),
-                message=said.get("Message", ""),
-            )
+            stated, message = said.get("Code", ""), said.get("Message", "")
+            name = f"s3://{self.bucket}/{said.get('Key', '')}"
+            s3_api.raise_unless_gone(name, code=stated, message=message)
 
     def _asked(
         self, method: str, verb: str, key: str, query: Mapping[str, str], body: bytes

@@ -1,4 +1,4 @@
-"""`slipway backup prune | hold | release-hold`: what is kept, and what goes."""
+"""`slipway backup prune | hold | release-hold | cron`: what is kept, and what goes."""
 
 from __future__ import annotations
 
@@ -121,8 +121,67 @@ def release_hold(version: Which, place: Place = None) -> None:
     say(f"{name} is held no more")
 
 
+def cron(
+    *,
+    name: Annotated[str, typer.Option(help="of the CronJob and its account")] = "slipway-backup",
+    namespace: Annotated[str, typer.Option(help="of the claim")],
+    claim: Annotated[str, typer.Option(help="PersistentVolumeClaim with the models")],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="MODEL=FOLDER", help="folder on the claim; may be given several times"
+        ),
+    ],
+    secret: Annotated[
+        str, typer.Option(help="its keys become variables: SLIPWAY_BACKUP_REPOSITORY, AWS_…")
+    ],
+    image: Annotated[str, typer.Option(help="with Slipway, its entrypoint slipway")],
+    in_use: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL=VERSION", help="never removed")
+    ] = None,
+    schedule: Annotated[
+        str, typer.Option("--at", metavar="SCHEDULE", help="as cron writes it")
+    ] = "17 2 * * *",
+    zone: Annotated[str, typer.Option(help="time zone of the schedule")] = "Etc/UTC",
+) -> None:
+    """Print a CronJob that backs up a claim every night, for clusters without Prefect."""
+    import yaml
+
+    from slipway.manifests.backups import Nightly, nightly_objects
+
+    _uses(in_use or ())
+    nightly = Nightly(
+        name=name,
+        namespace=namespace,
+        claim=claim,
+        folders=_folders(model),
+        in_use=in_use or (),
+        image=image,
+        secret=secret,
+        schedule=schedule,
+        time_zone=zone,
+    )
+    typer.echo(yaml.safe_dump_all(nightly_objects(nightly), sort_keys=False), nl=False)
+
+
+def _folders(texts: list[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        model, sign, folder = text.partition("=")
+        parts = folder.split("/")
+        if not sign or not model or ".." in parts or folder.startswith("/"):
+            raise InputError(
+                f"--model is {text!r}",
+                code="arguments-wrong",
+                hint="write MODEL=FOLDER, the folder on the claim: chat=team/chat",
+            )
+        found[model] = folder
+    return found
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to a command line."""
     app.command()(prune)
     app.command()(hold)
     app.command("release-hold")(release_hold)
+    app.command()(cron)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,9 +32,28 @@ def take(
     read_all: Annotated[
         bool, typer.Option("--read-all", help="also files whose size and times are as before")
     ] = False,
+    sum_: Annotated[
+        str,
+        typer.Option(
+            "--sum",
+            metavar="SHA256",
+            help="of the list of files with their sums, as a release records it; else refused",
+        ),
+    ] = "",
+    origin: Annotated[
+        str, typer.Option("--from", help="written down as where the files are from; or the folder")
+    ] = "",
+    json_: Annotated[bool, typer.Option("--json", help="say what was done as one line")] = False,
 ) -> None:
     """Back up a folder; only what the repository does not have is sent."""
-    _take(place, _order(folder, model, version=version, tags=tag or [], read_all=read_all))
+    order = _order(folder, model, version=version, tags=tag or [], read_all=read_all)
+    if origin:
+        order = replace(order, origin=replace(order.origin, place=origin))
+    if sum_:
+        from slipway.backup.source import checked_sums
+
+        order = replace(order, checksums=checked_sums(folder, sum_))
+    _take(place, order, as_json=json_)
 
 
 def _order(
@@ -63,7 +84,7 @@ def _order(
     )
 
 
-def _take(place: str | None, order: Order) -> None:
+def _take(place: str | None, order: Order, *, as_json: bool = False) -> None:
     from slipway.backup.taking import take as take_backup
     from slipway.bootstrap.backups import surroundings
 
@@ -72,6 +93,10 @@ def _take(place: str | None, order: Order) -> None:
         around = surroundings(settings, progress)
         taken = take_backup(backups.repository, backups.codec, order, around)
     whole = taken.manifest.size_bytes
+    if as_json:
+        done = {"backup": str(taken.name), "size_bytes": whole, "sent_bytes": taken.sent_bytes}
+        say(json.dumps(done))
+        return
     say(
         f"{taken.name}: {len(taken.manifest.files)} files, {size(whole)}; "
         f"{size(taken.sent_bytes)} sent in {taken.sent_chunks} chunks, "

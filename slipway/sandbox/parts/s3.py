@@ -21,6 +21,11 @@ ACCESS_KEY = "slipway"
 READER_ACCESS_KEY = "slipway-reader"
 """Of pods that fetch model versions: it may read the bucket of the models and nothing else."""
 
+BACKUP_ACCESS_KEY = "slipway-backup"
+"""Of pods that back up models: it may use the bucket of the backups and nothing else."""
+
+BACKUP_REPOSITORY = f"s3://{BACKUPS_BUCKET}/models"
+
 REGION = "us-east-1"
 
 _SERVERS = ("s3-master", "s3-volume", "s3-filer", "s3-inner")
@@ -63,12 +68,27 @@ def reader_environment(home: SandboxHome) -> dict[str, str]:
     }
 
 
+def backup_environment(home: SandboxHome) -> dict[str, str]:
+    """Return what a pod needs to back up models, and no more."""
+    return {
+        **reader_environment(home),
+        "AWS_ACCESS_KEY_ID": BACKUP_ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": home.secret("s3-backup-secret-key"),
+        "SLIPWAY_BACKUP_REPOSITORY": BACKUP_REPOSITORY,
+    }
+
+
 def prepare(home: SandboxHome) -> None:
     """Write the identities file (0600); running twice equals once."""
     everything = ("Admin", "Read", "List", "Tagging", "Write")
     identities = [
         _identity(ACCESS_KEY, home.secret("s3-secret-key"), *everything),
         _identity(READER_ACCESS_KEY, home.secret("s3-reader-secret-key"), f"Read:{MODELS_BUCKET}"),
+        _identity(
+            BACKUP_ACCESS_KEY,
+            home.secret("s3-backup-secret-key"),
+            *(f"{action}:{BACKUPS_BUCKET}" for action in ("Read", "List", "Write")),
+        ),
     ]
     for server in _SERVERS:
         home.port(f"{server}-grpc", usable=partial(_is_ours, server))
