@@ -97,7 +97,7 @@ def _snapshot(jobs: BackupJobs, source: VolumeSource, job_uid: str) -> None:
 
     def look() -> str | None:
         status = (jobs.read("VolumeSnapshot", namespace, name) or {}).get("status") or {}
-        if status.get("error"):
+        if status.get("error") is not None:
             raise PermanentError(
                 f"the snapshot of claim {source.volume.claim} failed: "
                 f"{status['error'].get('message', 'the driver does not say why')}",

@@ -18,7 +18,7 @@ from slipway.core.routing import Slot
 from slipway.core.service import AutoscalerKind
 from slipway.manifests.autoscaling import autoscaler
 from tests.e2e.canaries import rows_of
-from tests.e2e.keda import keda_installed
+from tests.e2e.foreign_kinds import KEDA, installed
 from tests.e2e.metrics_api import METRIC, UsersSeen, metrics_api
 from tests.e2e.support import Sandbox, World, said, users
 from tests.examples import autoscaling
@@ -295,7 +295,7 @@ def test_scaled_object_of_keda_passes_its_schema_and_a_misspelt_one_does_not(
         *("apply", "--server-side", "--validate=strict", "--dry-run=server"),
         *("--field-manager=slipway-release", "-f", "-"),
     )
-    with keda_installed(sandbox):
+    with installed(sandbox, KEDA):
         accepted = sandbox.kubectl(*apply, stdin=json.dumps(manifest))
         manifest["spec"]["minReplicas"] = 3
         refused = sandbox.kubectl(*apply, stdin=json.dumps(manifest))

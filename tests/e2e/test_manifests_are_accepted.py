@@ -19,12 +19,28 @@ import yaml
 from slipway.core.routing import Route, Share, Slot, empty, with_preview
 from slipway.core.service import ServerKind, ServiceSpec
 from slipway.manifests import workload
+from slipway.manifests.backups import (
+    Nightly,
+    VolumeSource,
+    backup_job,
+    nightly_objects,
+    snapshot_claim,
+    volume_snapshot,
+)
 from slipway.manifests.install import install_objects, platform_objects
 from slipway.manifests.release_objects import record_config_map, release_event
 from slipway.manifests.routes.istio import destination_rule, virtual_service
 from slipway.manifests.weights import sweep_pod
+from tests.e2e import foreign_kinds
 from tests.e2e.conftest import PROJECT
-from tests.examples import IMAGE, record, service, service_on_a_volume, weights_fetch
+from tests.examples import (
+    IMAGE,
+    record,
+    service,
+    service_backed_up_on_its_volume,
+    service_on_a_volume,
+    weights_fetch,
+)
 
 WATCHER = PROJECT / "deployments/kubernetes/watcher.yaml"
 BOTH = frozenset(Slot)
@@ -128,6 +144,30 @@ def test_workloads_with_weights_on_a_volume_pass_schema_pod_security_and_policy(
     test = workload.test_pod(spec, image=IMAGE, release_id=release_id, fetch=fetch)
     sweep = sweep_pod(spec, fetch.volume, image=IMAGE, release_id=release_id, keep=(fetch.sha256,))
     for manifest in (slot, test, sweep):
+        answer = asked(installed, manifest)
+        assert answer.returncode == 0, answer.stderr
+        assert "would violate PodSecurity" not in answer.stderr
+
+
+def test_backup_of_a_volume_passes_schema_pod_security_and_policy(installed: Sandbox) -> None:
+    spec = replace(service_backed_up_on_its_volume(), namespace=NAMESPACE)
+    source = VolumeSource(spec=spec, version="3", weights="ab" * 32, run="tonight")
+    nightly = Nightly(
+        name="nightly",
+        namespace=NAMESPACE,
+        claim="models",
+        folders={"chat": "team/chat", "code": ""},
+        in_use=["chat=3"],
+        image=IMAGE,
+        secret="keys",
+        schedule="17 2 * * *",
+        time_zone="Europe/Vienna",
+    )
+    of_job = {"job_uid": "0f0f0f0f-0000-0000-0000-000000000000"}
+    claim = snapshot_claim(source, **of_job, storage_class="fast", size="12Gi")
+    foreign_kinds.install(installed, foreign_kinds.SNAPSHOTS)
+    made = (backup_job(source, image=IMAGE), volume_snapshot(source, **of_job), claim)
+    for manifest in (*made, *nightly_objects(nightly)):
         answer = asked(installed, manifest)
         assert answer.returncode == 0, answer.stderr
         assert "would violate PodSecurity" not in answer.stderr

@@ -21,7 +21,7 @@ from tests.contract.port_suites.orders import OrdersSubject, OrdersSuite
 from tests.contract.port_suites.preflight import PreflightSubject, PreflightSuite
 from tests.contract.port_suites.releases import ReleasesSubject, ReleasesSuite
 from tests.contract.port_suites.workloads import WorkloadsSubject, WorkloadsSuite
-from tests.e2e.keda import keda_installed
+from tests.e2e.foreign_kinds import KEDA, installed
 from tests.e2e.support import Sandbox, World
 from tests.examples import autoscaling
 
@@ -168,7 +168,7 @@ class TestKubernetesPreflight(PreflightSuite):
 @pytest.fixture(scope="module")
 def keda_crd(sandbox: Sandbox) -> Iterator[None]:
     """KEDA's custom resource, without its operator."""
-    with keda_installed(sandbox):
+    with installed(sandbox, KEDA):
         yield
 
 

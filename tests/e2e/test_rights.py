@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import pytest
 from slipway.adapters.decorators import RetryingKubernetesApi
 from slipway.adapters.kubernetes_api import MERGE_PATCH, KubernetesApi, object_path
 from slipway.adapters.kubernetes_preflight import KubernetesPreflight
-from slipway.bootstrap.releases import Ports, connect
+from slipway.bootstrap.releases import Ports, backup_jobs, connect
 from slipway.cli.status_view import print_status
+from slipway.core.errors import PermanentError
 from slipway.core.feasibility.values import Code, Right
 from slipway.core.release.orders import OrderKind, about
 from slipway.core.release.record import Phase, ReleaseRecord
@@ -30,6 +31,7 @@ from slipway.core.routing import Slot
 from slipway.manifests import names, workload
 from slipway.manifests.accounts import preflight_rules
 from slipway.manifests.autoscaling import autoscaler
+from slipway.manifests.backups import VolumeSource, backup_job, snapshot_claim, volume_snapshot
 from slipway.manifests.names import (
     BACKUP_ACCOUNT,
     OPERATE_ROLE,
@@ -47,7 +49,7 @@ from tasks.session import new_holder, taken_over
 from tasks.watch import Watcher, give_users_back
 from tests.e2e.audit import ACCOUNTS, difference, read_audit
 from tests.e2e.conftest import PROJECT
-from tests.e2e.keda import keda_installed
+from tests.e2e.foreign_kinds import KEDA, SNAPSHOTS, install, installed
 from tests.e2e.metrics_api import METRIC
 from tests.e2e.support import Sandbox, World
 from tests.examples import DIGEST
@@ -61,7 +63,7 @@ _RELEASE_ID = "rights-v1-1"
 _PATIENCE_S = 30.0
 _SCALED: dict[str, Any] = {"min_replicas": 1, "max_replicas": 2, "target_average": 5}
 _HPA = {**_SCALED, "kind": "hpa", "metric": METRIC}
-_VOLUME = {
+_VOLUME: dict[str, Any] = {
     "weights": "pvc",
     "volume": {"claim": "models", "secret": "models-reader", "artifacts": "s3://mlflow"},
 }
@@ -79,6 +81,13 @@ SHAPES: dict[str, dict[str, Any]] = {
         }
     },
     "volume": _VOLUME,
+    "kept": {
+        **_VOLUME,
+        "volume": {
+            **_VOLUME["volume"],
+            "backup": {"secret": "models-backup", "snapshot_class": "none-here"},
+        },
+    },
 }
 ROUTERS = ("istio", "gateway-api", "service")
 
@@ -94,7 +103,8 @@ def world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     for shape, changes in SHAPES.items():
         fixed = {"namespace": NAMESPACE, "model": MODEL, "replicas": 1}
         made.given_service(f"rights-{shape}", **fixed, **changes)
-    with keda_installed(sandbox):
+    install(sandbox, SNAPSHOTS)
+    with installed(sandbox, KEDA):
         yield made
     for name in (NAMESPACE, ALONE):
         sandbox.kubectl("delete", "namespace", name, "--wait=false")
@@ -143,6 +153,54 @@ def test_backup_account_may_read_a_record_and_start_a_pod_of_its_own(world: Worl
     name = names.drill_pod_name(service)
     assert ports.workloads.pod(NAMESPACE, name) is not None
     ports.workloads.delete("Pod", NAMESPACE, name, uid=applied.uid, wait=False)
+
+
+def test_backup_account_may_run_its_job_on_a_volume(world: World) -> None:
+    """No driver is here: snapshot, claim and Job are made, and nothing comes of them."""
+    ports = world.ports("rights-kept", context=BACKUP_ACCOUNT)
+    jobs = backup_jobs(replace(world.settings, context=BACKUP_ACCOUNT))
+    source = VolumeSource(spec=ports.spec, version="1", weights="ab" * 32, run="a test")
+    image = ports.images.resolve(source.backup.image).reference
+    job = jobs.start(backup_job(source, image=image))
+    assert (job.run, job.succeeded) == ("a test", None)
+    jobs.make(volume_snapshot(source, job_uid=job.uid))
+    claim = snapshot_claim(source, job_uid=job.uid, storage_class=None, size="1Gi")
+    jobs.make(claim)
+    jobs.make(claim)
+    assert jobs.read("VolumeSnapshot", NAMESPACE, source.name) is not None
+    made = jobs.read("PersistentVolumeClaim", NAMESPACE, source.name)
+    assert made is not None
+    assert made["spec"]["dataSource"]["name"] == source.name
+    assert jobs.read("PersistentVolumeClaim", NAMESPACE, source.volume.claim) is None
+    deadline = time.monotonic() + _PATIENCE_S
+    while not jobs.output(NAMESPACE, source.name) and time.monotonic() < deadline:
+        look = jobs.look(NAMESPACE, source.name)
+        assert look is not None
+        if "persistentvolumeclaim" in look.said:  # it waits for the claim as it should
+            break
+        time.sleep(0.2)
+    _log_of_a_pod(world)
+    jobs.remove(NAMESPACE, source.name, job.uid)
+    jobs.remove(NAMESPACE, source.name, job.uid)
+    assert jobs.look(NAMESPACE, source.name) is None
+
+
+def _log_of_a_pod(world: World) -> None:
+    """Ask for a log as the account; that there is none yet changes nothing."""
+    api = KubernetesApi(world.settings.kubeconfig, context=BACKUP_ACCOUNT)
+    with suppress(PermanentError):
+        api.text(f"{object_path('Pod', NAMESPACE, 'no-such-pod')}/log")
+
+
+def test_job_of_the_backup_account_may_name_no_secret_that_is_not_granted(world: World) -> None:
+    ports = world.ports("rights-kept", context=BACKUP_ACCOUNT)
+    jobs = backup_jobs(replace(world.settings, context=BACKUP_ACCOUNT))
+    source = VolumeSource(spec=ports.spec, version="1", weights="ab" * 32, run="a test")
+    job = backup_job(source, image=ports.images.resolve(source.backup.image).reference)
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    container["envFrom"] = [{"secretRef": {"name": "somebody-elses"}}]
+    with pytest.raises(PermanentError, match="variables of no Secret"):
+        jobs.start(job)
 
 
 @pytest.mark.parametrize("shape", ROUTERS)

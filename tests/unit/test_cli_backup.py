@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 
 from slipway.cli import application, exit_codes
 from slipway.core.errors import SlipwayError
+from slipway.core.weights import digest_of_files
 from slipway.settings import backup_settings
 from tests.unit.backup_house import BYTES, TENSORS, files
 from tests.unit.model_files import safetensors
@@ -72,6 +75,22 @@ def test_backup_is_taken_listed_restored_and_verified(desk: Desk) -> None:
     one = desk.folder / "one"
     desk.run("restore", "chat", str(one), "--file", "config.json")
     assert files(one) == {"config.json": b"{}"}
+
+
+def test_files_that_are_not_those_expected_are_no_backup(desk: Desk) -> None:
+    sums = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in desk.model.iterdir()
+    }
+    expected = digest_of_files(sorted(sums.items()))
+    words = ("take", str(desk.model), "--model", "chat", "--from", "claim ai/models", "--json")
+    done = json.loads(desk.run(*words, "--sum", expected))
+    assert done["size_bytes"] == sum(path.stat().st_size for path in desk.model.iterdir())
+    shown = desk.run("show", "chat")
+    assert "from claim ai/models" in shown
+    assert sums["config.json"][:16] in shown
+    (desk.model / "config.json").write_text("[]")
+    assert desk.fails(*words, "--sum", expected).code == "source-differs"
+    assert desk.run("list").count("chat@") == 1
 
 
 def test_older_version_here_saves_the_download(desk: Desk) -> None:
