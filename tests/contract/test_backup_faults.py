@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import random
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import botocore.auth
 import pytest
 
 from slipway.adapters.backups.s3 import S3BackupStore
+from slipway.backup.codec import PlainCodec
 from slipway.backup.repository import Repository, make_repository
 from slipway.backup.restoring import Wanted, restore
+from slipway.backup.taking import Order, Surroundings, take
+from slipway.cli import exit_codes
+from slipway.core.backup.manifest import Origin
 from slipway.core.backup.settings import StoreFacts
 from slipway.core.errors import PermanentError, SlipwayError
 from tests.contract.s3_fault_proxy import Proxy, Wrong
-from tests.contract.s3_servers import S3Server
+from tests.contract.s3_servers import BUCKET, S3Server
 from tests.unit.backup_house import HONEST, House, files
 
 PASSING = (
@@ -31,7 +40,9 @@ PASSING = (
     Wrong.CUT,
     Wrong.GOOD_WITH_ERROR,
 )
-_RUNS = 100 if os.environ.get("SLIPWAY_SOAK") else 5
+_SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
+_RUNS = 100 if _SOAK else 5
+_SPARSE_BYTES = 60_000_000_000 if _SOAK else 2_000_000_000
 BYTES = random.Random(3).randbytes(64 * 1_024)
 
 
@@ -147,6 +158,76 @@ def test_fault_that_stays_has_its_name_and_the_next_run_goes_on(
     again = house.take()
     assert again.sent_chunks == 8
     assert house.restored(again.manifest) == {"w": BYTES}
+
+
+def test_clock_that_is_twenty_minutes_off_is_named_by_the_server_itself(
+    house: FarHouse, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.write("w", BYTES)
+    real = botocore.auth.get_current_datetime
+    late = dt.timedelta(minutes=20)
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: real() + late)
+    with pytest.raises(PermanentError) as caught:
+        house.take()
+    assert caught.value.code == "object-store-clock"
+    assert "NTP" in caught.value.hint
+
+
+def test_disk_that_is_full_is_named_and_the_next_restore_goes_on(
+    house: FarHouse, server: S3Server, tmp_path: Path
+) -> None:
+    house.write("a", BYTES[:5_000])
+    house.write("w", random.Random(5).randbytes(300_000))
+    taken = house.take()
+    environment = {
+        **os.environ,
+        "AWS_ENDPOINT_URL": server.endpoint,
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+    }
+    place = f"s3://{BUCKET}/{house.far.prefix}"
+    command = f"backup restore {taken.name} {house.target} --repository {place}"
+    slipway = f"{sys.executable} -m slipway.cli {command}"
+    # No file may have more than 100 blocks of 1 KiB, as on a disk with no more room.
+    full = subprocess.run(
+        ("bash", "-c", f"ulimit -f 100; {slipway}"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == exit_codes.PERMANENT, full.stderr
+    assert "target-full" in full.stderr
+    assert "w" not in files(house.target)
+    assert house.restored(taken.manifest) == files(house.folder)
+
+
+def test_large_sparse_file_sends_its_data_alone_and_comes_back_with_its_holes(
+    tmp_path: Path, server: S3Server
+) -> None:
+    folder, target = tmp_path / "model", tmp_path / "restored"
+    folder.mkdir()
+    size = _SPARSE_BYTES
+    data = random.Random(6).randbytes(3 << 20)
+    with (folder / "disk.img").open("wb") as file:
+        for at in (0, size // 2 + 12_345, size - len(data)):
+            file.seek(at)
+            file.write(data)
+    far = server.store(prefix=tmp_path.name)
+    repository = make_repository(far, "far", at_ns=0, random_bits=1, facts=HONEST)
+    order = Order(model="m", folder=folder, origin=Origin(place="here", tool="a test"))
+    around = Surroundings(now_ns=time.time_ns, random_bits=lambda: random.getrandbits(80))
+    taken = take(repository, PlainCodec(), order, around)
+    assert taken.manifest.size_bytes == size
+    assert taken.sent_bytes <= 5 * (16 << 20)
+    restore(taken.manifest, Wanted(target=target), [far], PlainCodec())
+    restored = (target / "disk.img").stat()
+    assert restored.st_size == size
+    assert restored.st_blocks * 512 <= 5 * (16 << 20)
+    with (target / "disk.img").open("rb") as file:
+        for at in (0, size // 2 + 12_345, size - len(data)):
+            file.seek(at)
+            assert file.read(len(data)) == data
 
 
 def test_credentials_that_were_renewed_meanwhile_are_read_again(
