@@ -14,6 +14,7 @@ from tasks.backups import (
     repair_chunks,
     require_all_taken,
     take_each,
+    trend,
     verify_chunks,
     versions_in_use,
 )
@@ -33,6 +34,7 @@ def backup(model: str = "", everything: bool = False) -> dict[str, Any]:
     healed = repair_chunks(backups, verify_chunks(backups, everything=everything))
     copied = copy_to_replicas(backups)
     pruned = prune_backups(backups, versions_in_use())
+    trend(backups, healed)
     result = report_backups(taken, healed, {"replicas": copied, "removed": pruned})
     require_all_taken(failed)
     return result

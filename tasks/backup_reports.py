@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -17,11 +17,15 @@ from prefect.context import get_run_context
 from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
 
+from slipway.backup.retaining import USD_PER_GB_MONTH
+from slipway.core.backup.manifest import Manifest
+from slipway.core.backup.trend import nights
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
     from tasks.backups import Healed, TakenBackup
 
+_NIGHTS = 30
 _EVERY_S = 2.0
 """The server is told of progress no more often."""
 
@@ -77,6 +81,26 @@ class SpokenProgress:
 def tell(line: str) -> None:
     """Say a line on the terminal and in the run's log."""
     Progress("backup").say(line)
+
+
+def report_trend(manifests: Iterable[Manifest], verified_share: float) -> list[dict[str, Any]]:
+    """Leave a table of the last nights: what was backed up, what was new, what it costs."""
+    rows = [
+        {
+            "day": time.strftime("%Y-%m-%d", time.gmtime(night.begun_ns // 10**9)),
+            "backups": night.backups,
+            "MB": round(night.size_bytes / 1e6, 3),
+            "new MB": round(night.new_bytes / 1e6, 3),
+            "reused": f"{night.reused:.1%}",
+            "stored MB": round(night.stored_bytes / 1e6, 3),
+            "USD each month": round(night.stored_bytes / 1e9 * USD_PER_GB_MONTH, 2),
+        }
+        for night in nights(manifests)[-_NIGHTS:]
+    ]
+    if _in_a_run() and rows:
+        said = f"The last nights; {verified_share:.1%} of what is backed up is verified"
+        create_table_artifact(table=rows, key="backups-trend", description=said)
+    return rows
 
 
 def report_backups(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 from slipway.adapters.service_file import load_services
 from slipway.backup.removing import remove
@@ -14,7 +15,7 @@ from slipway.backup.repairing import Remedies, repair
 from slipway.backup.replicating import replicate
 from slipway.backup.retaining import USD_PER_GB_MONTH, Uses, plan_prune
 from slipway.backup.taking import Order, take
-from slipway.backup.verifying import Verified, verify
+from slipway.backup.verifying import Verified, read_library, verify
 from slipway.bootstrap.backups import Opened, make_backups, open_backups, store_of, surroundings
 from slipway.bootstrap.releases import backup_jobs, connect, registry
 from slipway.core.backup.manifest import Origin
@@ -27,7 +28,7 @@ from slipway.core.service import ServiceSpec
 from slipway.manifests.backups import VolumeSource
 from slipway.settings import Settings, backup_settings
 from tasks.backup_jobs import back_up_volume, run_of
-from tasks.backup_reports import SpokenProgress, tell, tell_event
+from tasks.backup_reports import SpokenProgress, report_trend, tell, tell_event
 from tasks.session import installation
 from tasks.stage import repeatable
 
@@ -297,6 +298,13 @@ def copy_to_replicas(backups: Opened) -> str:
         behind = [f"{model} {lag} s" for model, lag in done.lag_s.items() if lag != 0]
         said.append(f"{place}: {len(done.copied)} copied, behind: {', '.join(behind) or 'nothing'}")
     return "; ".join(said) or "no replica is configured"
+
+
+@repeatable("trend", run_name="trend")
+def trend(backups: Opened, healed: Healed) -> list[dict[str, Any]]:
+    """Show how the repository grew over the last nights."""
+    library = read_library(backups.repository)
+    return report_trend(library.manifests.values(), healed.seen.verified_share)
 
 
 @repeatable("prune", run_name="prune")

@@ -12,6 +12,7 @@ from typing import Any
 
 from slipway.adapters.service_file import load_services
 from slipway.backup.finding import newest_of_version
+from slipway.backup.shapes import check_shapes
 from slipway.bootstrap.backups import Opened
 from slipway.bootstrap.releases import Ports
 from slipway.core.backup.drills import Drill
@@ -120,6 +121,7 @@ def _prove(
     restored(backups, name, folder)
     restored_s = time.monotonic() - begun_s
     check_integrity(known, folder)
+    check_shapes(folder)
     image = ports.images.append(
         ports.images.resolve(ports.spec.server.image),
         repository=f"models/{known.model}",

@@ -48,4 +48,5 @@ def restored(backups: Opened, name: ManifestName, target: Path) -> Restored:
             backups.codec,
             threads=own.threads,
             progress=lambda done_bytes: progress(done_bytes, 0),
+            limit=surroundings(own).pace.limit,
         )

@@ -37,6 +37,7 @@ class Fetcher:
         codec: of the repository.
         replicas: stores of its replicas, asked in the end.
         sleep: waits between attempts.
+        limit: called with the bytes that have arrived; waits at a limit.
         found_bad: chunks that the repository had wrong or not at all, with what was wrong.
         got_bytes: that stores sent, with what was sent again.
     """
@@ -45,6 +46,7 @@ class Fetcher:
     codec: Codec
     replicas: Sequence[BackupStore] = ()
     sleep: Callable[[float], None] = time.sleep
+    limit: Callable[[int], None] = lambda _: None
     found_bad: dict[ChunkKey, str] = field(default_factory=dict)
     got_bytes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -120,6 +122,7 @@ class Fetcher:
         try:
             for stored in store.read(str(key)):
                 got_bytes += len(stored)
+                self.limit(len(stored))
                 piece = opening.update(stored)
                 sink(offset_bytes, piece)
                 offset_bytes += len(piece)

@@ -80,6 +80,7 @@ def restore(
     *,
     threads: int = _THREADS,
     progress: Callable[[int], None] = lambda _: None,
+    limit: Callable[[int], None] = lambda _: None,
 ) -> Restored:
     """Write files of a version below a folder; killed anywhere, the next one goes on.
 
@@ -94,6 +95,7 @@ def restore(
         codec: of the repository.
         threads: chunks in work at once.
         progress: told the bytes that are in place, after each chunk.
+        limit: called with the bytes that have arrived; waits at a limit.
 
     Raises:
         InputError: `path-unknown`, the version has no such file.
@@ -101,7 +103,7 @@ def restore(
             (`target-full`, `target-refused`).
         TransientError: of the store.
     """
-    fetcher = Fetcher(stores[:1], codec, replicas=stores[1:])
+    fetcher = Fetcher(stores[:1], codec, replicas=stores[1:], limit=limit)
     work = _Restoring(manifest, fetcher, codec, _local_places(wanted), progress)
     entries = _entries(manifest, wanted.paths)
     with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool, Settling() as settling:

@@ -178,7 +178,8 @@ class _Reading:
     fetcher: Fetcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self.fetcher = Fetcher([self.repository.store], self.codec)
+        limit = self.around.pace.limit
+        self.fetcher = Fetcher([self.repository.store], self.codec, limit=limit)
 
     def read(self, keys: Sequence[ChunkKey]) -> None:
         """Read chunks, and write down after each few which of them were right."""

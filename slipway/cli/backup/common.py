@@ -58,8 +58,13 @@ def stamp(at_ns: int | None) -> str:
 
 
 @contextmanager
-def shown_progress(what: str) -> Iterator[Progress]:
-    """Give what shows bytes and rate in one line, on a terminal; else nothing is shown."""
+def shown_progress(what: str, size_bytes: int = 0) -> Iterator[Progress]:
+    """Give what shows bytes, rate and the time left in one line, on a terminal; else nothing.
+
+    Args:
+        what: is done.
+        size_bytes: in all; 0 is not known, and no time is said.
+    """
     begun_s = shown_s = time.monotonic()
     is_terminal = sys.stderr.isatty()
 
@@ -69,9 +74,11 @@ def shown_progress(what: str) -> Iterator[Progress]:
         if not is_terminal or now_s - shown_s < _SHOWN_EVERY_S:
             return
         shown_s = now_s
-        rate = size(done_bytes / (now_s - begun_s))
+        rate = done_bytes / (now_s - begun_s)
+        whole = f" of {size(size_bytes)}" if size_bytes else ""
         sent = f", {size(sent_bytes)} sent" if sent_bytes else ""
-        sys.stderr.write(f"\r\033[K{what} {size(done_bytes)}{sent}, {rate}/s")
+        left = f", {(size_bytes - done_bytes) / rate:.0f} s left" if size_bytes and rate else ""
+        sys.stderr.write(f"\r\033[K{what} {size(done_bytes)}{whole}{sent}, {size(rate)}/s{left}")
         sys.stderr.flush()
 
     try:

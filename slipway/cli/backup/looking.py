@@ -10,6 +10,7 @@ from slipway.backup.finding import find
 from slipway.cli.backup.common import Place, Which, opened, say, size, stamp
 
 _SHOWN_TENSORS = 40
+_SHOWN_NIGHTS = 14
 
 
 def list_backups(
@@ -107,9 +108,10 @@ def diff(
 
 
 def stats(place: Place = None) -> None:
-    """Show how much is stored, how much of it is shared, and what it costs each month."""
+    """Show how much is stored and shared, what it costs each month, and how it grew."""
     from slipway.backup.retaining import USD_PER_GB_MONTH
     from slipway.backup.verifying import read_library
+    from slipway.core.backup.trend import nights
     from slipway.core.backup.verification import ledger_of, standing_of
 
     repository = opened(place)[1].repository
@@ -130,6 +132,11 @@ def stats(place: Place = None) -> None:
     say(f"unneeded  {size(garbage)} (goes with the next slipway backup prune)")
     cost = stored_bytes / 1e9 * USD_PER_GB_MONTH
     say(f"cost      {cost:.2f} USD each month at {USD_PER_GB_MONTH} USD per GB")
+    for night in nights(library.manifests.values())[-_SHOWN_NIGHTS:]:
+        say(
+            f"{stamp(night.begun_ns)[:10]}  {night.backups} backups of {size(night.size_bytes)}, "
+            f"{size(night.new_bytes)} new, {night.reused:.1%} was there"
+        )
 
 
 def add_to(app: typer.Typer) -> None:

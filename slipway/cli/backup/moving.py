@@ -149,7 +149,9 @@ def restore(
     stores = [repository.store, *(store_of(item, settings) for item in replica or ())]
     wanted = Wanted(target=target, paths=tuple(file or ()), local=tuple(versions))
     around = surroundings(settings)
-    with shown_progress("in place") as progress, reading(repository, name, around):
+    chosen = [entry for entry in manifest.files if not file or entry.path in file]
+    size_bytes = sum(entry.size_bytes for entry in chosen)
+    with shown_progress("in place", size_bytes) as progress, reading(repository, name, around):
         done = bring_back(
             manifest,
             wanted,
@@ -157,6 +159,7 @@ def restore(
             backups.codec,
             threads=settings.threads,
             progress=lambda done_bytes: progress(done_bytes, 0),
+            limit=around.pace.limit,
         )
     say(
         f"{done.files} files, {size(done.size_bytes)}, each byte checked: "

@@ -32,10 +32,10 @@ def verify(
     settings, backups = opened(place)
     repository = backups.repository
     only = [find(repository, text) for text in versions] if versions else None
-    budget = None
-    if nightly:
-        budget = sum(count for _, count in repository.stored_sizes()) // _MONTH_DAYS
-    with shown_progress("read") as progress:
+    stored = sum(count for _, count in repository.stored_sizes())
+    budget = stored // _MONTH_DAYS if nightly else None
+    # How much of it is due, or belongs to some versions alone, shows while it goes on.
+    with shown_progress("read", 0 if nightly or only else stored) as progress:
         around = surroundings(settings, progress)
         done = read_back(repository, backups.codec, around, only=only, budget_bytes=budget)
     say(
