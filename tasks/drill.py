@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,10 @@ from tasks.restores import restored
 from tasks.session import connected, installation
 from tasks.stage import repeatable
 from tasks.waiting import wait_until
+
+_SCRATCH = "slipway-drill-"
+_LEFT_S = 86_400.0
+"""A drill takes minutes; a scratch folder that is a day old belongs to one that was killed."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,10 @@ def drill_service(backups: Opened, service: str) -> dict[str, Any]:
     version = live.version
     name = newest_of_version(backups.repository, record.model, version)
     begun_ns, begun_s = time.time_ns(), time.monotonic()
+    _clear_scratch()
     try:
         known = ports.registry.version(record.model, version)
-        with tempfile.TemporaryDirectory(prefix="slipway-drill-") as folder:
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder:
             proof = _prove(ports, backups, known, name=name, folder=Path(folder))
         passed, said = proof.result.verdict is Verdict.PASS, _said(proof)
     except SlipwayError as error:
@@ -112,6 +119,14 @@ def drill_service(backups: Opened, service: str) -> dict[str, Any]:
             hint="see the drill's record; take a new backup and drill again",
         )
     return asdict(drill)
+
+
+def _clear_scratch() -> None:
+    """Remove what killed drills left: each a whole model."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        with suppress(FileNotFoundError, PermissionError):  # gone, or somebody else's
+            if time.time() - path.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(path)
 
 
 def _prove(

@@ -55,6 +55,7 @@ def remove(
         ConflictError: `removal-overtaken`, another one has begun; run it again. `repository-busy`,
             another run is under way, and the store honours no conditional writes.
     """
+    repository.store.tidy()
     if repository.settings.store.conditional_writes:
         return _remove(repository, manifests, now_ns)
     begun_ns = now_ns()

@@ -55,3 +55,6 @@ class BackupStore(Protocol):
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; those that are gone already are none's business."""
+
+    def tidy(self) -> None:
+        """Remove what writers left beside objects that were killed more than a day ago."""

@@ -196,3 +196,23 @@ class TestFolder:
         monkeypatch.setattr(os, "scandir", fails)
         with pytest.raises(PermanentError, match="may not list"):
             list(folder.list(""))
+
+
+def test_tidying_leaves_every_object_alone(store: BackupStore) -> None:
+    put(store, "chunks/a", BODY)
+    store.tidy()
+    store.tidy()
+    assert [item.key for item in store.list("")] == ["chunks/a"]
+
+
+def test_what_a_killed_writer_left_goes_after_a_day_and_not_before(tmp_path: Path) -> None:
+    store = FolderBackupStore(tmp_path / "made")
+    put(store, "chunks/a", BODY)
+    old, young = (tmp_path / f"made/chunks/.part-{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    two_days_ago_s = path.stat().st_mtime - 2 * 86_400
+    os.utime(old, (two_days_ago_s, two_days_ago_s))
+    store.tidy()
+    assert (old.exists(), young.exists()) == (False, True)
+    assert [item.key for item in store.list("")] == ["chunks/a"]

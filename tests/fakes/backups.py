@@ -77,6 +77,9 @@ class FakeBackupStore:
             self.objects.pop(key, None)
             self._around()
 
+    def tidy(self) -> None:
+        self._request("tidy", "")
+
     def _request(self, verb: str, key: str) -> None:
         self._around()
         self.requests.append((verb, key))

@@ -20,8 +20,23 @@ def safetensors(tensors: Mapping[str, bytes]) -> bytes:
     return struct.pack("<Q", len(text)) + text + b"".join(tensors.values())
 
 
-def gguf(tensors: Mapping[str, bytes], *, alignment: int = 32, version: int = 3) -> bytes:
-    """Return a file of these tensors with some key-values before them."""
+def gguf(
+    tensors: Mapping[str, bytes],
+    *,
+    alignment: int = 32,
+    version: int = 3,
+    numbers: Mapping[str, int] | None = None,
+    rows: int = 1,
+) -> bytes:
+    """Return a file of these tensors with some key-values before them.
+
+    Args:
+        tensors: by name.
+        alignment: of each.
+        version: of the format.
+        numbers: further key-values, of the family `toy`.
+        rows: of each tensor.
+    """
 
     def text(value: bytes) -> bytes:
         return struct.pack("<Q", len(value)) + value
@@ -32,10 +47,16 @@ def gguf(tensors: Mapping[str, bytes], *, alignment: int = 32, version: int = 3)
         text(b"general.name") + struct.pack("<I", 8) + text(b"toy"),
         text(b"tokens") + struct.pack("<I", 9) + words,
         text(b"scores") + struct.pack("<IIQ", 9, 6, 3) + bytes(12),
+        text(b"general.architecture") + struct.pack("<I", 8) + text(b"toy"),
+        *(
+            text(f"toy.{key}".encode()) + struct.pack("<II", 4, value)
+            for key, value in (numbers or {}).items()
+        ),
     ]
     infos, data = b"", b""
     for name, content in tensors.items():
-        infos += text(name.encode()) + struct.pack("<IQIQ", 1, len(content), 0, len(data))
+        shape = struct.pack("<IQQ", 2, len(content) // rows, rows)
+        infos += text(name.encode()) + shape + struct.pack("<IQ", 0, len(data))
         data += content + bytes(-len(content) % alignment)
     counts = struct.pack("<IQQ", version, len(tensors), len(pairs))
     head = b"GGUF" + counts + b"".join(pairs) + infos

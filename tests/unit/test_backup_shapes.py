@@ -10,6 +10,7 @@ import pytest
 
 from slipway.backup.shapes import check_shapes
 from slipway.core.errors import PermanentError
+from tests.unit.model_files import gguf
 
 
 def shard(path: Path, **shapes: tuple[int, ...]) -> None:
@@ -75,6 +76,21 @@ def test_padded_table_more_layers_and_other_names_are_no_problem(folder: Path) -
     check_shapes(folder)
     (folder / "config.json").write_text("[]")
     check_shapes(folder)
+
+
+def test_gguf_is_held_against_its_own_numbers(tmp_path: Path) -> None:
+    stated = {"block_count": 2, "embedding_length": 4, "vocab_size": 10}
+    layers = {f"blk.{number}.attn.weight": bytes(40) for number in range(2)}
+    whole = {"token_embd.weight": bytes(40), **layers}
+    file = tmp_path / "model.gguf"
+    file.write_bytes(gguf(whole, numbers=stated, rows=10))
+    assert check_shapes(tmp_path) == 3
+    file.write_bytes(gguf(whole, numbers={**stated, "block_count": 3}, rows=10))
+    assert "model.gguf: of 3 layers these have no tensor: 2" in problem(tmp_path)
+    file.write_bytes(gguf(whole, numbers={**stated, "embedding_length": 5}, rows=10))
+    assert "is 4 wide, 5 is stated" in problem(tmp_path)
+    file.write_bytes(gguf(whole, rows=10))
+    assert check_shapes(tmp_path) == 3
 
 
 def test_folder_without_weights_that_say_their_shapes_is_left(tmp_path: Path) -> None:

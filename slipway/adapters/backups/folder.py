@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from slipway.ports.backups import Stored
 _SLICE_BYTES = 256 << 10
 _BESIDE = ".part-"
 """Begins the name of a file that is being written; left by a killed process, and ignored."""
+
+_LEFT_S = 86_400.0
+"""A file is written within seconds; one that is a day old has no writer any more."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,23 @@ class FolderBackupStore:
             with self._mapped("remove", key):
                 self._path(key).unlink(missing_ok=True)
 
+    def tidy(self) -> None:
+        """See `slipway.ports.BackupStore`."""
+        with self._mapped("tidy", ""):
+            for path in self.root.rglob(f"{_BESIDE}*"):
+                with suppress(FileNotFoundError):  # whose writer lives, and has just ended
+                    if time.time() - path.stat().st_mtime > _LEFT_S:
+                        path.unlink()
+
     def _below(self, prefix: str) -> Iterator[tuple[str, int]]:
         top = self.root / prefix.rpartition("/")[0]
         for folder, _, names in os.walk(top, onerror=_unless_missing):
             for name in names:
                 path = Path(folder, name)
                 key = path.relative_to(self.root).as_posix()
-                if key.startswith(prefix) and not name.startswith(_BESIDE):
+                if not key.startswith(prefix) or name.startswith(_BESIDE):
+                    continue
+                with suppress(FileNotFoundError):  # removed since the folder was read
                     yield key, path.stat().st_size
 
     @contextmanager

@@ -107,6 +107,9 @@ class S3BackupStore:
         for start in range(0, len(keys), _PAGE):
             self._retried(self._delete, keys[start : start + _PAGE])
 
+    def tidy(self) -> None:
+        """See `slipway.ports.BackupStore`: an upload that is cut off leaves nothing here."""
+
     def url(self, key: str) -> str:
         """Return what people call an object."""
         return f"s3://{self.bucket}/{self._full(key)}"
