@@ -2,11 +2,13 @@
 
 Tools take turns in each round, in an order of its own, so that all see the same machine. Medians
 are printed, and ratios to Slipway. The floor is the same bytes by plain signed PUTs of 16 MiB.
-`sync s` is how long the disk went on after a restore: Slipway's files are on it already.
+`sync s` is how long the disk went on after a restore: Slipway's files are on it already. `best` is
+the least of all rounds: on a machine that others use, too, what a step takes at least.
 
     --gb 4        size of the model
     --rounds 5
     --peers DIR   `bin` of a virtual environment with awscli, s5cmd and obstore
+    --tools LIST  names, with commas; all that are here when left out
     --in DIR      where source, server and target are; needs about 8 times the model
 """
 
@@ -56,10 +58,17 @@ class Bench:
     sent: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     wrong: set[tuple[str, str]] = field(default_factory=set)
 
-    @property
-    def source(self) -> Path:
-        """Return the folder that is backed up."""
-        return self.folder / "source"
+    def prepare(self) -> None:
+        """Write every version once, each into a folder of its own."""
+        base = models.tensors(self.gigabytes)
+        models.write(self.version("base"), base)
+        models.write(self.version("tuned"), models.tuned(base))
+        models.write(self.version("inserted"), models.inserted(base))
+        models.write(self.version("2 shards"), base, 2)
+
+    def version(self, name: str) -> Path:
+        """Return the folder of a version that is backed up."""
+        return self.folder / "versions" / name.replace(" ", "-")
 
     def round(self, number: int, candidates: list[Tool]) -> None:
         """Let every tool do every step once.
@@ -67,46 +76,42 @@ class Bench:
         Those that send whole files again do it in the first round alone: it is always the same.
         """
         random.Random(number).shuffle(candidates)
-        base = models.tensors(self.gigabytes, seed=number)
         for tool in candidates:
             self._new_bucket(tool)
-        self._whole(base, candidates)
-        self._changed(base, [tool for tool in candidates if tool.deduplicates or number == 1])
+        self._whole(candidates)
+        self._changed([tool for tool in candidates if tool.deduplicates or number == 1])
         for tool in candidates:
             drop_bucket(self.environment, _bucket(tool.name))
 
-    def _whole(self, base: Mapping[str, tuple[int, int]], candidates: Sequence[Tool]) -> None:
-        models.write(self.source, base)
-        self._up_all("full", candidates)
-        self._floor()
+    def _whole(self, candidates: Sequence[Tool]) -> None:
+        base = self.version("base")
+        self._up_all("full", base, candidates)
+        self._floor(base)
         for tool in candidates:
-            self._down(tool, "restore", tool.down)
-        self._up_all("unchanged", candidates)
+            self._down(tool, "restore", tool.down, base)
+        self._up_all("unchanged", base, candidates)
         for tool in candidates:
             if tool.recheck:
-                self._up(tool, "all read", tool.recheck)
+                self._up(tool, "all read", tool.recheck, base)
 
-    def _changed(self, base: Mapping[str, tuple[int, int]], candidates: Sequence[Tool]) -> None:
-        models.write(self.source, models.tuned(base))
-        self._up_all("5 % tuned", candidates)
+    def _changed(self, candidates: Sequence[Tool]) -> None:
+        self._up_all("5 % tuned", self.version("tuned"), candidates)
         self._deltas(candidates)
-        models.write(self.source, models.inserted(base))
-        self._up_all("inserted", candidates)
-        models.write(self.source, base, 2)
-        self._up_all("2 shards", candidates)
+        for name in ("inserted", "2 shards"):
+            self._up_all(name, self.version(name), candidates)
 
-    def _up_all(self, step: str, candidates: Sequence[Tool]) -> None:
+    def _up_all(self, step: str, source: Path, candidates: Sequence[Tool]) -> None:
         for tool in candidates:
-            self._up(tool, step, tool.up)
+            self._up(tool, step, tool.up, source)
 
     def _new_bucket(self, tool: Tool) -> None:
         _client(self.environment).create_bucket(Bucket=_bucket(tool.name))
         if tool.prepare:
             self._run(tool, tool.prepare)
 
-    def _up(self, tool: Tool, step: str, command: tuple[str, ...]) -> None:
+    def _up(self, tool: Tool, step: str, command: tuple[str, ...], source: Path) -> None:
         before = _stored(self.environment, _bucket(tool.name))
-        cost = self._run(tool, command, folder=str(self.source))
+        cost = self._run(tool, command, folder=str(source))
         self.seen[tool.name, step].append(cost)
         after = _stored(self.environment, _bucket(tool.name))
         self.sent[tool.name, step].append(_written(before, after))
@@ -115,15 +120,17 @@ class Bench:
             drop_bucket(self.environment, _bucket(tool.name))
             self._new_bucket(tool)
 
-    def _down(self, tool: Tool, step: str, command: tuple[str, ...], **places: str) -> None:
+    def _down(
+        self, tool: Tool, step: str, command: tuple[str, ...], source: Path, **places: str
+    ) -> None:
         target = self.folder / "target"
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
         os.sync()
         cost = self._run(tool, command, target=str(target), **places)
         self.seen[tool.name, step].append(cost)
-        found = target / str(self.source).lstrip("/") if tool.name == "restic" else target
-        if not models.same(self.source, found):
+        found = target / str(source).lstrip("/") if tool.name == "restic" else target
+        if not models.same(source, found):
             self.wrong.add((tool.name, step))
 
     def _deltas(self, candidates: Sequence[Tool]) -> None:
@@ -133,17 +140,18 @@ class Bench:
                 listed = sorted(_manifests(_stored(self.environment, _bucket(tool.name))))
                 base = self.folder / "base"
                 self._run(tool, tool.at, target=str(base), version=listed[0])
-                self._down(tool, "delta", tool.delta, local=str(base), version=listed[0])
+                places = {"local": str(base), "version": listed[0]}
+                self._down(tool, "delta", tool.delta, self.version("tuned"), **places)
                 shutil.rmtree(base)
 
-    def _floor(self) -> None:
+    def _floor(self, source: Path) -> None:
         """Send the same bytes with nothing between: what the server can take at this minute."""
         bucket = _bucket("floor")
         _client(self.environment).create_bucket(Bucket=bucket)
         store = S3BackupStore(bucket=bucket, endpoint=self.environment["AWS_ENDPOINT_URL"])
         pieces = [
             (path, at)
-            for path in sorted(self.source.rglob("*"))
+            for path in sorted(source.rglob("*"))
             if path.is_file()
             for at in range(0, path.stat().st_size, _CHUNK_BYTES)
         ]
@@ -219,8 +227,8 @@ def _print(bench: Bench, rounds: int) -> None:
     size = bench.gigabytes
     print(f"\n{size:g} GB, {rounds} rounds, medians; CPU of the client alone")
     print(
-        f"{'step':12}{'tool':18}{'wall s':>9}{'sync s':>8}{'CPU s/GB':>10}{'RSS MB':>8}"
-        f"{'MB sent':>10}{'wall ×':>8}{'CPU ×':>7}"
+        f"{'step':12}{'tool':18}{'wall s':>9}{'best':>8}{'sync s':>8}{'CPU s/GB':>10}{'best':>7}"
+        f"{'RSS MB':>8}{'MB sent':>10}{'wall ×':>8}{'CPU ×':>7}"
     )
     for step in steps:
         own = bench.seen.get(("slipway", step))
@@ -233,8 +241,9 @@ def _print(bench: Bench, rounds: int) -> None:
             mine = (_median(own, "wall_s"), _median(own, "cpu_s")) if own else (wall, cpu)
             wrong = "  WRONG" if (name, step) in bench.wrong else ""
             print(
-                f"{step:12}{name:18}{wall:9.2f}{_median(costs, 'sync_s'):8.2f}"
-                f"{cpu / size:10.2f}{_median(costs, 'rss_mb'):8.0f}"
+                f"{step:12}{name:18}{wall:9.2f}{_best(costs, 'wall_s'):8.2f}"
+                f"{_median(costs, 'sync_s'):8.2f}{cpu / size:10.2f}"
+                f"{_best(costs, 'cpu_s') / size:7.2f}{_median(costs, 'rss_mb'):8.0f}"
                 f"{statistics.median(sent) / 1e6 if sent else 0:10.1f}"
                 f"{wall / mine[0]:8.2f}{cpu / mine[1]:7.2f}{wrong}"
             )
@@ -243,6 +252,10 @@ def _print(bench: Bench, rounds: int) -> None:
             print(f"{step}: {cost.said}")
     for name, step in sorted(bench.wrong):
         print(f"not right: {name}, {step}")
+
+
+def _best(costs: list[Cost], name: str) -> float:
+    return float(min(getattr(cost, name) for cost in costs))
 
 
 def _median(costs: list[Cost], name: str) -> float:
@@ -255,6 +268,7 @@ def main() -> int:
     parser.add_argument("--gb", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", type=Path)
+    parser.add_argument("--tools", default="")
     parser.add_argument("--in", type=Path, dest="folder")
     chosen = parser.parse_args()
     limits()
@@ -274,7 +288,13 @@ def main() -> int:
         os.environ.update(own)
         environment = {**own, "PATH": os.environ["PATH"], "HOME": name}
         bench = Bench(folder=Path(name), environment=environment, gigabytes=chosen.gb)
-        candidates = tools(chosen.peers, own["AWS_ENDPOINT_URL"])
+        wanted = {name.strip() for name in chosen.tools.split(",") if name.strip()}
+        candidates = [
+            tool
+            for tool in tools(chosen.peers, own["AWS_ENDPOINT_URL"])
+            if not wanted or tool.name in wanted
+        ]
+        bench.prepare()
         for number in range(1, chosen.rounds + 1):
             print(f"round {number}: {', '.join(tool.name for tool in candidates)}", flush=True)
             bench.round(number, candidates)
