@@ -39,6 +39,7 @@ from slipway.sandbox.parts import s3
 from tests.contract.running_parts import object_store
 
 _CHUNK_BYTES = 16 << 20
+_CHANGED = frozenset({"full", "5 % tuned", "inserted", "2 shards"})
 
 
 @dataclass
@@ -114,7 +115,10 @@ class Bench:
         cost = self._run(tool, command, folder=str(source))
         self.seen[tool.name, step].append(cost)
         after = _stored(self.environment, _bucket(tool.name))
-        self.sent[tool.name, step].append(_written(before, after))
+        sent = _written(before, after)
+        self.sent[tool.name, step].append(sent)
+        if not sent and step in _CHANGED:
+            self.wrong.add((tool.name, step))  # what has changed is not in the bucket
         if not tool.deduplicates and step not in {"full", "unchanged"}:
             # It writes everything anew each time, and the disk has no room for all of that.
             drop_bucket(self.environment, _bucket(tool.name))

@@ -37,7 +37,7 @@ def test_error_is_one_message_with_its_hint(
     def fail() -> None:
         raise InputError("the file is wrong", code="bad-file", hint="mend it")
 
-    monkeypatch.setattr(cli, "application", lambda: fail)
+    monkeypatch.setattr(cli, "application", lambda _command: fail)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 3
