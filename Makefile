@@ -34,11 +34,11 @@ down: $(READY) ## stop the sandbox; its data stay
 	@$(RUN) -m slipway.cli sandbox down
 
 test: $(READY) ## every test, the end-to-end ones on a sandbox of their own
-	@$(RUN) -m pytest -q tests/unit tests/property
-	@# The rest waits more than it computes: side by side, one output after the other.
+	@# Side by side, one output after the other: most of it waits more than it computes.
 	@mkdir -p build; \
 	$(RUN) -m pytest -q tests/contract tests/flow > build/test-contract-flow.log 2>&1 & other=$$!; \
 	trap 'kill $$other 2>/dev/null' INT TERM; \
+	$(RUN) -m pytest -q tests/unit tests/property || { kill $$other; wait $$other; exit 1; }; \
 	$(RUN) -m tests.e2e.lanes; e2e=$$?; \
 	wait $$other; rest=$$?; \
 	echo "tests/contract and tests/flow:"; cat build/test-contract-flow.log; \
