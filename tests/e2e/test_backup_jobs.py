@@ -41,6 +41,7 @@ def shown(world: World, *words: str) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.drawn("backup")
 def test_version_is_read_from_the_volume_by_a_job_that_leaves_nothing(world: World) -> None:
     done = world.cli("backup", "nightly", SERVICE)
     assert done.returncode == 0, said(done)
@@ -59,6 +60,7 @@ def test_version_is_read_from_the_volume_by_a_job_that_leaves_nothing(world: Wor
     ] == []
 
 
+@pytest.mark.drawn("backup")
 def test_file_changed_on_the_volume_is_no_backup_of_the_version(world: World) -> None:
     (folder,) = [path for path in shelf(world, SERVICE).iterdir() if len(path.name) == 64]
     file = next(path for path in sorted((folder / "files").iterdir()) if path.is_file())
