@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from typing import Any
 
-from prefect.runtime import flow_run
-
 from slipway.bootstrap.releases import Ports
-from slipway.core.errors import ConflictError, PermanentError, TransientError
+from slipway.core.errors import PermanentError, TransientError
 from slipway.manifests.backups import VolumeSource, backup_job, snapshot_claim, volume_snapshot
 from slipway.ports.backup_jobs import BackupJobs, JobLook
 from slipway.ports.workloads import Manifest
@@ -20,50 +17,50 @@ from tasks.waiting import wait_until
 _SNAPSHOT_TIMEOUT_S = 1_800
 _JOB_TIMEOUT_S = 20 * 3600
 _LEFTOVER_TIMEOUT_S = 300
-_POLL_S = 1.0
-
-
-def run_of(version: str) -> str:
-    """Return what a version's Job is known by: this flow run; outside of one each call its own."""
-    return f"{flow_run.id or uuid.uuid4()} version {version}"
+_POLL_S = 2.0
 
 
 def back_up_volume(ports: Ports, jobs: BackupJobs, source: VolumeSource) -> dict[str, Any]:
     """Have a Job back up a version on the service's volume; return what the Job said.
 
-    Killed at any moment, the same flow run finds its Job again; a Job that nobody waits for ends by
-    itself, and is removed an hour later with its snapshot.
+    Killed at any moment, the next call goes on with the Job where this one stopped; a Job that
+    nobody waits for ends by itself, and is removed an hour later with its snapshot.
 
     Raises:
-        ConflictError: `backup-job-under-way`, another run's Job is at it.
         PermanentError: `backup-job-failed` with its words, or `snapshot-failed`.
-        TransientError: `backup-job-unread`, it succeeded and its words are lost.
+        TransientError: `backup-job-unread`, it succeeded and its words are lost;
+            `backup-job-replaced`, somebody else has removed it.
     """
     image = ports.images.resolve(source.backup.image).reference
     job = _started(jobs, source, backup_job(source, image=image))
     try:
         if source.backup.snapshot_class:
             _snapshot(jobs, source, job.uid)
-        return _awaited(jobs, source)
+        return _awaited(jobs, source, job.uid)
     finally:
         jobs.remove(source.spec.namespace, source.name, job.uid)
 
 
 def _started(jobs: BackupJobs, source: VolumeSource, job: Manifest) -> JobLook:
-    """Make the Job, or find it; one of another run that has ended is removed first."""
-    where = f"Job {source.name} in namespace {source.spec.namespace}"
+    """Make the Job, or go on with the one that is at the same; another one makes place.
+
+    That one was left by somebody who was killed, or is ended: what it has sent is found again.
+    """
     found = jobs.start(job)
-    if found.run != source.run and found.succeeded is not None:
+    if found.subject != source.subject or found.succeeded is not None:
         jobs.remove(source.spec.namespace, source.name, found.uid)
         found = jobs.start(job)
-    if found.run != source.run:
-        raise ConflictError(
-            f"{where} works for another run ({found.run})",
-            code="backup-job-under-way",
-            hint=f"wait for it, or end it: kubectl -n {source.spec.namespace} delete job "
-            f"{source.name}",
-        )
+    if found.subject != source.subject:
+        raise _replaced(source)
     return found
+
+
+def _replaced(source: VolumeSource) -> TransientError:
+    return TransientError(
+        f"Job {source.name} in namespace {source.spec.namespace} was removed by somebody else",
+        code="backup-job-replaced",
+        hint="it is tried again; end other runs that back up this service",
+    )
 
 
 def _made(jobs: BackupJobs, manifest: Manifest) -> None:
@@ -129,18 +126,14 @@ def _snapshot(jobs: BackupJobs, source: VolumeSource, job_uid: str) -> None:
     )
 
 
-def _awaited(jobs: BackupJobs, source: VolumeSource) -> dict[str, Any]:
+def _awaited(jobs: BackupJobs, source: VolumeSource, uid: str) -> dict[str, Any]:
     namespace, name = source.spec.namespace, source.name
     found: list[JobLook] = []
 
     def look() -> str | None:
         job = jobs.look(namespace, name)
-        if job is None:
-            raise PermanentError(
-                f"Job {name} in namespace {namespace} was removed before it ended",
-                code="backup-job-failed",
-                hint="run the flow again; what was sent is found",
-            )
+        if job is None or job.uid != uid:
+            raise _replaced(source)
         if job.succeeded is None:
             return f"Job {name} backs up version {source.version}{_because(job.said)}"
         found.append(job)

@@ -27,7 +27,7 @@ from slipway.core.release.going_back import versions_in_use as used_by
 from slipway.core.service import ServiceSpec
 from slipway.manifests.backups import VolumeSource
 from slipway.settings import Settings, backup_settings
-from tasks.backup_jobs import back_up_volume, run_of
+from tasks.backup_jobs import back_up_volume
 from tasks.backup_reports import SpokenProgress, report_trend, tell, tell_event
 from tasks.session import installation
 from tasks.stage import repeatable
@@ -167,9 +167,7 @@ def take_from_volume(source: Source) -> TakenBackup:
     service, weights = source.on_volume[0]
     settings = installation()
     ports = connect(service, settings)
-    there = VolumeSource(
-        spec=ports.spec, version=source.version, weights=weights, run=run_of(source.version)
-    )
+    there = VolumeSource(spec=ports.spec, version=source.version, weights=weights)
     done = back_up_volume(ports, backup_jobs(settings), there)
     return TakenBackup(
         source=source,
@@ -217,12 +215,15 @@ def verify_chunks(backups: Opened, *, everything: bool = False) -> Verified:
     """Read back what was never read, and a 28th of the rest, oldest first; or all of it."""
     stored_bytes = sum(count for _, count in backups.repository.stored_sizes())
     with SpokenProgress("read back", stored_bytes) as progress:
-        return verify(
+        seen = verify(
             backups.repository,
             backups.codec,
             surroundings(backup_settings(), progress),
             budget_bytes=None if everything else stored_bytes // _ROUND_DAYS,
         )
+    for key in seen.unreadable:
+        tell(f"damaged: {key}: what it said was verified was read anew")
+    return seen
 
 
 @repeatable("repair", run_name="repair")

@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.adapters.kubernetes_api import FIELD_MANAGER, KubernetesApi, object_path
 from slipway.core.errors import ConflictError, PermanentError, TransientError
-from slipway.manifests.backups import RUN_ANNOTATION
+from slipway.manifests.backups import SUBJECT_ANNOTATION
 from slipway.ports.backup_jobs import JobLook
 from slipway.ports.workloads import Manifest
 
@@ -47,7 +47,7 @@ class KubernetesBackupJobs:
         ]
         return JobLook(
             uid=meta["uid"],
-            run=meta.get("annotations", {}).get(RUN_ANNOTATION, ""),
+            subject=meta.get("annotations", {}).get(SUBJECT_ANNOTATION, ""),
             succeeded=ended[0]["type"] == "Complete" if ended else None,
             said=str(ended[0].get("message", "")) if ended else self._waits_for(namespace, name),
         )

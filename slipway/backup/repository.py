@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from slipway.backup.values import (
+    DamagedValueError,
     get_if_there,
     get_until,
     read_value,
@@ -25,7 +26,7 @@ from slipway.core.backup.manifest import Manifest
 from slipway.core.backup.names import ChunkKey, ManifestName
 from slipway.core.backup.settings import RepositorySettings, StoreFacts
 from slipway.core.backup.ulid import time_of, ulid
-from slipway.core.backup.verification import Look, Record, ledger_of
+from slipway.core.backup.verification import UNREADABLE, Look, Record, ledger_of
 from slipway.core.errors import ConflictError, PermanentError
 from slipway.ports.backups import BackupStore
 
@@ -287,9 +288,15 @@ class Repository:
         self._put(names.record_key(name), to_stored(record))
 
     def records(self) -> Iterator[tuple[str, Record]]:
-        """Yield what verifications saw, by key."""
+        """Yield what verifications saw, by key; `UNREADABLE` for a record that is damaged.
+
+        It is knowledge, and no order: one that is lost must not keep a backup from being taken.
+        """
         for item in self.store.list(names.VERIFIED):
-            record = self._read_if_there(Record, item.key)
+            try:
+                record = self._read_if_there(Record, item.key)
+            except DamagedValueError:
+                record = UNREADABLE
             if record is not None:
                 yield item.key, record
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from slipway.backup.codec import Codec
 from slipway.backup.fetching import Fetcher
-from slipway.backup.settling import Settling, WholeFile, written
+from slipway.backup.settling import WholeFile, settling, written
 from slipway.core.backup.manifest import Extent, FileEntry, Hole, Manifest, extents
 from slipway.core.backup.names import ChunkKey
 from slipway.core.errors import InputError
@@ -106,13 +106,13 @@ def restore(
     fetcher = Fetcher(stores[:1], codec, replicas=stores[1:], limit=limit)
     work = _Restoring(manifest, fetcher, codec, _local_places(wanted), progress)
     entries = _entries(manifest, wanted.paths)
-    with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool, Settling() as settling:
+    with ThreadPoolExecutor(threads, thread_name_prefix="restore") as pool, settling() as names:
         for entry in sorted(entries, key=lambda item: (item.size_bytes, item.path)):
             target = wanted.target / entry.path
             with written(target):
                 whole = work.bring(entry, target, pool)
                 if whole is not None:
-                    settling.add(whole)
+                    names.add(whole)
     return Restored(
         files=len(entries),
         size_bytes=sum(entry.size_bytes for entry in entries),

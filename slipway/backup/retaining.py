@@ -10,7 +10,8 @@ from slipway.backup.verifying import Library, read_library
 from slipway.core.backup.manifest import Manifest
 from slipway.core.backup.names import ManifestName
 from slipway.core.backup.retention import Policy, Reasons, Version, reasons_to_keep
-from slipway.core.backup.verification import ledger_of, standing_of
+from slipway.core.backup.verification import UNREADABLE, ledger_of, standing_of
+from slipway.core.errors import PermanentError
 
 USD_PER_GB_MONTH = 0.023
 """S3 Standard in us-east-1, the first 50 TB (https://aws.amazon.com/s3/pricing/, 2026)."""
@@ -66,7 +67,16 @@ def _by_name(
 
 
 def _versions(repository: Repository, library: Library, uses: Uses) -> Iterable[Version]:
-    ledger = ledger_of(record for _, record in repository.records())
+    """Yield what the policy decides by; raises `records-unreadable`: see `plan_prune`."""
+    records = dict(repository.records())
+    lost = [key for key, record in records.items() if record is UNREADABLE]
+    if lost:
+        raise PermanentError(
+            f"what {lost[0]} of {repository.place} says was verified cannot be read",
+            code="records-unreadable",
+            hint="verify first: slipway backup verify; nothing was removed",
+        )
+    ledger = ledger_of(records.values())
     holds = repository.holds()
     for name, manifest in library.manifests.items():
         standing = standing_of(manifest, ledger)

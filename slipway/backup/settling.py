@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from slipway.core.errors import PermanentError
 from slipway.files import sync_folder
@@ -50,39 +49,31 @@ class WholeFile:
             sync_folder(self.target.parent)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Settling:
-    """Settles files in the order in which they come, beside what its block does.
+    """Settles files in the order in which they come, beside what its caller does."""
 
-    What is wrong with one is raised by the block: at the latest at its end.
-    """
-
-    _pool: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="settle")
-    )
-    _waiting: deque[Future[None]] = field(default_factory=deque)
+    pool: ThreadPoolExecutor
+    waiting: deque[Future[None]] = field(default_factory=deque)
 
     def add(self, file: WholeFile) -> None:
-        """Take a file; waits when there are many already."""
-        self._waiting.append(self._pool.submit(file.settle))
-        if len(self._waiting) > _WAITING:
-            self._waiting.popleft().result()
+        """Take a file; waits when there are many already, and raises what is wrong with those."""
+        self.waiting.append(self.pool.submit(file.settle))
+        if len(self.waiting) > _WAITING:
+            self.waiting.popleft().result()
 
-    def __enter__(self) -> Settling:
-        """Begin."""
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Wait for all: what is whole gets its name even when a later file fails."""
-        self._pool.shutdown(wait=True)
-        if error is None:
-            for future in self._waiting:
-                future.result()
+@contextmanager
+def settling() -> Iterator[Settling]:
+    """Give what settles files; at the end all are settled, or what is wrong with one is raised.
+
+    What is whole gets its name even when the block fails.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="settle") as pool:
+        work = Settling(pool)
+        yield work
+        for future in work.waiting:
+            future.result()
 
 
 @contextmanager

@@ -64,12 +64,20 @@ def _shapes_of(path: Path) -> Shapes:
     return {
         name: tuple(tensor["shape"])
         for name, tensor in content.items()
-        if name != "__metadata__" and isinstance(tensor, dict) and "shape" in tensor
+        if name != "__metadata__" and isinstance(tensor, dict) and _is_shape(tensor.get("shape"))
     }
 
 
+def _is_shape(stated: Any) -> bool:
+    return isinstance(stated, list) and all(type(item) is int for item in stated)
+
+
 def _of_index(folder: Path, shards: Mapping[Path, Shapes]) -> Iterator[str]:
-    for name, file in _json(folder / _INDEX).get("weight_map", {}).items():
+    stated = _json(folder / _INDEX).get("weight_map", {})
+    if not isinstance(stated, dict):
+        yield f"{_INDEX} does not say which file has which tensor"
+        return
+    for name, file in stated.items():
         if name not in shards.get(folder / str(file), {}):
             yield f"{_INDEX} has tensor {name} in {file}, which does not"
 
@@ -106,5 +114,12 @@ def _of_gguf(found: gguf.Contents) -> Iterator[str]:
 def _json(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
-    found = json.loads(path.read_bytes())
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise PermanentError(
+            f"{path} is not JSON: {error}",
+            code="model-damaged",
+            hint="register the model again from its source",
+        ) from error
     return found if isinstance(found, dict) else {}

@@ -66,11 +66,16 @@ def to_stored(value: Any) -> bytes:
     return with_sum(to_json(value).encode())
 
 
+class DamagedValueError(PermanentError):
+    """What is stored is not what was written; code `repository-damaged`."""
+
+
 def read_value(store: BackupStore, kind: type[_Value], key: str, place: str) -> _Value | None:
     """Return the value under a key; None when there is none.
 
     Raises:
-        PermanentError: `repository-damaged`.
+        DamagedValueError: it has another sha256 than it states.
+        PermanentError: `repository-damaged`, it is whole and states something else.
         SlipwayError: of the store.
     """
     stored, is_right = get_until(
@@ -79,16 +84,16 @@ def read_value(store: BackupStore, kind: type[_Value], key: str, place: str) -> 
     if stored is None:
         return None
     if not is_right:
-        raise _damaged(key, place, "it has another sha256 than it states")
+        raise _damaged(DamagedValueError, key, place, "it has another sha256 than it states")
     try:
         value: _Value = read_stored(kind, without_sum(stored) or b"", key)
     except UnfitJsonError as error:
-        raise _damaged(key, place, str(error)) from error
+        raise _damaged(PermanentError, key, place, str(error)) from error
     return value
 
 
-def _damaged(key: str, place: str, how: str) -> PermanentError:
-    return PermanentError(
+def _damaged(kind: type[PermanentError], key: str, place: str, how: str) -> PermanentError:
+    return kind(
         f"{key} of {place} is damaged: {how}",
         code="repository-damaged",
         hint="look at the object; when nothing runs in the repository it may be removed",

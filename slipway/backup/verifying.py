@@ -15,6 +15,7 @@ from slipway.core.backup.names import ChunkKey, ManifestName
 from slipway.core.backup.ulid import ulid
 from slipway.core.backup.verification import (
     MISSING,
+    UNREADABLE,
     Bad,
     Record,
     Standing,
@@ -40,6 +41,7 @@ class Verified:
         damaged: backups whose manifest itself cannot be read, with why.
         broken: backups that need a bad chunk, also one that an earlier verification found.
         standings: of every backup that can be read, afterwards.
+        unreadable: keys of records of verifications before; what they said was looked at anew.
     """
 
     chunks: int
@@ -47,6 +49,7 @@ class Verified:
     bad: Mapping[ChunkKey, str]
     damaged: Mapping[ManifestName, str]
     standings: Mapping[ManifestName, Standing]
+    unreadable: tuple[str, ...] = ()
 
     @property
     def broken(self) -> tuple[ManifestName, ...]:
@@ -155,6 +158,7 @@ def verify(
         standings={
             name: standing_of(manifest, ledger) for name, manifest in library.manifests.items()
         },
+        unreadable=tuple(key for key, record in records.items() if record is UNREADABLE),
     )
 
 

@@ -22,8 +22,8 @@ from slipway.manifests.names import (
 )
 from slipway.manifests.weights import FILES_FOLDER
 
-RUN_ANNOTATION = "slipway.dev/backup-run"
-"""On the Job: the flow run that it works for."""
+SUBJECT_ANNOTATION = "slipway.dev/backup-of"
+"""On the Job: what it backs up. Whoever wants the same goes on with it, whoever made it."""
 
 FOLDER = "/models"
 """Where the version's files are in the Job."""
@@ -50,13 +50,11 @@ class VolumeSource:
         spec: the service; its volume has a `backup`.
         version: of the registry.
         weights: digest of its files; the folder has this name, and the files must have this sum.
-        run: what the Job works for: a Job of another run is another backup.
     """
 
     spec: ServiceSpec
     version: str
     weights: str
-    run: str
 
     @property
     def volume(self) -> WeightsVolume:
@@ -76,6 +74,11 @@ class VolumeSource:
     def name(self) -> str:
         """Return the name of the Job, of the snapshot and of the claim made from it."""
         return backup_job_name(self.spec.name)
+
+    @property
+    def subject(self) -> str:
+        """Return what a Job for it backs up."""
+        return f"version {self.version}, {self.weights}"
 
     @property
     def place(self) -> str:
@@ -113,7 +116,10 @@ def backup_job(source: VolumeSource, *, image: str) -> Object:
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata(
-            source.name, spec.namespace, labels=labels, annotations={RUN_ANNOTATION: source.run}
+            source.name,
+            spec.namespace,
+            labels=labels,
+            annotations={SUBJECT_ANNOTATION: source.subject},
         ),
         "spec": job_spec(labels, containers=[container], claim=claim, account=MODEL_ACCOUNT),
     }

@@ -14,13 +14,13 @@ class JobLook:
 
     Args:
         uid: of it.
-        run: that it works for.
+        subject: what it backs up.
         succeeded: None while it is under way.
         said: why it failed, in the cluster's words; or what its pod waits for.
     """
 
     uid: str
-    run: str
+    subject: str
     succeeded: bool | None
     said: str = ""
 

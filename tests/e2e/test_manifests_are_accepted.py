@@ -151,7 +151,7 @@ def test_workloads_with_weights_on_a_volume_pass_schema_pod_security_and_policy(
 
 def test_backup_of_a_volume_passes_schema_pod_security_and_policy(installed: Sandbox) -> None:
     spec = replace(service_backed_up_on_its_volume(), namespace=NAMESPACE)
-    source = VolumeSource(spec=spec, version="3", weights="ab" * 32, run="tonight")
+    source = VolumeSource(spec=spec, version="3", weights="ab" * 32)
     nightly = Nightly(
         name="nightly",
         namespace=NAMESPACE,

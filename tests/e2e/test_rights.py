@@ -159,10 +159,10 @@ def test_backup_account_may_run_its_job_on_a_volume(world: World) -> None:
     """No driver is here: snapshot, claim and Job are made, and nothing comes of them."""
     ports = world.ports("rights-kept", context=BACKUP_ACCOUNT)
     jobs = backup_jobs(replace(world.settings, context=BACKUP_ACCOUNT))
-    source = VolumeSource(spec=ports.spec, version="1", weights="ab" * 32, run="a test")
+    source = VolumeSource(spec=ports.spec, version="1", weights="ab" * 32)
     image = ports.images.resolve(source.backup.image).reference
     job = jobs.start(backup_job(source, image=image))
-    assert (job.run, job.succeeded) == ("a test", None)
+    assert (job.subject, job.succeeded) == (source.subject, None)
     jobs.make(volume_snapshot(source, job_uid=job.uid))
     claim = snapshot_claim(source, job_uid=job.uid, storage_class=None, size="1Gi")
     jobs.make(claim)
@@ -178,7 +178,7 @@ def test_backup_account_may_run_its_job_on_a_volume(world: World) -> None:
         assert look is not None
         if look.said:  # it waits for a claim that nobody fills
             break
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks; the deadline decides
     _log_of_a_pod(world)
     jobs.remove(NAMESPACE, source.name, job.uid)
     jobs.remove(NAMESPACE, source.name, job.uid)
@@ -195,7 +195,7 @@ def _log_of_a_pod(world: World) -> None:
 def test_job_of_the_backup_account_may_name_no_secret_that_is_not_granted(world: World) -> None:
     ports = world.ports("rights-kept", context=BACKUP_ACCOUNT)
     jobs = backup_jobs(replace(world.settings, context=BACKUP_ACCOUNT))
-    source = VolumeSource(spec=ports.spec, version="1", weights="ab" * 32, run="a test")
+    source = VolumeSource(spec=ports.spec, version="1", weights="ab" * 32)
     job = backup_job(source, image=ports.images.resolve(source.backup.image).reference)
     container = job["spec"]["template"]["spec"]["containers"][0]
     container["envFrom"] = [{"secretRef": {"name": "somebody-elses"}}]

@@ -68,6 +68,14 @@ def test_table_of_another_size_is_named(folder: Path, shape: tuple[int, int], sa
     assert said in problem(folder)
 
 
+def test_notes_that_are_none_are_named(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text('{"weight_map": []}')
+    assert "does not say which file has which tensor" in problem(folder)
+    index.write_text("{")
+    assert "is not JSON" in problem(folder)
+
+
 def test_padded_table_more_layers_and_other_names_are_no_problem(folder: Path) -> None:
     names = {"model.embed_tokens.weight": (12, 4), "model.layers.0.mlp.weight": (4, 4)}
     shard(folder / "a.safetensors", **names)

@@ -11,9 +11,11 @@ import pytest
 from slipway.backup.codec import PlainCodec
 from slipway.backup.repairing import Remedies, Repaired, repair
 from slipway.backup.repository import open_repository
+from slipway.backup.retaining import plan_prune
 from slipway.backup.verifying import Verified, verify
 from slipway.core.backup.collection import Condemned, Run, RunKind
 from slipway.core.backup.names import read_chunk_key
+from slipway.core.backup.retention import Policy
 from slipway.core.errors import PermanentError, TransientError
 from tests.fakes.backups import FakeBackupStore
 from tests.unit.backup_house import BYTES, House, files
@@ -232,6 +234,25 @@ def test_bit_that_flips_once_in_what_is_condemned_or_in_a_manifest_changes_nothi
     removal = Condemned(epoch=1, manifests=(name.key,), chunks=())
     assert house.repository.publish(removal)
     assert replace(house.repository, store=Flips(house.store.objects)).removals() == [removal]
+
+
+def test_damaged_record_stops_no_backup_and_is_looked_at_anew(house: House) -> None:
+    house.take()
+    first = verified(house)
+    assert first.unreadable == ()
+    (record,) = (key for key in house.store.objects if key.startswith("verified/"))
+    damage(house, record)
+    house.write("more", b"another file")
+    house.take()
+    with pytest.raises(PermanentError) as caught:
+        plan_prune(house.repository, Policy(last=0), now_ns=house.now_ns, uses={})
+    assert caught.value.code == "records-unreadable"
+    again = verified(house, budget_bytes=0)
+    assert again.unreadable == (record,)
+    assert again.verified_share == 1.0
+    assert record not in house.store.objects
+    assert verified(house, budget_bytes=0).unreadable == ()
+    plan_prune(house.repository, Policy(last=0), now_ns=house.now_ns, uses={})
 
 
 def test_small_object_that_is_damaged_at_rest_is_refused_by_name(house: House) -> None:

@@ -21,7 +21,7 @@ WEIGHTS = "ab" * 32
 def source(**volume: Any) -> VolumeSource:
     whole = WeightsVolume(claim="models", **volume)
     spec = replace(service_backed_up_on_its_volume(), volume=whole)
-    return VolumeSource(spec=spec, version="3", weights=WEIGHTS, run="tonight")
+    return VolumeSource(spec=spec, version="3", weights=WEIGHTS)
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_refused_for_good_is_not_repeated_and_passing_failures_are() -> None:
 def test_service_without_a_volume_or_a_backup_makes_no_job() -> None:
     with pytest.raises(ValueError, match="no backup"):
         backup_job(source(), image=IMAGE)
-    without = VolumeSource(spec=service(), version="3", weights=WEIGHTS, run="tonight")
+    without = VolumeSource(spec=service(), version="3", weights=WEIGHTS)
     with pytest.raises(ValueError, match="no volume"):
         backup_job(without, image=IMAGE)
 

@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 
 from slipway.bootstrap.releases import Ports
-from slipway.core.errors import ConflictError, PermanentError, TransientError
+from slipway.core.errors import PermanentError, TransientError
 from slipway.core.service import VolumeBackup
-from slipway.manifests.backups import RUN_ANNOTATION, VolumeSource, backup_job
+from slipway.manifests.backups import SUBJECT_ANNOTATION, VolumeSource, backup_job
 from slipway.ports.backup_jobs import JobLook
 from tasks import backup_jobs
 from tasks.backup_jobs import back_up_volume
@@ -23,6 +23,14 @@ SAID = json.dumps({"backup": "chat@1", "size_bytes": 7, "sent_bytes": 3})
 JOB, CLAIM, SNAPSHOT = "Job", "PersistentVolumeClaim", "VolumeSnapshot"
 
 
+class _Killed(BaseException):
+    pass
+
+
+def _fails(looks: int) -> bool | None:
+    return False if looks > 1 else None
+
+
 @dataclass
 class Cluster:
     """A `BackupJobs` that runs nothing: Jobs end as they are told to.
@@ -30,11 +38,13 @@ class Cluster:
     Args:
         ends: what becomes of a Job when it is looked at, by how often it was; None: under way.
         said: what its pod writes.
+        dies_after: kind whose making is the last thing that the caller does.
         snapshot: status of a snapshot, by how often it was read.
     """
 
-    ends: Callable[[int], bool | None] = lambda _: True
+    ends: Callable[[int], bool | None] = lambda looks: looks > 1 or None
     said: str = f"a warning\n{SAID}\n"
+    dies_after: str = ""
     snapshot: Callable[[int], Mapping[str, Any]] = lambda _: {"readyToUse": True}
     there: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
@@ -48,6 +58,7 @@ class Cluster:
             self.numbers += 1
             self.there[JOB, name] = {**job, "uid": f"uid-{self.numbers}"}
             self.log.append(f"make {JOB}")
+            self._dies(JOB)
         found = self.look("serving", name)
         assert found is not None
         return found
@@ -57,14 +68,16 @@ class Cluster:
         if job is None:
             return None
         self.looks += 1
-        run = job["metadata"]["annotations"][RUN_ANNOTATION]
+        subject = job["metadata"]["annotations"][SUBJECT_ANNOTATION]
         ended = job.get("ended", self.ends(self.looks))
-        return JobLook(uid=job["uid"], run=run, succeeded=ended, said="waits for its claim")
+        return JobLook(uid=job["uid"], subject=subject, succeeded=ended, said="waits for its claim")
 
     def output(self, _: str, name: str) -> str:
         return self.said
 
     def remove(self, _: str, name: str, uid: str) -> None:
+        if self.dies_after:
+            return  # who is dead removes nothing
         if self.there.get((JOB, name), {}).get("uid") == uid:
             del self.there[JOB, name]
             self.log.append(f"remove {JOB}")
@@ -77,6 +90,11 @@ class Cluster:
             raise TransientError("still there", code="job-leftover", hint="")
         self.there[kind, meta["name"]] = manifest
         self.log.append(f"make {kind}")
+        self._dies(kind)
+
+    def _dies(self, kind: str) -> None:
+        if kind == self.dies_after:
+            raise _Killed
 
     def read(self, kind: str, _: str, name: str) -> Any:
         found = self.there.get((kind, name))
@@ -86,12 +104,12 @@ class Cluster:
         return {**found, "status": self.snapshot(self.reads)}
 
 
-def source(*, snapshot_class: str = "", run: str = "tonight") -> VolumeSource:
+def source(*, snapshot_class: str = "", version: str = "3") -> VolumeSource:
     spec = service_backed_up_on_its_volume()
     assert spec.volume is not None
     backup = VolumeBackup(secret="keys", snapshot_class=snapshot_class)
     spec = replace(spec, volume=replace(spec.volume, backup=backup))
-    return VolumeSource(spec=spec, version="3", weights="ab" * 32, run=run)
+    return VolumeSource(spec=spec, version=version, weights="ab" * 32)
 
 
 def with_claim(cluster: Cluster) -> Cluster:
@@ -123,7 +141,9 @@ def test_job_is_waited_for_and_its_words_are_returned() -> None:
 
 
 def test_snapshot_is_read_where_there_is_a_class_and_all_belongs_to_the_job() -> None:
-    ready = lambda reads: {"readyToUse": reads > 2, "restoreSize": "12Gi"}  # noqa: E731
+    def ready(reads: int) -> dict[str, Any]:
+        return {"readyToUse": reads > 2, "restoreSize": "12Gi"}
+
     cluster = with_claim(Cluster(snapshot=ready))
     back_up(cluster, source(snapshot_class="cut"))
     assert cluster.log == ["make Job", "make VolumeSnapshot", f"make {CLAIM}", "remove Job"]
@@ -164,12 +184,12 @@ def test_snapshot_that_fails_is_named_and_nothing_stays(
 
 
 def test_job_that_fails_says_why_in_its_own_words() -> None:
-    cluster = Cluster(ends=lambda _: False, said="slipway: no bucket [bucket-missing]")
+    cluster = Cluster(ends=_fails, said="slipway: no bucket [bucket-missing]")
     with pytest.raises(PermanentError, match="bucket-missing") as caught:
         back_up(cluster, source())
     assert caught.value.code == "backup-job-failed"
     assert cluster.log[-1] == "remove Job"
-    silent = Cluster(ends=lambda _: False, said="")
+    silent = Cluster(ends=_fails, said="")
     with pytest.raises(PermanentError, match="waits for its claim"):
         back_up(silent, source())
 
@@ -181,28 +201,42 @@ def test_job_whose_words_are_lost_is_run_again(said: str) -> None:
     assert caught.value.code == "backup-job-unread"
 
 
-def test_job_of_the_same_run_is_found_again_after_a_kill() -> None:
-    cluster = Cluster(ends=lambda looks: True if looks > 2 else None)
-    cluster.start(backup_job(source(), image="image"))
-    done = back_up(cluster, source())
-    assert done["backup"] == "chat@1"
-    assert cluster.log == ["make Job", "remove Job"]
+def test_job_that_a_killed_run_left_is_gone_on_with_where_it_stopped() -> None:
+    """It had made the Job, and neither snapshot nor claim: the Job waited for them in vain."""
+    what = source(snapshot_class="cut")
+    cluster = with_claim(Cluster(ends=lambda looks: True if looks > 3 else None))
+    cluster.start(backup_job(what, image="image"))
+    assert back_up(cluster, what)["backup"] == "chat@1"
+    assert cluster.log == ["make Job", "make VolumeSnapshot", f"make {CLAIM}", "remove Job"]
+    assert cluster.there[CLAIM, "chat-backup"]["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
 
 
-def test_job_of_another_run_is_left_alone_while_it_works_and_removed_when_it_has_ended() -> None:
-    cluster = Cluster(ends=lambda _: None)
-    cluster.start(backup_job(source(run="of-somebody"), image="image"))
-    with pytest.raises(ConflictError, match="of-somebody") as caught:
-        back_up(cluster, source())
-    assert caught.value.code == "backup-job-under-way"
-    assert cluster.log == ["make Job"]
-    cluster.there[JOB, "chat-backup"]["ended"] = True
-    cluster.ends = lambda _: True
+@pytest.mark.parametrize("kind", [JOB, SNAPSHOT, CLAIM])
+def test_run_killed_after_any_write_is_finished_by_the_next(kind: str) -> None:
+    what = source(snapshot_class="cut")
+    cluster = with_claim(Cluster(ends=lambda looks: True if looks > 6 else None, dies_after=kind))
+    with pytest.raises(_Killed):
+        back_up(cluster, what)
+    assert (JOB, "chat-backup") in cluster.there
+    cluster.dies_after = ""
+    assert back_up(cluster, what)["backup"] == "chat@1"
+    assert (JOB, "chat-backup") not in cluster.there
+    assert cluster.log.count("make Job") == 1
+
+
+def test_job_of_another_version_and_one_that_has_ended_make_place() -> None:
+    cluster = Cluster(ends=lambda looks: True if looks > 3 else None)
+    cluster.start(backup_job(source(version="2"), image="image"))
     assert back_up(cluster, source())["backup"] == "chat@1"
+    assert cluster.log == ["make Job", "remove Job", "make Job", "remove Job"]
+    cluster.log.clear()
+    cluster.start(backup_job(source(), image="image"))
+    cluster.there[JOB, "chat-backup"]["ended"] = True
+    back_up(cluster, source())
     assert cluster.log == ["make Job", "remove Job", "make Job", "remove Job"]
 
 
-def test_job_that_somebody_removes_is_no_backup() -> None:
+def test_job_that_somebody_removes_is_tried_again() -> None:
     cluster = Cluster()
 
     def removed(looks: int) -> bool | None:
@@ -211,5 +245,6 @@ def test_job_that_somebody_removes_is_no_backup() -> None:
         return None
 
     cluster.ends = removed
-    with pytest.raises(PermanentError, match="was removed before it ended"):
+    with pytest.raises(TransientError, match="removed by somebody else") as caught:
         back_up(cluster, source())
+    assert caught.value.code == "backup-job-replaced"

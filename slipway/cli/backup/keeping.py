@@ -149,7 +149,7 @@ def cron(
 
     from slipway.manifests.backups import Nightly, nightly_objects
 
-    _uses(in_use or ())
+    _uses(in_use or ())  # refuses now what would fail every night
     nightly = Nightly(
         name=name,
         namespace=namespace,

@@ -42,6 +42,8 @@ def verify(
         f"{done.chunks} chunks looked at, {size(done.read_bytes)} read; "
         f"{done.verified_share:.1%} of {len(done.standings)} backups is verified"
     )
+    for record in done.unreadable:
+        say(f"damaged: {record}: what it said was verified was read anew")
     for key, why in done.bad.items():
         say(f"bad: chunk {key.digest}: {why}")
     for name, why in done.damaged.items():

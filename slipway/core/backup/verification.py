@@ -43,6 +43,10 @@ class Record:
     bad: tuple[Bad, ...] = ()
 
 
+UNREADABLE = Record(at_ns=0)
+"""Stands for a record that is damaged: what it said is not known any more, and looked at anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What was seen of a chunk last.
