@@ -63,7 +63,9 @@ def test_drill_restores_and_the_server_answers_as_in_the_release(world: World) -
     drill = repository(world).drills()[-1]
     assert drill.passed
     assert drill.image_as_released
-    assert world.sandbox.kubectl("get", "pod", "-n", "serving", f"{SERVICE}-drill").returncode != 0
+    # Nobody waits for its end: it may still be on its way.
+    gone = ("wait", "--for=delete", "--timeout=60s", "-n", "serving", f"pod/{SERVICE}-drill")
+    assert world.sandbox.kubectl(*gone).returncode == 0
 
 
 def test_broken_chunk_is_healed_from_the_registry(world: World) -> None:
