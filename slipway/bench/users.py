@@ -224,9 +224,7 @@ def main() -> None:
         prompts=tuple(args.prompt or _PROMPTS),
         sessions=args.sessions,
     )
-    # Line by line: whoever looks while it runs sees every request that has ended.
-    with args.out.open("w", buffering=1) as ledger:
-        asyncio.run(_until_told(Crowd(crowd_of, behaviour, ledger), args.stop_file, args.seconds))
+    asyncio.run(_until_told(crowd_of, behaviour, args))
     summary = read_summary(args.out)
     sys.stdout.write(
         f"{summary.started} requests: {summary.ok} ok, {summary.failed} failed, "
@@ -234,16 +232,21 @@ def main() -> None:
     )
 
 
-async def _until_told(crowd: Crowd, stop_file: Path | None, seconds: float | None) -> None:
+async def _until_told(target: Target, behaviour: Behaviour, args: argparse.Namespace) -> None:
+    stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, crowd.stop)
-    if seconds is not None:
-        loop.call_later(seconds, crowd.stop)
-    watch = asyncio.create_task(_watch(crowd, stop_file)) if stop_file else None
-    await crowd.run()
-    if watch is not None:
-        watch.cancel()
+        loop.add_signal_handler(number, stopping.set)
+    # Not before: whoever sees the ledger may send SIGTERM. Line by line: whoever looks while it
+    # runs sees every request that has ended.
+    with args.out.open("w", buffering=1) as ledger:
+        crowd = Crowd(target, behaviour, ledger, _stopping=stopping)
+        if args.seconds is not None:
+            loop.call_later(args.seconds, crowd.stop)
+        watch = asyncio.create_task(_watch(crowd, args.stop_file)) if args.stop_file else None
+        await crowd.run()
+        if watch is not None:
+            watch.cancel()
 
 
 async def _watch(crowd: Crowd, stop_file: Path) -> None:

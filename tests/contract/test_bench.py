@@ -198,6 +198,18 @@ def test_users_stop_when_told_and_finish_what_they_began(
     assert {row["slot"] for row in rows} == {"blue"}
 
 
+def test_users_whose_ledger_is_there_can_be_stopped(
+    server: StreamingServer, tmp_path: Path
+) -> None:
+    for number in range(4):
+        ledger = tmp_path / f"ledger-{number}.jsonl"
+        users = start_users(server.url, ledger, "--rate", "40")
+        while not ledger.exists() and users.poll() is None:
+            pass  # at once: between the ledger and the handler there was a moment
+        users.send_signal(signal.SIGTERM)
+        assert users.wait(timeout=20) == 0
+
+
 def test_users_count_what_went_wrong_and_never_try_again(
     server: StreamingServer, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 # On a busy machine: a quiet one needs a tenth of it.
 LONGEST_RELEASE_S = 480.0
+LONGEST_START_S = 90.0
 
 _ADMINISTRATORS = frozenset({"adopt", "install"})
 """Commands that no account of flows could run."""
@@ -289,11 +290,21 @@ def users(
         command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
+        _begun(process, ledger)
         yield Users(process, ledger)
     finally:
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+def _begun(process: subprocess.Popen[str], ledger: Path) -> None:
+    """Wait for users who can be stopped: SIGTERM before that would kill them."""
+    deadline_s = time.monotonic() + LONGEST_START_S
+    while not ledger.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline_s, "the users did not begin"
+        time.sleep(0.02)
 
 
 def said(result: subprocess.CompletedProcess[str]) -> str:
