@@ -15,7 +15,6 @@ the least of all rounds: on a machine that others use, too, what a step takes at
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import random
 import shutil
@@ -35,6 +34,7 @@ import boto3
 from benchmarks.backup import models
 from benchmarks.backup.tools import Cost, Tool, limits, run, tools
 from slipway.adapters.backups.s3 import S3BackupStore
+from slipway.core.backup.sums import sha256_sum
 from slipway.sandbox.parts import s3
 from tests.contract.running_parts import object_store
 
@@ -164,7 +164,7 @@ class Bench:
             path, at = piece
             with path.open("rb") as file:
                 body = os.pread(file.fileno(), _CHUNK_BYTES, at)
-            store.put(f"{path.name}-{at}", body, sha256=hashlib.sha256(body).hexdigest())
+            store.put(f"{path.name}-{at}", body, checksum=sha256_sum(body))
 
         begun_s, begun_cpu = time.monotonic(), time.process_time()
         with ThreadPoolExecutor(4) as pool:

@@ -87,7 +87,7 @@ def tools(peers: Path | None, endpoint: str) -> list[Tool]:
     found = [
         Tool(
             name=name,
-            prepare=(*slipway, "init", "--repository", "s3://{bucket}/{place}"),
+            prepare=(*slipway, "init", *how, "--repository", "s3://{bucket}/{place}"),
             up=(
                 *slipway,
                 "take",
@@ -130,9 +130,10 @@ def tools(peers: Path | None, endpoint: str) -> list[Tool]:
             ),
             environment=environment,
         )
-        for name, environment in (
-            ("slipway", ()),
-            ("slipway by boto3", (("SLIPWAY_BACKUP_TRANSFER", "boto3"),)),
+        for name, how, environment in (
+            ("slipway", (), ()),
+            ("slipway by blake3", ("--hash", "blake3"), ()),
+            ("slipway by boto3", (), (("SLIPWAY_BACKUP_TRANSFER", "boto3"),)),
         )
     ]
     remote = f":s3,provider=Other,env_auth=true,endpoint='{endpoint}',force_path_style=true:"

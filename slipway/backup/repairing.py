@@ -144,7 +144,7 @@ class _Healing:
             return
         for place, body in self._copies(key):
             sealed = self.codec.seal(key.digest, body)
-            self.repository.store.put(str(key), sealed.body, sha256=sealed.sha256)
+            self.repository.store.put(str(key), sealed.body, checksum=sealed.checksum)
             why = self._wrong(key)
             if not why:
                 self.healed[key] = place

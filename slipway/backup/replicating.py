@@ -107,7 +107,7 @@ def _require_fit(source: Repository, replica: Repository) -> None:
             f"{replica.place} names chunks by {replica.settings.algorithm}, "
             f"{source.place} by {source.settings.algorithm}",
             code="replica-unfit",
-            hint="make the replica with the same key as the repository, or with none as it",
+            hint="make the replica as the repository was: with the same key, or the same --hash",
         )
 
 
@@ -163,8 +163,8 @@ class _Copying:
         sealed = self.codec.seal(key.digest, body)
         self.around.pace.limit(len(sealed.body))
         own = replace(key, epoch=self.known.epoch)
-        self.replica.store.put(str(own), sealed.body, sha256=sealed.sha256)
-        if not self.replica.settings.store.checks_sha256:
+        self.replica.store.put(str(own), sealed.body, checksum=sealed.checksum)
+        if not self.replica.settings.checks_chunks:
             Fetcher([self.replica.store], self.codec).fetch(own, into_nothing)
         with self._lock:
             self.sent_bytes += len(sealed.body)

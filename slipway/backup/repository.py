@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +23,8 @@ from slipway.core.backup.cuts import CutRules
 from slipway.core.backup.drills import Drill
 from slipway.core.backup.manifest import Manifest
 from slipway.core.backup.names import ChunkKey, ManifestName
-from slipway.core.backup.settings import RepositorySettings, StoreFacts
+from slipway.core.backup.settings import Algorithm, RepositorySettings, StoreFacts
+from slipway.core.backup.sums import sha256_sum
 from slipway.core.backup.ulid import time_of, ulid
 from slipway.core.backup.verification import UNREADABLE, Look, Record, ledger_of
 from slipway.core.errors import ConflictError, PermanentError
@@ -317,10 +317,10 @@ class Repository:
         return get_if_there(self.store, key)
 
     def _put(self, key: str, body: bytes) -> None:
-        self.store.put(key, body, sha256=hashlib.sha256(body).hexdigest())
+        self.store.put(key, body, checksum=sha256_sum(body))
 
     def _create(self, key: str, body: bytes) -> bool:
-        return self.store.create(key, body, sha256=hashlib.sha256(body).hexdigest())
+        return self.store.create(key, body, checksum=sha256_sum(body))
 
 
 def open_repository(store: BackupStore, place: str) -> Repository:
@@ -350,6 +350,7 @@ def make_repository(
     random_bits: int,
     facts: StoreFacts,
     key_check: str = "",
+    algorithm: Algorithm = Algorithm.SHA256,
 ) -> Repository:
     """Make a repository where nothing is, or open the one that is there.
 
@@ -360,6 +361,7 @@ def make_repository(
         random_bits: 80 of them.
         facts: what the store does.
         key_check: of the key that chunks are encrypted with; "": they are not.
+        algorithm: that names chunks which are not encrypted.
 
     Raises:
         PermanentError: `repository-foreign`, something else lies there.
@@ -367,7 +369,7 @@ def make_repository(
     made = RepositorySettings(
         id=ulid(at_ns, random_bits),
         cuts=CutRules(),
-        algorithm="hmac-sha256" if key_check else "sha256",
+        algorithm=Algorithm.HMAC_SHA256 if key_check else algorithm,
         key_check=key_check,
         store=facts,
     )
@@ -379,7 +381,7 @@ def make_repository(
             code="repository-foreign",
             hint="name an empty bucket or prefix; nothing was changed there",
         )
-    store.create(names.REPOSITORY, body, sha256=hashlib.sha256(body).hexdigest())
+    store.create(names.REPOSITORY, body, checksum=sha256_sum(body))
     return open_repository(store, place)
 
 

@@ -8,7 +8,6 @@ come from one secret by HKDF-SHA256 (RFC 5869). There is no password and no defa
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from slipway.backup.codec import Codec, Hasher, Opening, PlainCodec, Sealed, damaged
-from slipway.core.backup.settings import RepositorySettings
+from slipway.core.backup.settings import Algorithm, RepositorySettings
+from slipway.core.backup.sums import sha256_sum
 from slipway.core.errors import InputError
 
 KEY_BYTES = 32
@@ -93,14 +93,14 @@ def codec_of(settings: RepositorySettings, keys: Keys | None) -> Codec:
     Raises:
         InputError: `key-missing`, `key-wrong`, or `key-unneeded`: its chunks are not encrypted.
     """
-    if settings.algorithm == PlainCodec.algorithm:
+    if settings.algorithm is not Algorithm.HMAC_SHA256:
         if keys is not None:
             raise InputError(
                 "there is a key, but the chunks of the repository are not encrypted",
                 code="key-unneeded",
                 hint="take SLIPWAY_BACKUP_KEY_FILE away, or make a new repository with the key",
             )
-        return PlainCodec()
+        return PlainCodec(settings.algorithm)
     if keys is None:
         raise InputError(
             "the chunks of the repository are encrypted, and there is no key",
@@ -123,7 +123,7 @@ def _derived(secret: bytes, use: bytes) -> bytes:
 class SealingCodec:
     """Encrypted chunks, named by keyed hashes."""
 
-    algorithm = "hmac-sha256"
+    algorithm = Algorithm.HMAC_SHA256
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -141,7 +141,7 @@ class SealingCodec:
         """See `Codec`."""
         nonce = os.urandom(_NONCE_BYTES)
         stored = nonce + self._cipher.encrypt(nonce, body, bytes.fromhex(digest))
-        return Sealed(stored, hashlib.sha256(stored).hexdigest())
+        return Sealed(stored, sha256_sum(stored))
 
     def stored_bytes(self, size_bytes: int) -> int:
         """See `Codec`."""

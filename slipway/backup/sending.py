@@ -125,7 +125,7 @@ class Sender:
     def _send(self, key: ChunkKey, body: memoryview) -> None:
         sealed = self.codec.seal(key.digest, body)
         self.pace.limit(len(sealed.body))
-        self.store.put(str(key), sealed.body, sha256=sealed.sha256)
+        self.store.put(str(key), sealed.body, checksum=sealed.checksum)
         if self.reads_back:
             self._reader.fetch(key, into_nothing)
 

@@ -101,7 +101,7 @@ def take(repository: Repository, codec: Codec, order: Order, around: Surrounding
             known=known,
             chunk_bytes=repository.settings.cuts.chunk_bytes,
             pace=around.pace,
-            reads_back=not repository.settings.store.checks_sha256,
+            reads_back=not repository.settings.checks_chunks,
         )
         before = {} if order.reads_all else _unchanged(repository, order.model, known)
         entries = _read_until_stable(repository, order, sender, before)

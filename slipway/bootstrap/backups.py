@@ -17,7 +17,7 @@ from slipway.backup.sending import Pace, Progress
 from slipway.backup.taking import Surroundings
 from slipway.core.backup.facts import Finding, facts_of
 from slipway.core.backup.names import TAKEN
-from slipway.core.backup.settings import RepositorySettings
+from slipway.core.backup.settings import Algorithm, RepositorySettings
 from slipway.core.backup.ulid import ulid
 from slipway.core.errors import InputError, PermanentError
 from slipway.settings import BackupSettings
@@ -86,19 +86,31 @@ def open_backups(settings: BackupSettings, place: str | None = None) -> Opened:
     return Opened(repository, _codec(repository.settings, settings))
 
 
-def make_backups(settings: BackupSettings, place: str | None = None) -> Opened:
+def make_backups(
+    settings: BackupSettings, place: str | None = None, algorithm: Algorithm | None = None
+) -> Opened:
     """Make a repository where nothing is, after looking what its store does; or open it.
 
+    Args:
+        settings: of this process.
+        place: another one than the settings name.
+        algorithm: that names chunks; None: any in a repository that is there, else sha256.
+
     Raises:
+        InputError: `hash-unfit`, chunks are named in another way there, or are encrypted.
         SlipwayError: see `examine` and `make_repository`.
     """
     where = place or settings.repository
     try:
-        return open_backups(settings, where)
+        opened = open_backups(settings, where)
+        _require_algorithm(algorithm, opened.codec.algorithm)
+        return opened
     except PermanentError as error:
         if error.code != "repository-missing":
             raise
     store, keys = store_of(where, settings), _keys(settings)
+    if keys is not None:
+        _require_algorithm(algorithm, Algorithm.HMAC_SHA256)
     findings = examine_place(store)
     repository = make_repository(
         store,
@@ -107,8 +119,18 @@ def make_backups(settings: BackupSettings, place: str | None = None) -> Opened:
         random_bits=secrets.randbits(80),
         facts=facts_of(findings, probed=time.strftime(TAKEN, time.gmtime())),
         key_check=keys.check if keys else "",
+        algorithm=algorithm or Algorithm.SHA256,
     )
     return Opened(repository, _codec(repository.settings, settings))
+
+
+def _require_algorithm(asked: Algorithm | None, used: str) -> None:
+    if asked is not None and asked != used:
+        raise InputError(
+            f"chunks are to be named by {asked}, and are named by {used} there",
+            code="hash-unfit",
+            hint="leave --hash out, or make a new repository; keyed names come with the key",
+        )
 
 
 def examine_place(store: Store, *, with_bucket: bool = False) -> list[Finding]:
@@ -138,8 +160,8 @@ def _keys(settings: BackupSettings) -> Keys | None:
 
 
 def _codec(repository: RepositorySettings, settings: BackupSettings) -> Codec:
-    if repository.algorithm == PlainCodec.algorithm and settings.key_file is None:
-        return PlainCodec()  # without loading what encrypts
+    if repository.algorithm is not Algorithm.HMAC_SHA256 and settings.key_file is None:
+        return PlainCodec(repository.algorithm)  # without loading what encrypts
     from slipway.backup.sealing import codec_of
 
     return codec_of(repository, _keys(settings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +80,7 @@ def backed_up_broken_healed_and_drilled(service: str, *, say: Callable[[str], No
 def _break_a_chunk(model: str) -> str:
     """Change one bit of the largest chunk of a model's newest backup; return its digest."""
     from slipway.bootstrap.backups import open_backups
+    from slipway.core.backup.sums import sha256_sum
     from slipway.settings import backup_settings
 
     repository = open_backups(backup_settings()).repository
@@ -89,5 +89,5 @@ def _break_a_chunk(model: str) -> str:
     key = str(manifest.key_of(chunk))
     body = bytearray(repository.store.get(key))
     body[len(body) // 2] ^= 1
-    repository.store.put(key, bytes(body), sha256=hashlib.sha256(body).hexdigest())
+    repository.store.put(key, bytes(body), checksum=sha256_sum(bytes(body)))
     return chunk.digest

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from slipway.core.backup.sums import Sum
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -18,13 +20,13 @@ class Stored:
 class BackupStore(Protocol):
     """Objects under keys; whoever reads after a write sees it, in lists too."""
 
-    def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> None:
+    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
         """Store `body` under `key`, in place of what is there; may be repeated.
 
         Args:
             key: of the object.
             body: not copied.
-            sha256: of the body, hex; the store compares it where it can.
+            checksum: of the body; the store compares it where it can.
 
         Raises:
             PermanentError: refused (`object-store-refused`), no room (`object-store-full`), or
@@ -32,7 +34,7 @@ class BackupStore(Protocol):
             TransientError: the store did not answer.
         """
 
-    def create(self, key: str, body: bytes | memoryview, *, sha256: str) -> bool:
+    def create(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> bool:
         """Store `body` unless something is under `key`; return whether it was stored.
 
         Who gets True is the only one, where the store honours conditional writes

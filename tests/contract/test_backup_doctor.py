@@ -14,6 +14,7 @@ from slipway.adapters.backups.probes.doctor import examine
 from slipway.adapters.backups.s3 import S3BackupStore
 from slipway.core.backup.facts import Finding, facts_of
 from slipway.core.backup.names import DOCTOR
+from slipway.core.backup.sums import sha256_sum
 from slipway.core.backup.ulid import ulid
 from slipway.core.errors import PermanentError
 from tests.contract.s3_servers import SERVERS, S3Server
@@ -58,6 +59,7 @@ MEASURED = {
         **_all(_CONDITIONS, "yes"),
         **_all(_LOCKS, "yes"),
         "changed-chunk": "yes",
+        "changed-fast-chunk": "yes",
         "wrong-md5": "yes",
         "wrong-payload": "no",
         "checksum-given-back": "yes",
@@ -75,6 +77,7 @@ MEASURED = {
         **_all(_CONDITIONS, "no"),
         **_all(_LOCKS, "not offered"),
         "changed-chunk": "yes",
+        "changed-fast-chunk": "no",
         "wrong-md5": "yes",
         "wrong-payload": "yes",
         "checksum-given-back": "no",
@@ -92,6 +95,7 @@ MEASURED = {
         **_all(_CONDITIONS, "no"),
         **_all(_LOCKS, "not offered"),
         "changed-chunk": "no",
+        "changed-fast-chunk": "no",
         "wrong-md5": "yes",
         "wrong-payload": "no",
         "checksum-given-back": "yes",
@@ -109,6 +113,7 @@ MEASURED = {
         **_all(_CONDITIONS, "yes"),
         **_all(_LOCKS, "yes"),
         "changed-chunk": "no",
+        "changed-fast-chunk": "no",
         "wrong-md5": "no",
         "wrong-payload": "no",
         "checksum-given-back": "yes",
@@ -140,15 +145,14 @@ def test_server_is_classified_as_it_was_measured(server: str, tmp_path: Path) ->
     with SERVERS[server](tmp_path) as running:
         store = running.store("some/prefix")
         stale = f"{DOCTOR}{ulid(0, 1)}/left"
-        store.put(
-            stale, b"", sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        )
+        store.put(stale, b"", checksum=sha256_sum(b""))
         findings = examined(store, with_bucket=True)
         assert found(findings) == MEASURED[server]
         assert list(store.list("")) == []
         facts = facts_of(findings, probed="now")
         assert facts.conditional_writes == (server in {"seaweedfs", "moto"})
         assert facts.checks_sha256 == (server in {"seaweedfs", "juicefs"})
+        assert facts.checks_crc32c == (server == "seaweedfs")
 
 
 def test_folder_keeps_what_a_backup_relies_on(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from slipway.backup.restoring import Wanted, restore
 from slipway.backup.taking import Order, Surroundings, take
 from slipway.cli import exit_codes
 from slipway.core.backup.manifest import Origin
-from slipway.core.backup.settings import StoreFacts
+from slipway.core.backup.settings import Algorithm, StoreFacts
 from slipway.core.errors import PermanentError, SlipwayError
 from tests.contract.s3_fault_proxy import Proxy, Wrong
 from tests.contract.s3_servers import BUCKET, S3Server
-from tests.unit.backup_house import HONEST, House, files
+from tests.unit.backup_house import HONEST, PLAIN, House, files
 
 PASSING = (
     Wrong.BUSY,
@@ -49,13 +49,15 @@ BYTES = random.Random(3).randbytes(64 * 1_024)
 class FarHouse(House):
     """A house whose repository is on the server, and reached through the proxy."""
 
-    def __init__(self, folder: Path, server: S3Server, proxy: Proxy) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, server: S3Server, proxy: Proxy, algorithm: Algorithm) -> None:
+        super().__init__(folder, algorithm)
         proxy.plan = lambda _method, _path: None
         through = replace(server, endpoint=proxy.endpoint)
         self.far: S3BackupStore = through.store(prefix=folder.name, sleep=lambda _: None)
         small = replace(self.repository.settings.cuts, chunk_bytes=4_096)
-        made = make_repository(self.far, "far", at_ns=0, random_bits=1, facts=HONEST)
+        made = make_repository(
+            self.far, "far", at_ns=0, random_bits=1, facts=HONEST, algorithm=algorithm
+        )
         self.repository = Repository(self.far, replace(made.settings, cuts=small), "far")
 
     def restored(self, manifest: Any) -> dict[str, bytes]:
@@ -64,10 +66,14 @@ class FarHouse(House):
 
 
 @pytest.fixture
-def house(tmp_path: Path, server: S3Server, proxy: Proxy) -> House:
-    return FarHouse(tmp_path, server, proxy)
+def house(tmp_path: Path, server: S3Server, proxy: Proxy, request: pytest.FixtureRequest) -> House:
+    return FarHouse(tmp_path, server, proxy, getattr(request, "param", Algorithm.SHA256))
 
 
+of_each_hash = pytest.mark.parametrize("house", PLAIN, indirect=True)
+
+
+@of_each_hash
 @pytest.mark.parametrize("kind", [*PASSING, Wrong.SLOW])
 def test_passing_fault_of_each_kind_changes_nothing(
     house: FarHouse, proxy: Proxy, kind: Wrong
@@ -100,6 +106,7 @@ def test_one_request_in_ten_goes_wrong_and_all_is_right(
     assert sent <= 1.12 * 400_000
 
 
+@of_each_hash
 def test_bit_that_flips_each_time_is_refused_and_nothing_gets_its_name(
     house: FarHouse, proxy: Proxy
 ) -> None:

@@ -16,6 +16,7 @@ from slipway.backup.repository import Repository, make_repository
 from slipway.backup.restoring import Wanted, restore
 from slipway.backup.values import with_sum
 from slipway.core.backup import names, settings
+from slipway.core.backup.sums import sha256_sum
 from tests.contract.s3_fault_proxy import Proxy, Wrong
 from tests.contract.s3_servers import BUCKET, REGION, S3Server
 from tests.unit.backup_house import HONEST, files
@@ -32,7 +33,7 @@ def repository_at(server: S3Server, prefix: str) -> Repository:
     made = make_repository(store, prefix, at_ns=0, random_bits=1, facts=HONEST)
     small = replace(made.settings, cuts=replace(made.settings.cuts, chunk_bytes=_CHUNK_BYTES))
     body = with_sum(settings.to_storage(small))
-    store.put(names.REPOSITORY, body, sha256=PlainCodec().digest(body))
+    store.put(names.REPOSITORY, body, checksum=sha256_sum(body))
     return Repository(store, small, prefix)
 
 

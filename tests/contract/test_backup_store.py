@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from slipway.adapters.backups.folder import FolderBackupStore
+from slipway.core.backup.sums import SumKind, sha256_sum, sum_of
 from slipway.core.errors import PermanentError, SlipwayError, TransientError
 from slipway.ports.backups import BackupStore, Stored
 from tests.contract.s3_servers import SERVERS, S3Server
@@ -25,11 +25,11 @@ BODY = bytes(range(256)) * 5_000
 
 
 def put(store: BackupStore, key: str, body: bytes) -> None:
-    store.put(key, body, sha256=hashlib.sha256(body).hexdigest())
+    store.put(key, body, checksum=sha256_sum(body))
 
 
 def create(store: BackupStore, key: str, body: bytes) -> bool:
-    return store.create(key, body, sha256=hashlib.sha256(body).hexdigest())
+    return store.create(key, body, checksum=sha256_sum(body))
 
 
 _HONEST = ("seaweedfs", "seaweedfs by boto3", "moto")
@@ -57,7 +57,9 @@ def store(
     if request.param == "folder":
         return FolderBackupStore(tmp_path / "made")
     server, _, way = request.param.partition(" by ")
-    return servers(server).store(prefix=uuid.uuid4().hex, plain_boto=bool(way))
+    return servers(server).store(
+        prefix=uuid.uuid4().hex, plain_boto=bool(way), sleep=lambda _: None
+    )
 
 
 def is_honest(request: pytest.FixtureRequest) -> bool:
@@ -70,8 +72,22 @@ def test_bytes_come_back_whole_and_in_slices(store: BackupStore) -> None:
     assert b"".join(bytes(piece) for piece in store.read("chunks/a")) == BODY
     put(store, "chunks/a", b"")
     assert store.get("chunks/a") == b""
-    store.put("chunks/a", memoryview(BODY)[:3], sha256=hashlib.sha256(BODY[:3]).hexdigest())
+    store.put("chunks/a", memoryview(BODY)[:3], checksum=sha256_sum(BODY[:3]))
     assert store.get("chunks/a") == BODY[:3]
+
+
+@pytest.mark.parametrize("kind", SumKind)
+def test_sum_of_other_bytes_is_refused_where_the_store_compares_it(
+    store: BackupStore, request: pytest.FixtureRequest, kind: SumKind
+) -> None:
+    store.put("chunks/a", BODY, checksum=sum_of(kind, BODY))
+    assert store.get("chunks/a") == BODY
+    if request.node.callspec.params["store"] not in {"folder", "seaweedfs", "seaweedfs by boto3"}:
+        return  # see the table in test_backup_doctor.py
+    with pytest.raises(SlipwayError) as caught:
+        store.put("chunks/a", BODY, checksum=sum_of(kind, BODY[1:]))
+    assert caught.value.code == "checksum-mismatch"
+    assert store.get("chunks/a") == BODY
 
 
 def test_first_to_create_a_key_is_the_only_one(
@@ -150,7 +166,7 @@ class TestFolder:
         self, folder: FolderBackupStore
     ) -> None:
         with pytest.raises(PermanentError) as caught:
-            folder.put("x", b"1", sha256=hashlib.sha256(b"2").hexdigest())
+            folder.put("x", b"1", checksum=sha256_sum(b"2"))
         assert caught.value.code == "checksum-mismatch"
         assert list(folder.list("")) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from slipway.backup.repository import Repository
 from slipway.bootstrap.backups import open_backups
+from slipway.core.backup.sums import sha256_sum
 from slipway.manifests.names import BACKUP_ACCOUNT
 from slipway.settings import backup_settings
 from tests.e2e.orders import live_version
@@ -71,7 +71,7 @@ def test_drill_restores_and_the_server_answers_as_in_the_release(world: World) -
 def test_broken_chunk_is_healed_from_the_registry(world: World) -> None:
     key, store = chunk_of_live_version(world), repository(world).store
     good = store.get(key)
-    store.put(key, good[:-1] + b"?", sha256=hashlib.sha256(good[:-1] + b"?").hexdigest())
+    store.put(key, good[:-1] + b"?", checksum=sha256_sum(good[:-1] + b"?"))
     done = world.cli("backup", "nightly", "--everything")
     assert done.returncode == 0, said(done)
     assert "healed: chunk" in said(done)
@@ -99,7 +99,7 @@ def test_drill_on_a_backup_that_cannot_be_read_fails_and_says_so(world: World) -
     assert failed.returncode == 6, said(failed)
     assert "chunk-missing" in said(failed)
     assert not repository(world).drills()[-1].passed
-    store.put(key, good, sha256=hashlib.sha256(good).hexdigest())
+    store.put(key, good, checksum=sha256_sum(good))
 
 
 def test_model_that_is_in_use_and_not_backed_up_is_told(world: World, tmp_path: Path) -> None:

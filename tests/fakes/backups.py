@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from slipway.core.backup.sums import Sum
 from slipway.core.errors import PermanentError
 from slipway.ports.backups import Stored
 
@@ -34,17 +34,17 @@ class FakeBackupStore:
         self._page = page
         self._one_at_a_time = threading.Lock()
 
-    def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> None:
+    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
         self._request("put", key)
-        self._store(key, body, sha256)
+        self._store(key, body, checksum)
         self._around()
 
-    def create(self, key: str, body: bytes | memoryview, *, sha256: str) -> bool:
+    def create(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> bool:
         self._request("create", key)
         with self._one_at_a_time:
             stored = key not in self.objects
             if stored:
-                self._store(key, body, sha256)
+                self._store(key, body, checksum)
         self._around()
         return stored
 
@@ -84,7 +84,7 @@ class FakeBackupStore:
         self._around()
         self.requests.append((verb, key))
 
-    def _store(self, key: str, body: bytes | memoryview, sha256: str) -> None:
+    def _store(self, key: str, body: bytes | memoryview, checksum: Sum) -> None:
         stored = bytes(body)
-        assert hashlib.sha256(stored).hexdigest() == sha256
+        assert checksum.fits(stored)
         self.objects[key] = stored

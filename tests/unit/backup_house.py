@@ -17,10 +17,11 @@ from slipway.backup.taking import Order, Surroundings, Taken, take
 from slipway.core.backup.cuts import CutRules
 from slipway.core.backup.manifest import Manifest, Origin
 from slipway.core.backup.names import ManifestName
-from slipway.core.backup.settings import StoreFacts
+from slipway.core.backup.settings import Algorithm, StoreFacts
 from tests.fakes.backups import FakeBackupStore
 
-HONEST = StoreFacts(checks_sha256=True, conditional_writes=True)
+HONEST = StoreFacts(checks_sha256=True, checks_crc32c=True, conditional_writes=True)
+PLAIN = (Algorithm.SHA256, Algorithm.BLAKE3)
 ORIGIN = Origin(place="/models/chat", tool="slipway 1")
 BYTES = random.Random(1).randbytes(5_000)
 TENSORS = {f"blk.{n}.w": BYTES[1_000 * n :][:1_000] for n in range(4)}
@@ -29,17 +30,19 @@ TENSORS = {f"blk.{n}.w": BYTES[1_000 * n :][:1_000] for n in range(4)}
 class House:
     """A repository in memory, a folder to back up, and a place to restore to."""
 
-    def __init__(self, folder: Path, **store: Any) -> None:
+    def __init__(self, folder: Path, algorithm: Algorithm = Algorithm.SHA256, **store: Any) -> None:
         self.folder = folder / "model"
         self.target = folder / "restored"
         self.folder.mkdir()
         self.store = FakeBackupStore(**store)
-        made = make_repository(self.store, "memory", at_ns=0, random_bits=1, facts=HONEST)
+        made = make_repository(
+            self.store, "memory", at_ns=0, random_bits=1, facts=HONEST, algorithm=algorithm
+        )
         small = CutRules(chunk_bytes=512, group_below_bytes=64)
         self.repository = Repository(self.store, replace(made.settings, cuts=small), "memory")
         self.now_ns = 10**18
         self.threads = 3
-        self.codec: Codec = PlainCodec()
+        self.codec: Codec = PlainCodec(algorithm)
 
     def write(self, path: str, content: bytes) -> Path:
         place = self.folder / path

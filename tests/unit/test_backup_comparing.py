@@ -18,16 +18,16 @@ from slipway.backup.retaining import plan_prune
 from slipway.backup.stored_file import StoredFile
 from slipway.backup.verifying import verify
 from slipway.core.backup.retention import Policy
-from slipway.core.backup.settings import RepositorySettings
+from slipway.core.backup.settings import Algorithm, RepositorySettings
 from slipway.core.errors import InputError
 from tests.fakes.backups import FakeBackupStore
-from tests.unit.backup_house import BYTES, HONEST, TENSORS, House, files
+from tests.unit.backup_house import BYTES, HONEST, PLAIN, TENSORS, House, files
 from tests.unit.model_files import safetensors
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+@pytest.fixture(params=PLAIN)
+def house(tmp_path: Path, request: pytest.FixtureRequest) -> House:
+    return House(tmp_path, request.param)
 
 
 def changes(house: House, before: object, after: object) -> tuple[dict[str, str], int]:
@@ -93,7 +93,10 @@ def test_stored_file_reads_as_the_file_with_its_holes(house: House) -> None:
 
 def replica_of(house: House) -> Repository:
     store = FakeBackupStore()
-    made = make_repository(store, "replica", at_ns=1, random_bits=2, facts=HONEST)
+    algorithm = house.repository.settings.algorithm
+    made = make_repository(
+        store, "replica", at_ns=1, random_bits=2, facts=HONEST, algorithm=algorithm
+    )
     return Repository(store, replace(made.settings, cuts=house.repository.settings.cuts), "replica")
 
 
@@ -140,7 +143,7 @@ def test_broken_backup_is_not_copied_and_the_others_are(house: House) -> None:
 
 def test_replica_that_names_chunks_otherwise_or_is_itself_is_refused(house: House) -> None:
     replica = replica_of(house)
-    other: RepositorySettings = replace(replica.settings, algorithm="hmac-sha256")
+    other: RepositorySettings = replace(replica.settings, algorithm=Algorithm.HMAC_SHA256)
     for unfit in (house.repository, replace(replica, settings=other)):
         with pytest.raises(InputError) as caught:
             replicated(house, unfit)

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
+from slipway.core.backup.sums import Sum
 from slipway.core.errors import ConflictError, InputError, TransientError
 from tests.fakes.backups import FakeBackupStore
-from tests.unit.backup_house import BYTES, TENSORS, House, files
+from tests.unit.backup_house import BYTES, PLAIN, TENSORS, House, files
 from tests.unit.model_files import safetensors
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+@pytest.fixture(params=PLAIN)
+def house(tmp_path: Path, request: pytest.FixtureRequest) -> House:
+    return House(tmp_path, request.param)
 
 
 def test_files_come_back_as_they_were(house: House) -> None:
@@ -176,11 +177,11 @@ class _Disturbing(FakeBackupStore):
         self._disturb = disturb
         self._chunks = 0
 
-    def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> None:
+    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
         if key.startswith("chunks/"):
             self._chunks += 1
             self._disturb(self._chunks)
-        super().put(key, body, sha256=sha256)
+        super().put(key, body, checksum=checksum)
 
 
 def disturbed(house: House, disturb: Callable[[int], object]) -> None:

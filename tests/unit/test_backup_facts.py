@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from slipway.core.backup.collection import Run, RunKind
+from slipway.core.backup.cuts import CutRules
 from slipway.core.backup.drills import Drill
 from slipway.core.backup.facts import (
     CHANGED_CHUNK,
+    CHANGED_FAST_CHUNK,
     CREATE_ONCE,
     ONE_WINNER,
     Finding,
@@ -18,6 +20,7 @@ from slipway.core.backup.facts import (
 )
 from slipway.core.backup.manifest import Chunk, Manifest, Origin
 from slipway.core.backup.names import ChunkKey, read_manifest_key
+from slipway.core.backup.settings import Algorithm, RepositorySettings, StoreFacts
 from slipway.core.backup.ulid import time_of, ulid
 from slipway.core.backup.verification import (
     Bad,
@@ -33,7 +36,12 @@ from tests.unit.backup_house import House
 
 
 def findings(**kept: Kept) -> list[Finding]:
-    names = {"changed": CHANGED_CHUNK, "once": CREATE_ONCE, "winner": ONE_WINNER}
+    names = {
+        "changed": CHANGED_CHUNK,
+        "fast": CHANGED_FAST_CHUNK,
+        "once": CREATE_ONCE,
+        "winner": ONE_WINNER,
+    }
     return [Finding(probe=names[name], promise="", kept=value) for name, value in kept.items()]
 
 
@@ -47,15 +55,38 @@ def findings(**kept: Kept) -> list[Finding]:
     ],
 )
 def test_only_what_was_seen_is_relied_on(once: Kept, winner: Kept, conditional: bool) -> None:
-    facts = facts_of(findings(changed=Kept.NO, once=once, winner=winner), probed="now")
-    assert (facts.checks_sha256, facts.conditional_writes) == (False, conditional)
-    good = facts_of(findings(changed=Kept.YES, once=once, winner=winner), probed="now")
-    assert good.checks_sha256
+    found = {"once": once, "winner": winner}
+    facts = facts_of(findings(changed=Kept.NO, fast=Kept.NO, **found), probed="now")
+    assert (facts.checks_sha256, facts.checks_crc32c) == (False, False)
+    assert facts.conditional_writes == conditional
+    good = facts_of(findings(changed=Kept.YES, fast=Kept.NO, **found), probed="now")
+    assert (good.checks_sha256, good.checks_crc32c) == (True, False)
+    fast = facts_of(findings(changed=Kept.NO, fast=Kept.YES, **found), probed="now")
+    assert (fast.checks_sha256, fast.checks_crc32c) == (False, True)
     assert good.probed == "now"
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "sha256", "crc32c", "checks"),
+    [
+        (Algorithm.SHA256, True, False, True),
+        (Algorithm.SHA256, False, True, False),
+        (Algorithm.HMAC_SHA256, True, False, True),
+        (Algorithm.HMAC_SHA256, False, True, False),
+        (Algorithm.BLAKE3, True, False, False),
+        (Algorithm.BLAKE3, False, True, True),
+    ],
+)
+def test_store_must_check_the_sum_that_chunks_travel_with(
+    algorithm: Algorithm, sha256: bool, crc32c: bool, checks: bool
+) -> None:
+    facts = StoreFacts(checks_sha256=sha256, checks_crc32c=crc32c)
+    settings = RepositorySettings(id="1", cuts=CutRules(), algorithm=algorithm, store=facts)
+    assert settings.checks_chunks is checks
+
+
 def test_probe_that_did_not_run_counts_for_nothing() -> None:
-    with pytest.raises(InputError, match="changed-chunk, one-winner"):
+    with pytest.raises(InputError, match="changed-chunk, changed-fast-chunk, one-winner"):
         facts_of(findings(once=Kept.YES), probed="now")
 
 

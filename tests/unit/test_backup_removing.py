@@ -11,12 +11,12 @@ from slipway.core.backup.collection import Run, RunKind
 from slipway.core.backup.names import hold_key
 from slipway.core.backup.ulid import ulid
 from slipway.core.errors import ConflictError
-from tests.unit.backup_house import BYTES, HONEST, House, files
+from tests.unit.backup_house import BYTES, HONEST, PLAIN, House, files
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+@pytest.fixture(params=PLAIN)
+def house(tmp_path: Path, request: pytest.FixtureRequest) -> House:
+    return House(tmp_path, request.param)
 
 
 def test_store_without_conditional_writes_lets_no_two_runs_work_side_by_side(house: House) -> None:

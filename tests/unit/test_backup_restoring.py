@@ -12,19 +12,18 @@ from typing import Any
 
 import pytest
 
-from slipway.backup.codec import PlainCodec
 from slipway.backup.repository import make_repository, open_repository
 from slipway.backup.restoring import LocalVersion, Wanted, restore
 from slipway.core.backup.manifest import extents
 from slipway.core.errors import InputError, PermanentError
 from tests.fakes.backups import FakeBackupStore
-from tests.unit.backup_house import BYTES, HONEST, TENSORS, House, files
+from tests.unit.backup_house import BYTES, HONEST, PLAIN, TENSORS, House, files
 from tests.unit.model_files import safetensors
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+@pytest.fixture(params=PLAIN)
+def house(tmp_path: Path, request: pytest.FixtureRequest) -> House:
+    return House(tmp_path, request.param)
 
 
 def test_restore_goes_on_where_the_one_before_was_killed(house: House) -> None:
@@ -73,7 +72,7 @@ def test_flipped_bit_is_noticed_and_healed_where_a_good_copy_is(house: House) ->
         house.restore(taken.manifest)
     assert caught.value.code == "chunk-damaged"
     assert "w" not in files(house.target)
-    restore(taken.manifest, Wanted(target=house.target), [house.store, replica], PlainCodec())
+    restore(taken.manifest, Wanted(target=house.target), [house.store, replica], house.codec)
     assert files(house.target) == {"w": BYTES}
 
 
@@ -254,7 +253,7 @@ def test_after_an_error_nobody_writes_any_more(
     monkeypatch.setattr(os, "close", closes)
     monkeypatch.setattr(os, "pwrite", writes)
     with pytest.raises(PermanentError) as caught:
-        restore(taken.manifest, Wanted(target=house.target), [store], PlainCodec())
+        restore(taken.manifest, Wanted(target=house.target), [store], house.codec)
     assert caught.value.code == "chunk-missing"
     assert late == []
 
@@ -278,5 +277,5 @@ def test_replica_that_cannot_be_listed_does_not_hide_the_next_one(house: House) 
             raise PermanentError("no", code="object-store-refused", hint="ask")
 
     stores = [house.store, Forbidden(), good]
-    restore(taken.manifest, Wanted(target=house.target), stores, PlainCodec())
+    restore(taken.manifest, Wanted(target=house.target), stores, house.codec)
     assert files(house.target) == {"w": BYTES}

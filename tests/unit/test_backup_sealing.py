@@ -11,7 +11,7 @@ import pytest
 from slipway.backup.codec import PlainCodec
 from slipway.backup.sealing import SealingCodec, codec_of, keys_of, read_keys
 from slipway.core.backup.cuts import CutRules
-from slipway.core.backup.settings import RepositorySettings
+from slipway.core.backup.settings import Algorithm, RepositorySettings
 from slipway.core.errors import InputError, PermanentError
 from tests.unit.backup_house import BYTES, House, files
 
@@ -37,7 +37,7 @@ def test_what_is_sealed_comes_back_in_slices_of_any_size(slice_bytes: int, size_
     digest = CODEC.digest(body)
     sealed = CODEC.seal(digest, body)
     assert len(sealed.body) == CODEC.stored_bytes(size_bytes)
-    assert sealed.sha256 == hashlib.sha256(sealed.body).hexdigest()
+    assert sealed.checksum.hexdigest == hashlib.sha256(sealed.body).hexdigest()
     assert opened(CODEC, digest, bytes(sealed.body), slice_bytes) == body
     hasher = CODEC.hasher()
     hasher.update(body)
@@ -89,7 +89,7 @@ def test_sealed_repository_is_backed_up_and_restored(tmp_path: Path) -> None:
 def test_key_that_is_missing_wrong_or_unneeded_is_refused(tmp_path: Path) -> None:
     keys = keys_of(SECRET)
     sealed = RepositorySettings(
-        id="1", cuts=CutRules(), algorithm="hmac-sha256", key_check=keys.check
+        id="1", cuts=CutRules(), algorithm=Algorithm.HMAC_SHA256, key_check=keys.check
     )
     assert isinstance(codec_of(sealed, keys), SealingCodec)
     plain = RepositorySettings(id="1", cuts=CutRules())

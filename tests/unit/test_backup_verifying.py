@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from slipway.backup.codec import PlainCodec
 from slipway.backup.repairing import Remedies, Repaired, repair
 from slipway.backup.repository import open_repository
 from slipway.backup.retaining import plan_prune
@@ -18,12 +17,12 @@ from slipway.core.backup.names import read_chunk_key
 from slipway.core.backup.retention import Policy
 from slipway.core.errors import PermanentError, TransientError
 from tests.fakes.backups import FakeBackupStore
-from tests.unit.backup_house import BYTES, House, files
+from tests.unit.backup_house import BYTES, PLAIN, House, files
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    house = House(tmp_path)
+@pytest.fixture(params=PLAIN)
+def house(tmp_path: Path, request: pytest.FixtureRequest) -> House:
+    house = House(tmp_path, request.param)
     house.write("w", BYTES)
     return house
 
@@ -172,7 +171,7 @@ def test_backup_that_is_removed_meanwhile_is_not_said_to_be_broken(house: House)
             return super().read(key)
 
     store = Removes(house.store.objects)
-    done = verify(replace(house.repository, store=store), PlainCodec(), house.surroundings())
+    done = verify(replace(house.repository, store=store), house.codec, house.surroundings())
     assert done.bad == {}
 
 
@@ -195,7 +194,7 @@ def test_what_was_seen_before_the_store_failed_is_kept(
     monkeypatch.setattr("slipway.backup.fetching._TRIES", 1)
     broken = replace(house.repository, store=Fails(house.store.objects))
     with pytest.raises(TransientError):
-        verify(broken, PlainCodec(), house.surroundings())
+        verify(broken, house.codec, house.surroundings())
     assert verified(house, budget_bytes=0).chunks == 6
 
 

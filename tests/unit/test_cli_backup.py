@@ -77,6 +77,31 @@ def test_backup_is_taken_listed_restored_and_verified(desk: Desk) -> None:
     assert files(one) == {"config.json": b"{}"}
 
 
+def test_chunks_may_be_named_by_blake3(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ("--repository", str(tmp_path / "fast"))
+    assert "named by blake3" in desk.run("init", "--hash", "blake3", *place)
+    assert "named by blake3" in desk.run("init", *place)
+    desk.run("take", str(desk.model), "--model", "chat", *place)
+    assert "0 B sent" in desk.run("take", str(desk.model), "--model", "chat", *place)
+    assert "100.0% of 2 backups is verified" in desk.run("verify", *place)
+    target = tmp_path / "restored"
+    desk.run("restore", "chat", str(target), *place)
+    assert files(target) == files(desk.model)
+    stored = {path.parent.parent.name for path in (tmp_path / "fast/chunks").rglob("*.0")}
+    assert stored == {"blake3"}
+
+    assert desk.fails("init", "--hash", "sha256", *place).code == "hash-unfit"
+    assert desk.fails("init", "--hash", "blake3").code == "hash-unfit"
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    monkeypatch.setenv("SLIPWAY_BACKUP_KEY_FILE", str(tmp_path / "key"))
+    sealed = ("--repository", str(tmp_path / "sealed"))
+    assert desk.fails("init", "--hash", "blake3", *sealed).code == "hash-unfit"
+    assert not (tmp_path / "sealed").exists()
+    assert "encrypted" in desk.run("init", *sealed)
+
+
 def test_files_that_are_not_those_expected_are_no_backup(desk: Desk) -> None:
     sums = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in desk.model.iterdir()

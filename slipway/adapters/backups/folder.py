@@ -7,7 +7,6 @@ name. A link to a name that is taken fails, so that one of several writers wins.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import time
 import uuid
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from slipway.core.backup.sums import Sum
 from slipway.core.errors import PermanentError, SlipwayError, TransientError
 from slipway.files import sync_folder
 from slipway.ports.backups import Stored
@@ -34,19 +34,19 @@ class FolderBackupStore:
 
     root: Path
 
-    def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> None:
+    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
         """See `slipway.ports.BackupStore`."""
-        with self._mapped("write", key), self._written(key, body, sha256) as beside:
+        with self._mapped("write", key), self._written(key, body, checksum) as beside:
             beside.replace(self._path(key))
             sync_folder(self._path(key).parent)
 
-    def create(self, key: str, body: bytes | memoryview, *, sha256: str) -> bool:
+    def create(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> bool:
         """See `slipway.ports.BackupStore`."""
         path = self._path(key)
         with self._mapped("write", key):
             if path.exists():
                 return False
-            with self._written(key, body, sha256) as beside:
+            with self._written(key, body, checksum) as beside:
                 try:
                     path.hardlink_to(beside)
                 except FileExistsError:
@@ -101,10 +101,10 @@ class FolderBackupStore:
                     yield key, path.stat().st_size
 
     @contextmanager
-    def _written(self, key: str, body: bytes | memoryview, sha256: str) -> Iterator[Path]:
-        if hashlib.sha256(body).hexdigest() != sha256:
+    def _written(self, key: str, body: bytes | memoryview, checksum: Sum) -> Iterator[Path]:
+        if not checksum.fits(body):
             raise PermanentError(
-                f"what should be stored as {key} has not the sha256 {sha256}",
+                f"what should be stored as {key} has not the {checksum.kind} {checksum.hexdigest}",
                 code="checksum-mismatch",
                 hint="the memory of this machine changes bytes, or the program is wrong",
             )

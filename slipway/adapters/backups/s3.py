@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from slipway.adapters import s3_api
 from slipway.adapters.backups.s3_http import SignedHttp
 from slipway.adapters.backups.s3_wire import SignedWire, Wire
+from slipway.core.backup.sums import Sum
 from slipway.core.errors import ConflictError, PermanentError, TransientError
 from slipway.ports.backups import Stored
 from slipway.retries import call_with_retries
@@ -53,11 +54,11 @@ class S3BackupStore:
     _sessions: list[_Session] = field(default_factory=list, compare=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
-    def put(self, key: str, body: bytes | memoryview, *, sha256: str) -> None:
+    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
         """See `slipway.ports.BackupStore`."""
-        self._retried(self._put, key, body, sha256, False)
+        self._retried(self._put, key, body, checksum, False)
 
-    def create(self, key: str, body: bytes | memoryview, *, sha256: str) -> bool:
+    def create(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> bool:
         """See `slipway.ports.BackupStore`.
 
         It looks first: a store that ignores the condition must not be written over.
@@ -69,7 +70,7 @@ class S3BackupStore:
         def once() -> None:
             nonlocal unanswered
             try:
-                self._put(key, body, sha256, True)
+                self._put(key, body, checksum, True)
             except TransientError:
                 unanswered += 1
                 raise
@@ -118,8 +119,8 @@ class S3BackupStore:
         """Return the server itself, for probes."""
         return self._session.server
 
-    def _put(self, key: str, body: bytes | memoryview, sha256: str, create: bool) -> None:
-        self._session.wire.put(self._full(key), body, sha256=sha256, create=create)
+    def _put(self, key: str, body: bytes | memoryview, checksum: Sum, create: bool) -> None:
+        self._session.wire.put(self._full(key), body, checksum=checksum, create=create)
 
     def _get(self, key: str) -> bytes:
         return b"".join(map(bytes, self._session.wire.read(self._full(key))))

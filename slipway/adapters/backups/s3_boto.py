@@ -8,6 +8,7 @@ from typing import Any
 
 from slipway.adapters import s3_api
 from slipway.adapters.backups.s3_wire import SLICE_BYTES, in_base64, md5
+from slipway.core.backup.sums import Sum
 from slipway.ports.backups import Stored
 
 
@@ -22,7 +23,7 @@ class BotoWire:
     client: Any
     bucket: str
 
-    def put(self, key: str, body: bytes | memoryview, *, sha256: str, create: bool) -> None:
+    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum, create: bool) -> None:
         """See `Wire`."""
         with s3_api.mapped("write", f"s3://{self.bucket}/{key}"):
             self.client.put_object(
@@ -30,7 +31,7 @@ class BotoWire:
                 Key=key,
                 # boto3 takes no memoryview; bytes of a whole buffer are the same object.
                 Body=body if isinstance(body, bytes) else bytearray(body),
-                ChecksumSHA256=in_base64(sha256),
+                **{f"Checksum{checksum.kind.upper()}": in_base64(checksum.hexdigest)},
                 **({"IfNoneMatch": "*"} if create else {}),
             )
 
@@ -88,7 +89,7 @@ def client(session: Any, endpoint: str | None) -> Any:
         config=s3_api.config(
             endpoint,
             attempts=1,
-            # What is sent carries its sha256 already: neither signed as payload, nor summed
+            # What is sent carries its sum already: neither signed as payload, nor summed
             # once more (0.22 instead of 0.5 s of processor time per GB over plain HTTP).
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

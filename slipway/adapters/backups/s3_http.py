@@ -23,6 +23,9 @@ from botocore.exceptions import NoCredentialsError
 from slipway.adapters import s3_api
 
 _SHA256 = "slipway_sha256"
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+"""Says, in the place of the sha256, that the signature covers headers alone."""
+
 _OF_NOTHING = hashlib.sha256(b"").hexdigest()
 
 
@@ -66,7 +69,7 @@ class SignedHttp:
             query: parameters.
             headers: further ones; signed too.
             body: not copied.
-            sha256: of the body, hex, which is signed; None: nothing is signed.
+            sha256: of the body, hex, which is signed, or `UNSIGNED_PAYLOAD`; None: no signature.
 
         Raises:
             NoCredentialsError: there are none.
@@ -126,6 +129,6 @@ class _Signer(S3SigV4Auth):  # type: ignore[misc]  # botocore has no types
     """Signs with a hash of the body that is known already."""
 
     def payload(self, request: AWSRequest) -> str:
-        """Return the body's sha256."""
+        """Return the body's sha256, or what stands for it."""
         known: str = request.context[_SHA256]
         return known

@@ -20,7 +20,8 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from slipway.adapters import s3_api
-from slipway.adapters.backups.s3_http import SignedHttp
+from slipway.adapters.backups.s3_http import UNSIGNED_PAYLOAD, SignedHttp
+from slipway.core.backup.sums import Sum, SumKind
 from slipway.core.errors import SlipwayError
 from slipway.ports.backups import Stored
 
@@ -31,13 +32,13 @@ SLICE_BYTES = 256 << 10
 class Wire(Protocol):
     """Requests to one bucket. Every call raises what `s3_api.refused` and `unreachable` return."""
 
-    def put(self, key: str, body: bytes | memoryview, *, sha256: str, create: bool) -> None:
+    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum, create: bool) -> None:
         """Store `body`; with `create` only where nothing is.
 
         Args:
             key: in the bucket.
             body: of the object.
-            sha256: of it, hex.
+            checksum: of it.
             create: fails with the code `object-exists` where something is.
         """
 
@@ -66,18 +67,21 @@ class SignedWire:
     server: SignedHttp
     bucket: str
 
-    def put(self, key: str, body: bytes | memoryview, *, sha256: str, create: bool) -> None:
+    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum, create: bool) -> None:
         """See `Wire`."""
         headers = {
             "Content-Length": str(len(body)),
-            "x-amz-sdk-checksum-algorithm": "SHA256",
-            "x-amz-checksum-sha256": in_base64(sha256),
+            **stated(checksum),
             **({"If-None-Match": "*"} if create else {}),
         }
         with (
             self._mapped("write", key),
             self.server.answered(
-                "PUT", f"{self.bucket}/{key}", headers=headers, body=body, sha256=sha256
+                "PUT",
+                f"{self.bucket}/{key}",
+                headers=headers,
+                body=body,
+                sha256=signed_payload(checksum),
             ) as answer,
         ):
             said = answer.read()
@@ -189,9 +193,22 @@ class SignedWire:
         return f"s3://{self.bucket}/{key}"
 
 
-def in_base64(sha256: str) -> str:
+def stated(checksum: Sum) -> Mapping[str, str]:
+    """Return the headers that state a sum of the body, which a good server compares."""
+    return {
+        "x-amz-sdk-checksum-algorithm": checksum.kind.upper(),
+        f"x-amz-checksum-{checksum.kind}": in_base64(checksum.hexdigest),
+    }
+
+
+def signed_payload(checksum: Sum) -> str:
+    """Return what the signature says of the body: its sha256, or that it covers the sum alone."""
+    return checksum.hexdigest if checksum.kind is SumKind.SHA256 else UNSIGNED_PAYLOAD
+
+
+def in_base64(digest: str) -> str:
     """Return a hex digest as S3's headers have it."""
-    return base64.b64encode(bytes.fromhex(sha256)).decode()
+    return base64.b64encode(bytes.fromhex(digest)).decode()
 
 
 def element(said: bytes, tag: str) -> str:

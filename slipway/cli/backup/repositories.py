@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,14 +18,30 @@ if TYPE_CHECKING:
     from slipway.core.backup.settings import StoreFacts
 
 
-def init(place: Place = None) -> None:
+class Hash(StrEnum):
+    """What may name chunks that are not encrypted."""
+
+    SHA256 = "sha256"
+    BLAKE3 = "blake3"
+
+
+def init(
+    place: Place = None,
+    hash_: Annotated[
+        Hash | None,
+        typer.Option("--hash", help="names chunks: sha256, or blake3 in half the processor time"),
+    ] = None,
+) -> None:
     """Make a repository where nothing is, after probing its store; twice equals once."""
     from slipway.bootstrap.backups import make_backups
+    from slipway.core.backup.settings import Algorithm
 
-    repository = make_backups(backup_settings(place)).repository
-    sealed = "encrypted" if repository.settings.key_check else "not encrypted"
-    say(f"repository {repository.settings.id} in {repository.place}, chunks are {sealed}")
-    _say_facts(repository.settings.store)
+    algorithm = None if hash_ is None else Algorithm(hash_.value)
+    repository = make_backups(backup_settings(place), algorithm=algorithm).repository
+    settings = repository.settings
+    sealed = "encrypted" if settings.key_check else f"not encrypted, named by {settings.algorithm}"
+    say(f"repository {settings.id} in {repository.place}, chunks are {sealed}")
+    _say_facts(settings.store, settings.checks_chunks)
 
 
 def doctor(
@@ -45,12 +62,13 @@ def doctor(
     findings = examine_place(store_of(settings.repository, settings), with_bucket=with_bucket)
     _print(findings)
     facts = facts_of(findings, probed=time.strftime(TAKEN, time.gmtime()))
-    _say_facts(facts)
     try:
-        open_backups(settings).repository.with_facts(facts)
+        known = open_backups(settings).repository.with_facts(facts).settings
+        _say_facts(facts, known.checks_chunks)
     except PermanentError as error:
         if error.code != "repository-missing":
             raise
+        _say_facts(facts, facts.checks_sha256)
         say("there is no repository yet: slipway backup init")
 
 
@@ -81,10 +99,10 @@ def _print(findings: Iterable[Finding]) -> None:
     Console().print(table)
 
 
-def _say_facts(facts: StoreFacts) -> None:
+def _say_facts(facts: StoreFacts, checks_chunks: bool) -> None:
     say(
         "it refuses bytes that changed on their way"
-        if facts.checks_sha256
+        if checks_chunks
         else "it takes bytes that changed on their way: each chunk is read back after it was sent"
     )
     say(

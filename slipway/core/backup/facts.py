@@ -12,8 +12,17 @@ from slipway.core.errors import InputError
 CHANGED_CHUNK = "changed-chunk"
 """The probe that sends a chunk as a backup does, with one bit changed on its way."""
 
+CHANGED_FAST_CHUNK = "changed-fast-chunk"
+"""The same of a repository whose chunks are named by BLAKE3."""
+
 CREATE_ONCE = "create-once"
 ONE_WINNER = "one-winner"
+
+PROMISES = {
+    CHANGED_CHUNK: "refuses a chunk that changed on its way, as Slipway sends it",
+    CHANGED_FAST_CHUNK: "… and one that is named by BLAKE3",
+}
+"""What a good store does, for people."""
 
 
 class Kept(StrEnum):
@@ -52,7 +61,7 @@ def facts_of(findings: Iterable[Finding], *, probed: str) -> StoreFacts:
         InputError: `probe-missing`, nobody looked at what matters.
     """
     kept = {item.probe: item.kept is Kept.YES for item in findings}
-    missing = sorted({CHANGED_CHUNK, CREATE_ONCE, ONE_WINNER} - set(kept))
+    missing = sorted({CHANGED_CHUNK, CHANGED_FAST_CHUNK, CREATE_ONCE, ONE_WINNER} - set(kept))
     if missing:
         raise InputError(
             f"nobody probed {', '.join(missing)}",
@@ -61,6 +70,7 @@ def facts_of(findings: Iterable[Finding], *, probed: str) -> StoreFacts:
         )
     return StoreFacts(
         checks_sha256=kept[CHANGED_CHUNK],
+        checks_crc32c=kept[CHANGED_FAST_CHUNK],
         conditional_writes=kept[CREATE_ONCE] and kept[ONE_WINNER],
         probed=probed,
     )

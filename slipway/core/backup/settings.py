@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from slipway.core.backup.cuts import CutRules
 from slipway.core.errors import PermanentError
@@ -11,17 +12,28 @@ from slipway.core.strict_json import NewerFormatError, UnfitJsonError, read_stor
 FORMAT = 1
 
 
+class Algorithm(StrEnum):
+    """What names chunks; the value is part of their keys."""
+
+    SHA256 = "sha256"
+    BLAKE3 = "blake3"
+    HMAC_SHA256 = "hmac-sha256"
+    """Where they are encrypted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFacts:
     """What the store was found to do, whatever it promises (`slipway backup doctor`).
 
     Args:
         checks_sha256: it refuses bytes whose sha256 is not the one that was stated.
+        checks_crc32c: the same of a CRC-32C.
         conditional_writes: of several writers of one key exactly one wins.
         probed: `YYYYmmddTHHMMSSZ`; "" when nobody has looked: then nothing is relied on.
     """
 
     checks_sha256: bool = False
+    checks_crc32c: bool = False
     conditional_writes: bool = False
     probed: str = ""
 
@@ -33,17 +45,24 @@ class RepositorySettings:
     Args:
         id: ULID.
         cuts: where files are cut.
-        algorithm: of chunk ids: `sha256`, or `hmac-sha256` where chunks are encrypted.
+        algorithm: of chunk ids.
         key_check: where chunks are encrypted: tells whether a key is the right one; public.
         store: what it does; the one field that may change.
     """
 
     id: str
     cuts: CutRules
-    algorithm: str = "sha256"
+    algorithm: Algorithm = Algorithm.SHA256
     key_check: str = ""
     store: StoreFacts = StoreFacts()
     format: int = FORMAT
+
+    @property
+    def checks_chunks(self) -> bool:
+        """Return whether the store notices chunks that changed on their way to it."""
+        if self.algorithm is Algorithm.BLAKE3:
+            return self.store.checks_crc32c
+        return self.store.checks_sha256
 
 
 def to_storage(settings: RepositorySettings) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from slipway.adapters.backups.s3 import S3BackupStore
 from slipway.core.backup import facts
 from slipway.core.backup.facts import Finding, Kept
 from slipway.core.backup.names import DOCTOR
+from slipway.core.backup.sums import SumKind, sha256_sum, sum_of
 from slipway.core.backup.ulid import time_of
 from slipway.core.errors import PermanentError
 from slipway.ports.backups import BackupStore
@@ -75,7 +75,7 @@ def examine(
 
 def _require_rights(store: BackupStore, key: str) -> None:
     """Write, read, list and remove as a backup does: its errors say what is not allowed."""
-    store.put(key, _SAMPLE, sha256=hashlib.sha256(_SAMPLE).hexdigest())
+    store.put(key, _SAMPLE, checksum=sha256_sum(_SAMPLE))
     if store.get(key) != _SAMPLE:
         raise PermanentError(
             f"the store gave back other bytes for {key} than it was given",
@@ -114,16 +114,20 @@ def _age_s(name: str, now_s: float) -> float:
 
 def _of_folder(store: FolderBackupStore, prefix: str) -> Iterator[Finding]:
     """A folder is asked what the disk below may not do: link, and link only once."""
-    refused = False
-    try:
-        store.put(f"{prefix}changed", b"1", sha256=hashlib.sha256(b"2").hexdigest())
-    except PermanentError as error:
-        refused = error.code == "checksum-mismatch"
-    yield Finding(
-        probe=facts.CHANGED_CHUNK,
-        promise="refuses a chunk that changed on its way, as Slipway sends it",
-        kept=Kept.YES if refused else Kept.NO,
-    )
+    for probe, kind in (
+        (facts.CHANGED_CHUNK, SumKind.SHA256),
+        (facts.CHANGED_FAST_CHUNK, SumKind.CRC32C),
+    ):
+        refused = False
+        try:
+            store.put(f"{prefix}changed", b"1", checksum=sum_of(kind, b"2"))
+        except PermanentError as error:
+            refused = error.code == "checksum-mismatch"
+        yield Finding(
+            probe=probe,
+            promise=facts.PROMISES[probe],
+            kept=Kept.YES if refused else Kept.NO,
+        )
     once = [_creates(store, f"{prefix}once", number) for number in range(2)]
     yield Finding(
         probe=facts.CREATE_ONCE,
@@ -146,4 +150,4 @@ def _of_folder(store: FolderBackupStore, prefix: str) -> Iterator[Finding]:
 
 def _creates(store: BackupStore, key: str, number: int) -> bool:
     body = str(number).encode()
-    return store.create(key, body, sha256=hashlib.sha256(body).hexdigest())
+    return store.create(key, body, checksum=sha256_sum(body))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slipway.adapters import s3_api
 from slipway.adapters.backups.s3_http import SignedHttp
-from slipway.adapters.backups.s3_wire import element, in_base64
+from slipway.adapters.backups.s3_wire import element, stated
 from slipway.core.backup.facts import Finding, Kept
+from slipway.core.backup.sums import sha256_sum
 
 _BUSY = frozenset({429, 502, 503, 504})
 _NOT_OFFERED = frozenset({405, 500, 501})
@@ -61,7 +61,7 @@ class Door:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        signed_for: bytes | None = None,
+        payload: str | None = None,
         is_signed: bool = True,
     ) -> Answer:
         """Return a server's answer to a request.
@@ -72,18 +72,17 @@ class Door:
             body: that is sent.
             query: parameters.
             headers: further ones.
-            signed_for: bytes whose sha256 is signed instead of the body's.
+            payload: what is signed instead of the body's sha256.
             is_signed: whether the request has a signature at all.
         """
         path = self.bucket if key is None else f"{self.bucket}/{self.prefix}{key}"
-        signed = body if signed_for is None else signed_for
         with self.server.answered(
             method,
             path,
             query=query,
             headers={**(headers or {}), "Content-Length": str(len(body))},
             body=body,
-            sha256=hashlib.sha256(signed).hexdigest() if is_signed else None,
+            sha256=(payload or sha256_sum(body).hexdigest) if is_signed else None,
         ) as answer:
             if answer.status in _BUSY:
                 raise s3_api.refused(
@@ -98,9 +97,7 @@ class Door:
     def put(self, key: str, body: bytes, **headers: str) -> Answer:
         """Store an object as a backup does; names of headers have `_` for `-`."""
         further = {name.replace("_", "-"): value for name, value in headers.items()}
-        digest = in_base64(hashlib.sha256(body).hexdigest())
-        stated = {"x-amz-sdk-checksum-algorithm": "SHA256", "x-amz-checksum-sha256": digest}
-        return self.send("PUT", key, body, headers={**stated, **further})
+        return self.send("PUT", key, body, headers={**stated(sha256_sum(body)), **further})
 
 
 def refuses(probe: str, promise: str, answer: Answer) -> Finding:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from slipway.adapters.backups.probes.door import Answer, Door, offers, refuses
-from slipway.adapters.backups.s3_wire import element, in_base64
+from slipway.adapters.backups.s3_wire import element, in_base64, signed_payload, stated
 from slipway.core.backup import facts
 from slipway.core.backup.facts import Finding, Kept
+from slipway.core.backup.sums import SumKind, sha256_sum, sum_of
 
 _SENT, _MEANT = b"what arrived", b"what was meant"
 _SIZES = {"sha256": 32, "sha1": 20, "crc32": 4, "crc32c": 4, "crc64nvme": 8}
@@ -23,17 +24,16 @@ _RACES = 8
 
 def integrity(door: Door) -> Iterator[Finding]:
     """Yield what a server does with bytes that are not those that were stated."""
-    yield refuses(
-        facts.CHANGED_CHUNK,
-        "refuses a chunk that changed on its way, as Slipway sends it",
-        door.send(
-            "PUT",
-            "changed",
-            _SENT,
-            headers={"x-amz-checksum-sha256": _sha256(_MEANT)},
-            signed_for=_MEANT,
-        ),
-    )
+    for probe, kind in (
+        (facts.CHANGED_CHUNK, SumKind.SHA256),
+        (facts.CHANGED_FAST_CHUNK, SumKind.CRC32C),
+    ):
+        meant = sum_of(kind, _MEANT)
+        yield refuses(
+            probe,
+            facts.PROMISES[probe],
+            door.send("PUT", probe, _SENT, headers=stated(meant), payload=signed_payload(meant)),
+        )
     yield refuses(
         "wrong-md5",
         "refuses another Content-MD5",
@@ -42,7 +42,7 @@ def integrity(door: Door) -> Iterator[Finding]:
     yield refuses(
         "wrong-payload",
         "refuses another x-amz-content-sha256",
-        door.send("PUT", "payload", _SENT, signed_for=_MEANT),
+        door.send("PUT", "payload", _SENT, payload=sha256_sum(_MEANT).hexdigest),
     )
     for name, size in _SIZES.items():
         yield refuses(
