@@ -23,7 +23,7 @@ PART = ".part"
 """Behind the name of a file that is not whole yet."""
 
 _THREADS = 4
-_SLICE_BYTES = 256 << 10
+_SLICE_BYTES = 512 << 10
 """What is read, hashed and written at once: it stays in the processor's cache."""
 
 _Result = TypeVar("_Result")

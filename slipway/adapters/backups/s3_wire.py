@@ -25,7 +25,7 @@ from slipway.core.backup.sums import Sum, SumKind
 from slipway.core.errors import SlipwayError
 from slipway.ports.backups import Stored
 
-SLICE_BYTES = 256 << 10
+SLICE_BYTES = 512 << 10
 """What is received, hashed and written at once: it stays in the processor's cache."""
 
 
