@@ -60,6 +60,7 @@ _COMMAND_LINE = (
     "typing-extensions",
     "typing-inspection",
 )
+_HASHES = ("blake3", "crc32c")  # a repository may name chunks by BLAKE3
 _BOTO_SERVICES = frozenset({"s3", "sso", "sso-oidc", "sts"})  # of some 400: S3 and credentials
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # the kernel's name → Go's
 
@@ -114,13 +115,21 @@ def push_backup(store: OciImageStore) -> Image:
     Raises:
         PermanentError: a distribution that it needs is not installed.
     """
-    packages = [_distribution_files(name) for name in _COMMAND_LINE]
-    layers = (
+    return store.push_image(BACKUP, BASE_TAG, backup_layers(), _config("slipway.cli", "Slipway"))
+
+
+def backup_layers() -> tuple[Mapping[str, Path], ...]:
+    """Return the layers of the command line's image, path in it → local file.
+
+    Raises:
+        PermanentError: a distribution that it needs is not installed.
+    """
+    packages = [_distribution_files(name) for name in (*_COMMAND_LINE, *_HASHES)]
+    return (
         {inside: local for files in packages for inside, local in files.items()},
         boto_files(),
         command_line_files(),
     )
-    return store.push_image(BACKUP, BASE_TAG, layers, _config("slipway.cli", "Slipway"))
 
 
 def command_line_files() -> dict[str, Path]:
