@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +296,22 @@ def users(
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+def harmed(ledger: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return what users saw that did not end well, with how many did and when; else nothing."""
+    if not ledger:
+        return {"nobody asked": "the ledger is empty"}
+    begun_ns = min(row["started_ns"] for row in ledger)
+    when_s: dict[str, list[float]] = {}
+    for row in ledger:
+        if row["status"] != "ok":
+            seen = f"{row['status']}: {row['error']} (HTTP {row['http_status']}, {row['slot']})"
+            when_s.setdefault(seen, []).append((row["started_ns"] - begun_ns) / 1e9)
+    return {
+        seen: f"{len(found)} of {len(ledger)}, begun at {min(found):.1f} to {max(found):.1f} s"
+        for seen, found in when_s.items()
+    }
 
 
 def _begun(process: subprocess.Popen[str], ledger: Path) -> None:

@@ -29,7 +29,7 @@ from tests.e2e.by_hand import (
     state,
 )
 from tests.e2e.draw import seed_in_force
-from tests.e2e.support import Sandbox, World, said, users
+from tests.e2e.support import Sandbox, World, harmed, said, users
 
 _SAMPLE = 2
 _NEVER = 10_000
@@ -105,7 +105,7 @@ def test_adoption_that_dies_after_a_write_goes_on_and_harms_nobody(world: World)
             assert differences(before, state(world, shape)) == []
             assert pods(world, shape) == first_pods
         ledger = crowd.stop()
-    assert [row for row in ledger if row["status"] != "ok"] == []
+    assert harmed(ledger) == {}
     remove_by_hand(world, shape)
 
 

@@ -16,7 +16,7 @@ from slipway.core.release.record import Phase
 from slipway.manifests.names import WATCH_ACCOUNT, workload_name
 from slipway.settings import CONTEXT_VARIABLE
 from tests.e2e.conftest import PROJECT
-from tests.e2e.support import Sandbox, World, users
+from tests.e2e.support import Sandbox, World, harmed, users
 
 STEPS = [{"weight_percent": 25, "bake_s": 300}]
 RATE_PER_S = 10
@@ -91,4 +91,4 @@ def test_users_of_a_dead_candidate_whose_release_died_go_back_before_anything_el
     assert world.leftovers(service) == []
     later = [row for row in ledger if row["started_ns"] > back_ns]
     assert later
-    assert {row["status"] for row in later} == {"ok"}
+    assert harmed(later) == {}
