@@ -288,7 +288,11 @@ def _deployment(shape: Shape, image: str) -> Object:
             "requests": {"cpu": "50m", "memory": "64Mi"},
             "limits": {"memory": "64Mi"},
         },
-        "readinessProbe": {"httpGet": {"path": "/health", "port": "api"}, "periodSeconds": 1},
+        "readinessProbe": {
+            "httpGet": {"path": "/health", "port": "api"},
+            # Kubernetes' second and three tries take every pod away when a machine stalls.
+            **{"periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 6},
+        },
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
