@@ -320,7 +320,7 @@ def _begun(process: subprocess.Popen[str], ledger: Path) -> None:
     while not ledger.exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline_s, "the users did not begin"
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks; the deadline decides
 
 
 def said(result: subprocess.CompletedProcess[str]) -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from slipway.backup.codec import PlainCodec
-from slipway.core.backup.settings import Algorithm
+from slipway.backup.replicating import replicate
+from slipway.backup.repository import Repository
+from slipway.core.backup.settings import Algorithm, StoreFacts
 from slipway.core.backup.sums import Sum, SumKind, sha256_sum, sum_of
 from slipway.core.errors import PermanentError
+from tests.fakes.backups import FakeBackupStore
+from tests.unit.backup_house import BYTES, PLAIN, House
 
 _SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 """FIPS 180-2, appendix B.1."""
@@ -51,3 +58,34 @@ def test_chunk_with_another_name_is_damaged(algorithm: Algorithm) -> None:
     assert caught.value.code == "chunk-damaged"
     opening.update(memoryview(b"c"))
     opening.finish()
+
+
+@pytest.mark.parametrize("algorithm", PLAIN)
+@pytest.mark.parametrize("checked", [SumKind.SHA256, SumKind.CRC32C])
+def test_chunk_is_read_back_where_nobody_compares_the_sum_it_travels_with(
+    tmp_path: Path, algorithm: Algorithm, checked: SumKind
+) -> None:
+    facts = StoreFacts(
+        checks_sha256=checked is SumKind.SHA256,
+        checks_crc32c=checked is SumKind.CRC32C,
+        conditional_writes=True,
+    )
+    house = House(tmp_path, algorithm)
+    house.repository = replace(
+        house.repository, settings=replace(house.repository.settings, store=facts)
+    )
+    house.write("w", BYTES)
+    house.take()
+    compared = checked == ("crc32c" if algorithm is Algorithm.BLAKE3 else "sha256")
+    assert _reads_of_chunks(house.store) is not compared
+
+    far = FakeBackupStore()
+    settings = replace(house.repository.settings, id="replica")
+    replicate(
+        house.repository, Repository(far, settings, "replica"), house.codec, house.surroundings()
+    )
+    assert _reads_of_chunks(far) is not compared
+
+
+def _reads_of_chunks(store: FakeBackupStore) -> bool:
+    return any(verb == "get" and key.startswith("chunks/") for verb, key in store.requests)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from slipway.core.backup.settings import StoreFacts
+from slipway.core.backup.sums import SumKind
 from slipway.core.errors import InputError
 
 CHANGED_CHUNK = "changed-chunk"
@@ -23,6 +24,9 @@ PROMISES = {
     CHANGED_FAST_CHUNK: "… and one that is named by BLAKE3",
 }
 """What a good store does, for people."""
+
+SUM_PROBES = {CHANGED_CHUNK: SumKind.SHA256, CHANGED_FAST_CHUNK: SumKind.CRC32C}
+"""Probes of chunks that changed on their way, with the sum that such a chunk travels with."""
 
 
 class Kept(StrEnum):

@@ -18,7 +18,7 @@ from slipway.adapters.backups.s3 import S3BackupStore
 from slipway.core.backup import facts
 from slipway.core.backup.facts import Finding, Kept
 from slipway.core.backup.names import DOCTOR
-from slipway.core.backup.sums import SumKind, sha256_sum, sum_of
+from slipway.core.backup.sums import sha256_sum, sum_of
 from slipway.core.backup.ulid import time_of
 from slipway.core.errors import PermanentError
 from slipway.ports.backups import BackupStore
@@ -114,10 +114,7 @@ def _age_s(name: str, now_s: float) -> float:
 
 def _of_folder(store: FolderBackupStore, prefix: str) -> Iterator[Finding]:
     """A folder is asked what the disk below may not do: link, and link only once."""
-    for probe, kind in (
-        (facts.CHANGED_CHUNK, SumKind.SHA256),
-        (facts.CHANGED_FAST_CHUNK, SumKind.CRC32C),
-    ):
+    for probe, kind in facts.SUM_PROBES.items():
         refused = False
         try:
             store.put(f"{prefix}changed", b"1", checksum=sum_of(kind, b"2"))

@@ -11,7 +11,7 @@ from slipway.adapters.backups.probes.door import Answer, Door, offers, refuses
 from slipway.adapters.backups.s3_wire import element, in_base64, signed_payload, stated
 from slipway.core.backup import facts
 from slipway.core.backup.facts import Finding, Kept
-from slipway.core.backup.sums import SumKind, sha256_sum, sum_of
+from slipway.core.backup.sums import sha256_sum, sum_of
 
 _SENT, _MEANT = b"what arrived", b"what was meant"
 _SIZES = {"sha256": 32, "sha1": 20, "crc32": 4, "crc32c": 4, "crc64nvme": 8}
@@ -24,10 +24,7 @@ _RACES = 8
 
 def integrity(door: Door) -> Iterator[Finding]:
     """Yield what a server does with bytes that are not those that were stated."""
-    for probe, kind in (
-        (facts.CHANGED_CHUNK, SumKind.SHA256),
-        (facts.CHANGED_FAST_CHUNK, SumKind.CRC32C),
-    ):
+    for probe, kind in facts.SUM_PROBES.items():
         meant = sum_of(kind, _MEANT)
         yield refuses(
             probe,
