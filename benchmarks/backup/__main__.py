@@ -1,9 +1,11 @@
 """`python -m benchmarks.backup`: Slipway's backups beside those of its peers, in the same run.
 
-Tools take turns in each round, in an order of its own, so that all see the same machine. Medians
-are printed, and ratios to Slipway. The floor is the same bytes by plain signed PUTs of 16 MiB.
-`sync s` is how long the disk went on after a restore: Slipway's files are on it already. `best` is
-the least of all rounds: on a machine that others use, too, what a step takes at least.
+Tools take turns in each round, in an order of its own, so that all see the same machine: one does
+all its steps, and its data are gone before the next begins, or the last would find them on the
+disk while the first had them in memory. Medians are printed, and ratios to Slipway. The floor is
+the same bytes by plain signed PUTs of 16 MiB. `sync s` is how long the disk went on after a
+restore: Slipway's files are on it already. `best` is the least of all rounds: on a machine that
+others use, too, what a step takes at least.
 
     --gb 4        size of the model
     --rounds 5
@@ -23,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,34 +78,30 @@ class Bench:
 
         Those that send whole files again do it in the first round alone: it is always the same.
         """
+        base = self.version("base")
         random.Random(number).shuffle(candidates)
         for tool in candidates:
+            _read(base)
+            if tool.name == "slipway":
+                self._floor(base)
             self._new_bucket(tool)
-        self._whole(candidates)
-        self._changed([tool for tool in candidates if tool.deduplicates or number == 1])
-        for tool in candidates:
+            self._whole(tool, base)
+            if tool.deduplicates or number == 1:
+                self._changed(tool)
             drop_bucket(self.environment, _bucket(tool.name))
 
-    def _whole(self, candidates: Sequence[Tool]) -> None:
-        base = self.version("base")
-        self._up_all("full", base, candidates)
-        self._floor(base)
-        for tool in candidates:
-            self._down(tool, "restore", tool.down, base)
-        self._up_all("unchanged", base, candidates)
-        for tool in candidates:
-            if tool.recheck:
-                self._up(tool, "all read", tool.recheck, base)
+    def _whole(self, tool: Tool, base: Path) -> None:
+        self._up(tool, "full", tool.up, base)
+        self._down(tool, "restore", tool.down, base)
+        self._up(tool, "unchanged", tool.up, base)
+        if tool.recheck:
+            self._up(tool, "all read", tool.recheck, base)
 
-    def _changed(self, candidates: Sequence[Tool]) -> None:
-        self._up_all("5 % tuned", self.version("tuned"), candidates)
-        self._deltas(candidates)
+    def _changed(self, tool: Tool) -> None:
+        self._up(tool, "5 % tuned", tool.up, self.version("tuned"))
+        self._delta(tool)
         for name in ("inserted", "2 shards"):
-            self._up_all(name, self.version(name), candidates)
-
-    def _up_all(self, step: str, source: Path, candidates: Sequence[Tool]) -> None:
-        for tool in candidates:
-            self._up(tool, step, tool.up, source)
+            self._up(tool, name, tool.up, self.version(name))
 
     def _new_bucket(self, tool: Tool) -> None:
         _client(self.environment).create_bucket(Bucket=_bucket(tool.name))
@@ -137,16 +135,16 @@ class Bench:
         if not models.same(source, found):
             self.wrong.add((tool.name, step))
 
-    def _deltas(self, candidates: Sequence[Tool]) -> None:
+    def _delta(self, tool: Tool) -> None:
         """Restore what was tuned over what it was tuned from."""
-        for tool in candidates:
-            if tool.delta:
-                listed = sorted(_manifests(_stored(self.environment, _bucket(tool.name))))
-                base = self.folder / "base"
-                self._run(tool, tool.at, target=str(base), version=listed[0])
-                places = {"local": str(base), "version": listed[0]}
-                self._down(tool, "delta", tool.delta, self.version("tuned"), **places)
-                shutil.rmtree(base)
+        if not tool.delta:
+            return
+        listed = sorted(_manifests(_stored(self.environment, _bucket(tool.name))))
+        base = self.folder / "base"
+        self._run(tool, tool.at, target=str(base), version=listed[0])
+        places = {"local": str(base), "version": listed[0]}
+        self._down(tool, "delta", tool.delta, self.version("tuned"), **places)
+        shutil.rmtree(base)
 
     def _floor(self, source: Path) -> None:
         """Send the same bytes with nothing between: what the server can take at this minute."""
@@ -186,6 +184,15 @@ class Bench:
         if cost.exit_code:
             self.wrong.add((tool.name, which[-1]))
         return cost
+
+
+def _read(folder: Path) -> None:
+    """Have the files in memory, so that no tool waits for the disk because of its turn."""
+    buffer = bytearray(1 << 20)
+    for path in folder.rglob("*"):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
 
 
 def _bucket(name: str) -> str:

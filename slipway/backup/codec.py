@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from slipway.core.backup.settings import Algorithm
-from slipway.core.backup.sums import Sum, SumKind, sum_of
+from slipway.core.backup.sums import RunningCrc32c, Sum, SumKind, sum_of
 from slipway.core.errors import PermanentError
 
 
@@ -51,6 +51,19 @@ class Hasher(Protocol):
         """Return the name of all slices, hex."""
 
 
+class Plainly(Protocol):
+    """Finds what a chunk is called and what it is compared with, of bytes that come in slices."""
+
+    def update(self, body: memoryview) -> None:
+        """Take the next slice."""
+
+    def digest(self) -> str:
+        """Return the name of all slices, hex."""
+
+    def checksum(self) -> Sum:
+        """Return the sum of all slices."""
+
+
 class Codec(Protocol):
     """Names, seals and opens chunks; one for a repository."""
 
@@ -66,6 +79,12 @@ class Codec(Protocol):
 
     def seal(self, digest: str, body: bytes | memoryview) -> Sealed:
         """Return what is stored for it."""
+
+    def plainly(self) -> Plainly | None:
+        """Return what finds name and checksum of bytes that are stored as they are.
+
+        None: they are stored otherwise, and `seal` must have them in memory.
+        """
 
     def stored_bytes(self, size_bytes: int) -> int:
         """Return how many bytes are stored for a chunk of so many."""
@@ -105,6 +124,10 @@ class PlainCodec:
             return Sealed(body, sum_of(SumKind.CRC32C, body))
         return Sealed(body, Sum(SumKind.SHA256, digest))
 
+    def plainly(self) -> Plainly:
+        """See `Codec`."""
+        return _ByBlake3(self.hasher()) if self.algorithm is Algorithm.BLAKE3 else _BySha256()
+
     def stored_bytes(self, size_bytes: int) -> int:
         """See `Codec`."""
         return size_bytes
@@ -112,6 +135,35 @@ class PlainCodec:
     def opening(self, digest: str) -> Opening:
         """See `Codec`."""
         return _PlainOpening(digest, self)
+
+
+class _BySha256:
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def update(self, body: memoryview) -> None:
+        self._hash.update(body)
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def checksum(self) -> Sum:
+        return Sum(SumKind.SHA256, self.digest())
+
+
+class _ByBlake3:
+    def __init__(self, hasher: Hasher) -> None:
+        self._hash, self._crc32c = hasher, RunningCrc32c()
+
+    def update(self, body: memoryview) -> None:
+        self._hash.update(body)
+        self._crc32c.update(body)
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def checksum(self) -> Sum:
+        return self._crc32c.sum()
 
 
 class _PlainOpening:

@@ -7,20 +7,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from slipway.backup.codec import Codec
 from slipway.backup.fetching import Fetcher, into_nothing
 from slipway.backup.repository import Known
-from slipway.backup.source import ChangedError, SourceFile, read_piece
+from slipway.backup.source import ChangedError, OpenPiece, SourceFile, open_piece
 from slipway.core.backup.cuts import Piece
 from slipway.core.backup.manifest import Chunk
 from slipway.core.backup.names import ChunkKey
-from slipway.ports.backups import BackupStore
+from slipway.core.backup.sums import Sum
+from slipway.ports.backups import BackupStore, Body
 
 _QUEUED_PER_THREAD = 2
+_SLICE_BYTES = 512 << 10
+"""What is read and hashed at once: it stays in the processor's cache."""
 
 Progress = Callable[[int, int], None]
 """Told after each piece how many bytes were read, and how many of them were sent."""
+
+
+_Sendable: TypeAlias = tuple[Body, Sum]
 
 
 def _says_nothing(_read: int, _sent: int) -> None:
@@ -32,7 +39,7 @@ class Pace:
     """How fast a run may go.
 
     Args:
-        threads: pieces in work at once; each has a buffer of a chunk. 1 uses no thread at all.
+        threads: pieces in work at once. 1 uses no thread at all.
         limit: called with the bytes that are about to travel; waits at a limit.
         progress: told how it goes on.
     """
@@ -65,6 +72,7 @@ class Sender:
     sent_chunks: int = 0
     _reader: Fetcher = field(init=False)
     _keys: dict[str, ChunkKey] = field(default_factory=dict)
+    _lost: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _local: threading.local = field(default_factory=threading.local)
 
@@ -81,9 +89,14 @@ class Sender:
             SlipwayError: of the store; what was sent until then stays, and is found again.
         """
         found: dict[tuple[str, int], Chunk | None] = {}
+        self._lost.clear()
         for (file, piece), chunk in self._worked(pieces):
             found[file.path, piece.offset_bytes] = chunk
-        return found
+        # Others may have relied on what could not be sent in the end: they are read again, too.
+        return {
+            place: None if chunk is None or chunk.digest in self._lost else chunk
+            for place, chunk in found.items()
+        }
 
     def _worked(
         self, pieces: Iterable[tuple[SourceFile, Piece]]
@@ -103,10 +116,13 @@ class Sender:
 
     def _chunk(self, file: SourceFile, piece: Piece) -> Chunk | None:
         try:
-            body = read_piece(file, piece, self._buffer())
+            with open_piece(file, piece) as opened:
+                return self._named(opened)
         except ChangedError:
             return None
-        digest = self.codec.digest(body)
+
+    def _named(self, opened: OpenPiece) -> Chunk:
+        digest, seal = self._read(opened)
         with self._lock:
             key = self.known.chunks.get(digest) or self._keys.get(digest)
             is_new = key is None
@@ -114,24 +130,50 @@ class Sender:
                 key = ChunkKey(digest, self.known.epoch, self.codec.algorithm)
                 self._keys[digest] = key
         if is_new:
-            self._send(key, body)
+            self._send(key, *seal())
+        size_bytes = len(opened)
         with self._lock:
-            self.read_bytes += piece.size_bytes
-            self.sent_bytes += piece.size_bytes if is_new else 0
+            self.read_bytes += size_bytes
+            self.sent_bytes += size_bytes if is_new else 0
             self.sent_chunks += int(is_new)
             self.pace.progress(self.read_bytes, self.sent_bytes)
-        return Chunk(digest=digest, size_bytes=piece.size_bytes, epoch=key.epoch)
+        return Chunk(digest=digest, size_bytes=size_bytes, epoch=key.epoch)
 
-    def _send(self, key: ChunkKey, body: memoryview) -> None:
-        sealed = self.codec.seal(key.digest, body)
-        self.pace.limit(len(sealed.body))
-        self.store.put(str(key), sealed.body, checksum=sealed.checksum)
+    def _read(self, opened: OpenPiece) -> tuple[str, Callable[[], _Sendable]]:
+        """Return the name of a piece, and what makes of it what is stored.
+
+        Where it is stored as it is, it stays in its file, and the store notices when what it gets
+        from there is not what was read. Where nobody would notice, it is sent from memory.
+        """
+        plainly = None if self.reads_back else self.codec.plainly()
+        if plainly is None:
+            body = opened.read_into(self._buffer(self.chunk_bytes))
+            digest = self.codec.digest(body)
+
+            def seal() -> _Sendable:
+                sealed = self.codec.seal(digest, body)
+                return sealed.body, sealed.checksum
+
+            return digest, seal
+        for part in opened.slices(self._buffer(min(_SLICE_BYTES, self.chunk_bytes))):
+            plainly.update(part)
+        return plainly.digest(), lambda: (opened, plainly.checksum())
+
+    def _send(self, key: ChunkKey, body: Body, checksum: Sum) -> None:
+        self.pace.limit(len(body))
+        try:
+            self.store.put(str(key), body, checksum=checksum)
+        except ChangedError:
+            with self._lock:
+                del self._keys[key.digest]
+                self._lost.add(key.digest)
+            raise
         if self.reads_back:
             self._reader.fetch(key, into_nothing)
 
-    def _buffer(self) -> memoryview:
+    def _buffer(self, size_bytes: int) -> memoryview:
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = memoryview(bytearray(self.chunk_bytes))
+            self._local.buffer = memoryview(bytearray(size_bytes))
         buffer: memoryview = self._local.buffer
         return buffer
 

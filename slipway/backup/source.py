@@ -7,12 +7,15 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from slipway.backup.formats import parts_of
 from slipway.core.backup.cuts import CutRules, Piece, pieces
 from slipway.core.backup.manifest import Hole
+from slipway.core.backup.sums import Sum
 from slipway.core.errors import InputError, PermanentError
 from slipway.core.weights import digest_of_files
 
@@ -20,8 +23,19 @@ _BLOCK_BYTES = 512
 """Unit of `st_blocks`, whatever the file system's own blocks are (stat(2))."""
 
 
-class ChangedError(Exception):
-    """A file is not as it was when it was listed: shorter, or gone."""
+class ChangedError(PermanentError):
+    """A file is not as it was when it was listed: other bytes, shorter, or gone.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} changes while it is read",
+            code="source-unstable",
+            hint="back up a snapshot of the volume, or when nothing writes to it",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,28 +207,78 @@ def _without_holes(cut: Sequence[Piece], data: Sequence[tuple[int, int]]) -> Lay
     return Layout(tuple(kept), tuple(holes))
 
 
-def read_piece(file: SourceFile, piece: Piece, buffer: memoryview) -> memoryview:
-    """Return the bytes of a piece, in a buffer that is large enough.
+@dataclass(frozen=True, slots=True)
+class OpenPiece:
+    """`slipway.ports.backups.FileBody`: a piece of a file that is open."""
+
+    source: SourceFile
+    piece: Piece
+    file: BinaryIO
+
+    @property
+    def offset_bytes(self) -> int:
+        """See `FileBody`."""
+        return self.piece.offset_bytes
+
+    def __len__(self) -> int:
+        """See `FileBody`."""
+        return self.piece.size_bytes
+
+    def read(self) -> memoryview:
+        """See `FileBody`."""
+        return self.read_into(memoryview(bytearray(len(self))))
+
+    def checked(self, checksum: Sum) -> memoryview:
+        """See `FileBody`."""
+        found = self.read()
+        if not checksum.fits(found):
+            raise ChangedError(self.source.path)
+        return found
+
+    def read_into(self, buffer: memoryview) -> memoryview:
+        """Return the bytes, in a buffer that is large enough; raises what `read` raises."""
+        wanted, done = buffer[: len(self)], 0
+        while done < len(wanted):
+            done += self._read(wanted[done:], done)
+        return wanted
+
+    def slices(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Yield the bytes by what a buffer holds, each slice valid until the next is asked for.
+
+        Raises what `read` raises.
+        """
+        done = 0
+        while done < len(self):
+            count = self._read(buffer[: len(self) - done], done)
+            yield buffer[:count]
+            done += count
+
+    def _read(self, buffer: memoryview, at: int) -> int:
+        try:
+            count = os.preadv(self.file.fileno(), [buffer], self.offset_bytes + at)
+        except OSError as error:
+            raise _unreadable(self.source.place, error) from error
+        if count == 0:
+            raise ChangedError(self.source.path)
+        return count
+
+
+@contextmanager
+def open_piece(file: SourceFile, piece: Piece) -> Iterator[OpenPiece]:
+    """Give a piece of a file, to be read within the block.
 
     Raises:
-        ChangedError: the file is gone, or ends before it.
+        ChangedError: the file is gone.
         PermanentError: `source-unreadable`.
     """
-    wanted = buffer[: piece.size_bytes]
-    done = 0
     try:
-        with file.place.open("rb", buffering=0) as opened:
-            while done < piece.size_bytes:
-                at = piece.offset_bytes + done
-                count = os.preadv(opened.fileno(), [wanted[done:]], at)
-                if count == 0:
-                    raise ChangedError(file.path)
-                done += count
+        opened = file.place.open("rb", buffering=0)
     except FileNotFoundError as error:
         raise ChangedError(file.path) from error
     except OSError as error:
         raise _unreadable(file.place, error) from error
-    return wanted
+    with opened:
+        yield OpenPiece(file, piece, opened)
 
 
 def checked_sums(root: Path, expected: str) -> dict[str, str]:

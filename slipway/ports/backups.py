@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol, TypeAlias
 
 from slipway.core.backup.sums import Sum
 
@@ -17,10 +17,38 @@ class Stored:
     size_bytes: int
 
 
+class FileBody(Protocol):
+    """Bytes that lie in an open file: the kernel can send them from there."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """Return the file, open for reading."""
+
+    @property
+    def offset_bytes(self) -> int:
+        """Return where in the file they begin."""
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+
+    def read(self) -> memoryview:
+        """Return the bytes as they are now.
+
+        Raises:
+            PermanentError: `source-unstable`, the file ends before them; `source-unreadable`.
+        """
+
+    def checked(self, checksum: Sum) -> memoryview:
+        """Return the bytes if they are still those of the sum; raises what `read` raises."""
+
+
+Body: TypeAlias = bytes | memoryview | FileBody
+
+
 class BackupStore(Protocol):
     """Objects under keys; whoever reads after a write sees it, in lists too."""
 
-    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
+    def put(self, key: str, body: Body, *, checksum: Sum) -> None:
         """Store `body` under `key`, in place of what is there; may be repeated.
 
         Args:
@@ -30,7 +58,8 @@ class BackupStore(Protocol):
 
         Raises:
             PermanentError: refused (`object-store-refused`), no room (`object-store-full`), or
-                other bytes arrived (`checksum-mismatch`).
+                other bytes arrived (`checksum-mismatch`), for they have changed in their file
+                (`source-unstable`).
             TransientError: the store did not answer.
         """
 

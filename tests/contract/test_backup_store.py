@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -15,9 +15,11 @@ from urllib.parse import quote
 import pytest
 
 from slipway.adapters.backups.folder import FolderBackupStore
+from slipway.backup.source import ChangedError, open_piece, scan
+from slipway.core.backup.cuts import Piece
 from slipway.core.backup.sums import SumKind, sha256_sum, sum_of
 from slipway.core.errors import PermanentError, SlipwayError, TransientError
-from slipway.ports.backups import BackupStore, Stored
+from slipway.ports.backups import BackupStore, FileBody, Stored
 from tests.contract.s3_servers import SERVERS, S3Server
 from tests.fakes.backups import FakeBackupStore
 
@@ -28,9 +30,20 @@ def put(store: BackupStore, key: str, body: bytes) -> None:
     store.put(key, body, checksum=sha256_sum(body))
 
 
+@contextmanager
+def in_file(folder: Path, piece: Piece) -> Iterator[FileBody]:
+    """A piece of the only file of a folder."""
+    (file,) = scan(folder)
+    with open_piece(file, piece) as opened:
+        yield opened
+
+
 def create(store: BackupStore, key: str, body: bytes) -> bool:
     return store.create(key, body, checksum=sha256_sum(body))
 
+
+_COMPARING = ("seaweedfs", "seaweedfs by boto3")
+"""Servers that compare the sums of what arrives: see the table in test_backup_doctor.py."""
 
 _HONEST = ("seaweedfs", "seaweedfs by boto3", "moto")
 _DISHONEST = ("juicefs", "rclone")
@@ -82,12 +95,37 @@ def test_sum_of_other_bytes_is_refused_where_the_store_compares_it(
 ) -> None:
     store.put("chunks/a", BODY, checksum=sum_of(kind, BODY))
     assert store.get("chunks/a") == BODY
-    if request.node.callspec.params["store"] not in {"folder", "seaweedfs", "seaweedfs by boto3"}:
-        return  # see the table in test_backup_doctor.py
+    if request.node.callspec.params["store"] not in {"folder", *_COMPARING}:
+        return
     with pytest.raises(SlipwayError) as caught:
         store.put("chunks/a", BODY, checksum=sum_of(kind, BODY[1:]))
     assert caught.value.code == "checksum-mismatch"
     assert store.get("chunks/a") == BODY
+
+
+def test_what_lies_in_a_file_is_stored_from_there(store: BackupStore, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/w").write_bytes(b"before" + BODY + b"behind")
+    with in_file(tmp_path / "model", Piece(6, len(BODY))) as body:
+        store.put("chunks/a", body, checksum=sha256_sum(BODY))
+    assert store.get("chunks/a") == BODY
+
+
+@pytest.mark.parametrize("now", [b"x" * len(BODY), BODY[:-1], b""], ids=["other", "short", "empty"])
+def test_file_that_changed_since_it_was_read_is_not_stored(
+    store: BackupStore, request: pytest.FixtureRequest, tmp_path: Path, now: bytes
+) -> None:
+    compares = request.node.callspec.params["store"] in {"folder", "fake", *_COMPARING}
+    if len(now) == len(BODY) and not compares:
+        return  # there the engine sends from memory
+    put(store, "chunks/a", b"what was there")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/w").write_bytes(BODY)
+    with in_file(tmp_path / "model", Piece(0, len(BODY))) as body:
+        (tmp_path / "model/w").write_bytes(now)
+        with pytest.raises(ChangedError):
+            store.put("chunks/a", body, checksum=sha256_sum(BODY))
+    assert store.get("chunks/a") == b"what was there"
 
 
 def test_first_to_create_a_key_is_the_only_one(

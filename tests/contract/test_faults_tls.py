@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import http.client
 import json
 import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from slipway.sandbox.faults.model import Kind
 from tests.contract.fault_toys import Faulty, faulty, pattern, toy_server
-
-
-def write_certificates(folder: Path) -> None:
-    """Write an authority and a certificate for 127.0.0.1, named as the sandbox names them."""
-    now = datetime.datetime.now(datetime.UTC)
-    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("ca", "apiserver")}
-    authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
-    for name, key in keys.items():
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(authority)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
-        )
-        if name != "ca":
-            address = x509.IPAddress(IPv4Address("127.0.0.1"))
-            made = made.add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        signed = made.sign(keys["ca"], hashes.SHA256())
-        (folder / f"{name}.crt").write_bytes(signed.public_bytes(Encoding.PEM))
-    pem = keys["apiserver"].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (folder / "apiserver.key").write_bytes(pem)
+from tests.contract.tls_toys import write_certificates
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A gateway that speaks TLS with a certificate as a test wants it."""
+"""Servers that speak TLS with certificates as a test wants them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from cryptography import x509
@@ -34,6 +35,31 @@ def certificate(
         .sign(key, hashes.SHA256())
     )
     return made, key
+
+
+def write_certificates(folder: Path) -> None:
+    """Write an authority and a certificate for 127.0.0.1, named as the sandbox names them."""
+    now = datetime.datetime.now(datetime.UTC)
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("ca", "apiserver")}
+    authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
+    for name, key in keys.items():
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(authority)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
+        )
+        if name != "ca":
+            address = x509.IPAddress(IPv4Address("127.0.0.1"))
+            made = made.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        signed = made.sign(keys["ca"], hashes.SHA256())
+        (folder / f"{name}.crt").write_bytes(signed.public_bytes(Encoding.PEM))
+    pem = keys["apiserver"].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "apiserver.key").write_bytes(pem)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from slipway.sandbox.environment import client_environment
 from slipway.sandbox.home import SandboxHome
 from slipway.sandbox.parts import gateway
 from tests.e2e.audit import read_audit
-from tests.e2e.draw import drawn, seed_in_force
+from tests.e2e.draw import Scenario, left_out, seed_in_force
 from tests.e2e.orders import crowd_of, live_service
 from tests.e2e.support import Users, World
 
@@ -30,18 +29,22 @@ HOME = "SLIPWAY_TEST_HOME"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out those of the tests marked `drawn` that the seed does not draw."""
+    """Leave out the tests that the seed does not draw."""
     seed = seed_in_force()
     if seed is None:
         return
-    pools: dict[str, list[str]] = defaultdict(list)
-    for item in items:
-        for marker in item.iter_markers("drawn"):
-            pools[marker.args[0]].append(item.nodeid)
-    out = {name for pool in pools.values() for name in set(pool) - drawn(pool, seed)}
-    left_out = [item for item in items if item.nodeid in out]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    out = left_out([_scenario(item) for item in items], seed)
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in out])
+    items[:] = [item for item in items if item.nodeid not in out]
+
+
+def _scenario(item: pytest.Item) -> Scenario:
+    def pool(marker: str) -> str | None:
+        found = item.get_closest_marker(marker)
+        return None if found is None else str(found.args[0])
+
+    always = item.get_closest_marker("always") is not None
+    return Scenario(item.nodeid, always, pool("drawn"), pool("drawn_file"))
 
 
 @dataclass(frozen=True)

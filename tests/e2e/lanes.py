@@ -1,7 +1,7 @@
 """Run the end-to-end tests in lanes side by side: those that disturb it on a sandbox of their own.
 
-Those marked `drawn` are drawn by seed (`tests/e2e/draw.py`). The tests wait more than they compute.
-In each lane the order is that of the files, so that a failure can be repeated:
+They are drawn by seed (`tests/e2e/draw.py`). The tests wait more than they compute. In
+each lane the order is that of the files, so that a failure can be repeated:
 `python -m pytest -p no:randomly FILES`.
 """
 

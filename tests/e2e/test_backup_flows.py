@@ -15,6 +15,8 @@ from slipway.settings import backup_settings
 from tests.e2e.orders import live_version
 from tests.e2e.support import Sandbox, World, said
 
+pytestmark = pytest.mark.drawn_file("long")
+
 SERVICE = "kept"
 
 

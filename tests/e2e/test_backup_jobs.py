@@ -15,6 +15,8 @@ from tests.e2e.orders import live_version
 from tests.e2e.support import Sandbox, World, said
 from tests.e2e.test_release_weights_pvc import shelf
 
+pytestmark = pytest.mark.drawn_file("long")
+
 SERVICE = "shelved"
 VOLUME = {
     "claim": CLAIM,
@@ -41,7 +43,6 @@ def shown(world: World, *words: str) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.drawn("backup")
 def test_version_is_read_from_the_volume_by_a_job_that_leaves_nothing(world: World) -> None:
     done = world.cli("backup", "nightly", SERVICE)
     assert done.returncode == 0, said(done)
@@ -60,7 +61,6 @@ def test_version_is_read_from_the_volume_by_a_job_that_leaves_nothing(world: Wor
     ] == []
 
 
-@pytest.mark.drawn("backup")
 def test_file_changed_on_the_volume_is_no_backup_of_the_version(world: World) -> None:
     (folder,) = [path for path in shelf(world, SERVICE).iterdir() if len(path.name) == 64]
     file = next(path for path in sorted((folder / "files").iterdir()) if path.is_file())

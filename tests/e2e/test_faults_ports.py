@@ -18,6 +18,8 @@ from botocore.exceptions import ClientError
 from slipway.sandbox.parts import s3
 from tests.e2e.support import Sandbox
 
+pytestmark = pytest.mark.drawn_file("disturbing")
+
 
 @pytest.fixture(autouse=True)
 def mended(sandbox: Sandbox) -> Iterator[None]:

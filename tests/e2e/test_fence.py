@@ -32,6 +32,8 @@ from tasks.session import evidence_prefix
 from tests.e2e import zombie
 from tests.e2e.support import PROJECT, Sandbox, World, said
 
+pytestmark = pytest.mark.drawn_file("long")
+
 _PATIENCE_S = 60.0
 _POLICY, _LEASE_POLICY = "lock-lost: slipway-fence", "lock-lost: slipway-fence-lease"
 _REFUSED = {
@@ -64,7 +66,6 @@ def live(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[Wo
     return world, service, world.given_version(service, ttft_ms=6)
 
 
-@pytest.mark.drawn("crash")
 def test_stopped_release_that_wakes_after_another_took_over_changes_nothing(
     live: tuple[World, str, str],
 ) -> None:

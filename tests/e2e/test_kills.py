@@ -23,6 +23,8 @@ from tests.e2e.conftest import PROJECT
 from tests.e2e.kills import BACK_WITHIN_S, Butcher, Kill, charge, plan, status_of, table, wait
 from tests.e2e.support import Sandbox, World, users
 
+pytestmark = pytest.mark.drawn_file("disturbing")
+
 SERVICES = ("kills-one", "kills-two")
 SOAK = bool(os.environ.get("SLIPWAY_SOAK"))
 SAMPLE = ("gateway", "cri-node-a+kubelet-node-a", "container", "etcd", "relay+istiod", "s3")
@@ -75,7 +77,6 @@ def serve(world: World, name: str) -> None:
         api.apply(document)
 
 
-@pytest.mark.drawn("lifecycle")
 @pytest.mark.timeout(3 * 3600 if SOAK else 600)
 def test_killed_parts_come_back_and_users_see_only_what_they_explain(
     sandbox: Sandbox, world: World
@@ -112,7 +113,6 @@ def test_killed_parts_come_back_and_users_see_only_what_they_explain(
     wait(lambda: "; ".join(butcher.orphans()), 10, "nothing orphaned")
 
 
-@pytest.mark.drawn("lifecycle")
 def test_lost_node_leaves_the_endpoints_and_its_pods_come_back(
     sandbox: Sandbox, world: World
 ) -> None:

@@ -22,6 +22,8 @@ import pytest
 from slipway.sandbox.supervisor_process import processes_of
 from tests.e2e.support import PROJECT, Sandbox, World, harmed, said, users
 
+pytestmark = pytest.mark.drawn_file("long")
+
 LOOPBACK = IPv4Network("127.0.0.0/8")
 TABLES = ("tcp", "tcp6", "udp", "udp6")
 LISTEN = "0A"
@@ -254,14 +256,12 @@ def test_socket_that_leaves_loopback_would_be_seen(world: World) -> None:
         process.wait()
 
 
-@pytest.mark.drawn("proxy")
 def test_dead_proxy_of_the_user_hinders_no_status_of_the_sandbox(shell: Shell) -> None:
     told = shell.slipway("sandbox", "status")
     assert told.returncode == 0, said(told)
     assert "gateway" in said(told)
 
 
-@pytest.mark.drawn("proxy")
 def test_dead_proxy_of_the_user_hinders_no_registration_and_no_status_of_a_service(
     shell: Shell, service: str
 ) -> None:
@@ -276,14 +276,12 @@ def test_dead_proxy_of_the_user_hinders_no_registration_and_no_status_of_a_servi
     assert "1/1 ready" in said(told)
 
 
-@pytest.mark.drawn("proxy")
 def test_dead_proxy_of_the_user_hinders_no_release(world: World, service: str) -> None:
     version = world.given_version(service, ttft_ms=7)
     released = Shell(world, "corp.example").slipway("release", service, version)
     assert released.returncode == 0, said(released)
 
 
-@pytest.mark.drawn("proxy")
 def test_dead_proxy_of_the_user_hinders_no_user(
     shell: Shell, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

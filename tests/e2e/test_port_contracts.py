@@ -21,7 +21,7 @@ from tests.contract.port_suites.orders import OrdersSubject, OrdersSuite
 from tests.contract.port_suites.preflight import PreflightSubject, PreflightSuite
 from tests.contract.port_suites.releases import ReleasesSubject, ReleasesSuite
 from tests.contract.port_suites.workloads import WorkloadsSubject, WorkloadsSuite
-from tests.e2e.foreign_kinds import KEDA, installed
+from tests.e2e.foreign_kinds import KEDA, install
 from tests.e2e.support import Sandbox, World
 from tests.examples import autoscaling
 
@@ -166,10 +166,9 @@ class TestKubernetesPreflight(PreflightSuite):
 
 
 @pytest.fixture(scope="module")
-def keda_crd(sandbox: Sandbox) -> Iterator[None]:
+def keda_crd(sandbox: Sandbox) -> None:
     """KEDA's custom resource, without its operator."""
-    with installed(sandbox, KEDA):
-        yield
+    install(sandbox, KEDA)
 
 
 class TestKubernetesAutoscalers(AutoscalersSuite):

@@ -21,6 +21,7 @@ def world(sandbox: Sandbox, tmp_path: Path) -> World:
     return World(sandbox, tmp_path)
 
 
+@pytest.mark.drawn("release")
 def test_canary_rises_under_users_who_notice_nothing(world: World) -> None:
     service = world.given_service("canary", **POLICY)
     first, second = (world.given_version(service, ttft_ms=ttft_ms) for ttft_ms in (5, 6))

@@ -15,6 +15,8 @@ from slipway.adapters.access_log import read_rows
 from slipway.core.traffic import user_rows
 from tests.e2e.support import Sandbox, World, harmed, said, users
 
+pytestmark = pytest.mark.always
+
 RATE_PER_S = 20
 LONG_STREAMS = 50
 

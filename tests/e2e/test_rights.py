@@ -49,10 +49,12 @@ from tasks.session import new_holder, taken_over
 from tasks.watch import Watcher, give_users_back
 from tests.e2e.audit import ACCOUNTS, difference, read_audit
 from tests.e2e.conftest import PROJECT
-from tests.e2e.foreign_kinds import KEDA, SNAPSHOTS, install, installed
+from tests.e2e.foreign_kinds import KEDA, SNAPSHOTS, install
 from tests.e2e.metrics_api import METRIC
 from tests.e2e.support import Sandbox, World
 from tests.examples import DIGEST
+
+pytestmark = pytest.mark.always
 
 NAMESPACE = "rights"
 ALONE = "rights-alone"
@@ -104,8 +106,8 @@ def world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         fixed = {"namespace": NAMESPACE, "model": MODEL, "replicas": 1}
         made.given_service(f"rights-{shape}", **fixed, **changes)
     install(sandbox, SNAPSHOTS)
-    with installed(sandbox, KEDA):
-        yield made
+    install(sandbox, KEDA)
+    yield made
     for name in (NAMESPACE, ALONE):
         sandbox.kubectl("delete", "namespace", name, "--wait=false")
 
@@ -222,7 +224,8 @@ def test_person_with_the_role_may_abort_a_release(world: World, tmp_path: Path) 
     service = "rights-istio"
     _as_if_under_way(world, service)
     kubeconfig = _kubeconfig_of_a_person(world, service, tmp_path)
-    environment = {**world.process_environment, "KUBECONFIG": kubeconfig}
+    own = {"KUBECONFIG": kubeconfig, "PYTHONUNBUFFERED": "1"}
+    environment = {**world.process_environment, **own}
     command = (sys.executable, "-m", "slipway.cli")
     admin = world.ports(service)
     with (
@@ -236,12 +239,15 @@ def test_person_with_the_role_may_abort_a_release(world: World, tmp_path: Path) 
             stderr=subprocess.STDOUT,
         ) as aborting,
     ):
-        _wait(lambda: bool(admin.orders.read(service).orders), "the order of the abort")
+        assert aborting.stdout is not None
+        # It has looked at the lock by then, which is one of the rights that must have been used.
+        said = next(line for line in aborting.stdout if "is locked by" in line)
+        assert [order.kind for order in admin.orders.read(service).orders] == [OrderKind.ABORT]
         stored = admin.releases.load(service)
         assert stored is not None
         ended = replace(stored.record, phase=Phase.ROLLED_BACK, failure_code="aborted")
         admin.releases.save(ended, version=stored.version)
-        output, _ = aborting.communicate(timeout=_PATIENCE_S * 2)
+        output = said + aborting.stdout.read()
     assert aborting.returncode == 0, output
     assert "rolled_back" in output
     assert admin.orders.read(service).orders == ()

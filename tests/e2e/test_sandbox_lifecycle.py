@@ -17,6 +17,8 @@ from slipway.sandbox.supervisor_status import SandboxStatus
 from tests.e2e.conftest import Sandbox
 from tests.e2e.kills import patience
 
+pytestmark = pytest.mark.drawn_file("disturbing")
+
 
 @pytest.fixture
 def note(sandbox: Sandbox) -> str:
@@ -115,7 +117,6 @@ def restarts(sandbox: Sandbox, name: str) -> int:
     return part.restarts
 
 
-@pytest.mark.drawn("lifecycle")
 def test_node_killed_on_purpose_stays_down_until_it_is_revived(sandbox: Sandbox) -> None:
     """A node that is revived before Kubernetes misses it (50 s) keeps its pods."""
     killed = sandbox.run_cli("sandbox", "node", "kill", "node-b")
@@ -136,7 +137,6 @@ def test_node_killed_on_purpose_stays_down_until_it_is_revived(sandbox: Sandbox)
     assert "nodes: node-a, node-b" in unknown.stderr
 
 
-@pytest.mark.drawn("lifecycle")
 def test_killed_supervisor_is_recovered_by_up(sandbox: Sandbox, note: str) -> None:
     before = status_of(sandbox)
     send(before.supervisor, signal.SIGKILL)
@@ -151,7 +151,6 @@ def test_killed_supervisor_is_recovered_by_up(sandbox: Sandbox, note: str) -> No
     assert has(sandbox, note)
 
 
-@pytest.mark.drawn("lifecycle")
 def test_everything_killed_leaves_the_data_and_up_recovers(sandbox: Sandbox, note: str) -> None:
     while left := processes_of(sandbox.home):
         for process in left:
@@ -162,7 +161,6 @@ def test_everything_killed_leaves_the_data_and_up_recovers(sandbox: Sandbox, not
     assert has(sandbox, note)
 
 
-@pytest.mark.drawn("lifecycle")
 def test_down_leaves_no_process_and_up_comes_back_with_the_data(
     sandbox: Sandbox, note: str
 ) -> None:

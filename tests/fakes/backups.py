@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from slipway.core.backup.sums import Sum
 from slipway.core.errors import PermanentError
-from slipway.ports.backups import Stored
+from slipway.ports.backups import Body, Stored
 
 _PAGE = 1_000
 
@@ -34,9 +34,10 @@ class FakeBackupStore:
         self._page = page
         self._one_at_a_time = threading.Lock()
 
-    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
+    def put(self, key: str, body: Body, *, checksum: Sum) -> None:
         self._request("put", key)
-        self._store(key, body, checksum)
+        held = body if isinstance(body, bytes | memoryview) else body.checked(checksum)
+        self._store(key, held, checksum)
         self._around()
 
     def create(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> bool:

@@ -12,7 +12,7 @@ from slipway.backup.codec import Codec, PlainCodec
 from slipway.backup.removing import Removed, remove
 from slipway.backup.repository import Repository, make_repository
 from slipway.backup.restoring import Restored, Wanted, restore
-from slipway.backup.sending import Pace
+from slipway.backup.sending import Pace, Progress
 from slipway.backup.taking import Order, Surroundings, Taken, take
 from slipway.core.backup.cuts import CutRules
 from slipway.core.backup.manifest import Manifest, Origin
@@ -42,6 +42,7 @@ class House:
         self.repository = Repository(self.store, replace(made.settings, cuts=small), "memory")
         self.now_ns = 10**18
         self.threads = 3
+        self.progress: Progress = lambda _read, _sent: None
         self.codec: Codec = PlainCodec(algorithm)
 
     def write(self, path: str, content: bytes) -> Path:
@@ -65,7 +66,7 @@ class House:
         return Surroundings(
             now_ns=lambda: self.now_ns,
             random_bits=lambda: rng.getrandbits(80),
-            pace=Pace(threads=self.threads),
+            pace=Pace(threads=self.threads, progress=self.progress),
         )
 
     def restore(self, manifest: Manifest, **changes: Any) -> Restored:

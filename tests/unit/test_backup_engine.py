@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from slipway.backup.source import OpenPiece
+from slipway.core.backup.settings import StoreFacts
 from slipway.core.backup.sums import Sum
 from slipway.core.errors import ConflictError, InputError, TransientError
+from slipway.ports.backups import Body
 from tests.fakes.backups import FakeBackupStore
-from tests.unit.backup_house import BYTES, PLAIN, TENSORS, House, files
+from tests.unit.backup_house import BYTES, HONEST, PLAIN, TENSORS, House, files
 from tests.unit.model_files import safetensors
 
 
@@ -177,7 +181,7 @@ class _Disturbing(FakeBackupStore):
         self._disturb = disturb
         self._chunks = 0
 
-    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
+    def put(self, key: str, body: Body, *, checksum: Sum) -> None:
         if key.startswith("chunks/"):
             self._chunks += 1
             self._disturb(self._chunks)
@@ -212,6 +216,60 @@ def test_file_that_goes_or_shrinks_meanwhile_is_as_it_is_at_the_end(house: House
     taken = house.take()
     house.restore(taken.manifest)
     assert files(house.target) == {"a": BYTES[:600], "c": b"short"}
+
+
+class _Noting(FakeBackupStore):
+    """Notes where the bodies of chunks came from."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.from_files: set[bool] = set()
+
+    def put(self, key: str, body: Body, *, checksum: Sum) -> None:
+        if key.startswith("chunks/"):
+            self.from_files.add(isinstance(body, OpenPiece))
+        super().put(key, body, checksum=checksum)
+
+
+@pytest.mark.parametrize("facts", [HONEST, StoreFacts()], ids=["compares", "does not"])
+def test_chunk_is_sent_from_its_file_only_if_the_store_compares_what_arrives(
+    house: House, facts: StoreFacts
+) -> None:
+    store = _Noting(objects=house.store.objects)
+    settings = replace(house.repository.settings, store=facts)
+    house.repository = replace(house.repository, store=store, settings=settings)
+    house.write("w", BYTES)
+    house.take()
+    assert store.from_files == {facts is HONEST}
+
+
+class _ChangingWhatIsSent(FakeBackupStore):
+    """The first file that a chunk is sent from changes once another relies on that chunk."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.relied_on = threading.Event()
+        self._begun = False
+
+    def put(self, key: str, body: Body, *, checksum: Sum) -> None:
+        if key.startswith("chunks/") and not self._begun:
+            self._begun = True
+            assert self.relied_on.wait(30)
+            assert isinstance(body, OpenPiece)
+            body.source.place.write_bytes(BYTES[1_000:1_400])
+        super().put(key, body, checksum=checksum)
+
+
+def test_chunk_whose_file_changed_before_it_was_sent_is_named_by_nobody(house: House) -> None:
+    house.write("a", BYTES[:400])
+    house.write("b", BYTES[:400])
+    store = _ChangingWhatIsSent(objects=house.store.objects)
+    house.repository = replace(house.repository, store=store)
+    house.progress = lambda _read, _sent: store.relied_on.set()
+    taken = house.take()
+    house.restore(taken.manifest)
+    assert files(house.target) == files(house.folder)
+    assert set(files(house.target).values()) == {BYTES[:400], BYTES[1_000:1_400]}
 
 
 def test_files_that_never_rest_are_no_backup(house: House) -> None:

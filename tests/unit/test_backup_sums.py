@@ -49,6 +49,16 @@ def test_chunk_travels_with_a_sum_that_s3_knows(algorithm: Algorithm) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [Algorithm.SHA256, Algorithm.BLAKE3])
+def test_slices_have_the_name_and_sum_of_the_whole(algorithm: Algorithm) -> None:
+    codec = PlainCodec(algorithm)
+    found = codec.plainly()
+    for slice_ in (b"a", b"", b"bc"):
+        found.update(memoryview(slice_))
+    assert found.digest() == codec.digest(b"abc")
+    assert found.checksum() == codec.seal(found.digest(), b"abc").checksum
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.SHA256, Algorithm.BLAKE3])
 def test_chunk_with_another_name_is_damaged(algorithm: Algorithm) -> None:
     codec = PlainCodec(algorithm)
     opening = codec.opening(codec.digest(b"abc"))

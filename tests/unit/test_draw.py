@@ -1,4 +1,4 @@
-"""The draw of end-to-end scenarios: a third, the same by the same seed, all of them in time."""
+"""The draw of end-to-end tests: a fifth, the same by the same seed, all of them in time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.draw import drawn, seed_in_force, seed_of_commit
+from tests.e2e.draw import Scenario, drawn, left_out, seed_in_force, seed_of_commit
 
 POOL = [f"tests/e2e/test_x.py::test_{number}" for number in range(10)]
 
 
-def test_a_third_is_drawn_and_the_same_by_the_same_seed() -> None:
-    assert len(drawn(POOL, "a1")) == 4
+def test_a_fifth_is_drawn_and_the_same_by_the_same_seed() -> None:
+    assert len(drawn(POOL, "a1")) == 2
     assert drawn(POOL, "a1") == drawn(list(reversed(POOL)), "a1")
 
 
@@ -24,6 +24,40 @@ def test_every_test_is_drawn_by_some_seed() -> None:
 @pytest.mark.parametrize("size", [0, 1, 2])
 def test_small_pool_loses_no_more_than_it_must(size: int) -> None:
     assert len(drawn(POOL[:size], "1")) == min(size, 1)
+
+
+def run(scenarios: list[Scenario], seed: str) -> set[str]:
+    return {each.test for each in scenarios} - left_out(scenarios, seed)
+
+
+def test_test_without_a_marker_is_drawn_from_those_of_its_file() -> None:
+    other = [name.replace("test_x", "test_y") for name in POOL[:3]]
+    kept = run([Scenario(name) for name in (*POOL, *other)], "7")
+    assert kept == drawn(POOL, "7") | drawn(other, "7")
+    assert len(kept) == 3
+
+
+def test_pool_is_drawn_over_files() -> None:
+    scenarios = [Scenario(f"tests/e2e/test_{file}.py::test_1", pool="x") for file in "abcdefghij"]
+    assert all(len(run(scenarios, str(seed))) == 2 for seed in range(5))
+
+
+def test_file_is_drawn_with_all_its_tests_or_none() -> None:
+    names = [f"tests/e2e/test_{file}.py::test_{number}" for file in "abc" for number in range(4)]
+    scenarios = [Scenario(name, file_pool="long") for name in names]
+    seen = set()
+    for seed in map(str, range(30)):
+        kept = run(scenarios, seed)
+        assert len(kept) == 4
+        (file,) = {Scenario(name).file for name in kept}
+        seen.add(file)
+    assert len(seen) == 3
+
+
+def test_what_is_marked_always_is_in_every_run_and_in_no_pool() -> None:
+    kept = [Scenario(name, always=True, pool="fault", file_pool="long") for name in POOL]
+    assert left_out(kept, "3") == frozenset()
+    assert len(run([*kept, Scenario("tests/e2e/test_x.py::test_more")], "3")) == len(POOL) + 1
 
 
 def test_seed_is_that_of_the_commit(tmp_path: Path) -> None:

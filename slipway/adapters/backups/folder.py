@@ -18,7 +18,7 @@ from pathlib import Path
 from slipway.core.backup.sums import Sum
 from slipway.core.errors import PermanentError, SlipwayError, TransientError
 from slipway.files import sync_folder
-from slipway.ports.backups import Stored
+from slipway.ports.backups import Body, Stored
 
 _SLICE_BYTES = 256 << 10
 _BESIDE = ".part-"
@@ -34,8 +34,10 @@ class FolderBackupStore:
 
     root: Path
 
-    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
+    def put(self, key: str, body: Body, *, checksum: Sum) -> None:
         """See `slipway.ports.BackupStore`."""
+        if not isinstance(body, bytes | memoryview):
+            body = body.checked(checksum)
         with self._mapped("write", key), self._written(key, body, checksum) as beside:
             beside.replace(self._path(key))
             sync_folder(self._path(key).parent)

@@ -14,7 +14,7 @@ from slipway.adapters.backups.s3_http import SignedHttp
 from slipway.adapters.backups.s3_wire import SignedWire, Wire
 from slipway.core.backup.sums import Sum
 from slipway.core.errors import ConflictError, PermanentError, TransientError
-from slipway.ports.backups import Stored
+from slipway.ports.backups import Body, Stored
 from slipway.retries import call_with_retries
 
 ATTEMPTS = 8
@@ -54,9 +54,23 @@ class S3BackupStore:
     _sessions: list[_Session] = field(default_factory=list, compare=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
-    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> None:
-        """See `slipway.ports.BackupStore`."""
-        self._retried(self._put, key, body, checksum, False)
+    def put(self, key: str, body: Body, *, checksum: Sum) -> None:
+        """See `slipway.ports.BackupStore`.
+
+        What lies in a file is sent from there once. If that fails, it may be the file that has
+        changed, so the next attempt looks, and sends what it has seen.
+        """
+        attempt = 0
+
+        def once() -> None:
+            nonlocal attempt
+            attempt += 1
+            sent = body
+            if attempt > 1 and not isinstance(body, bytes | memoryview):
+                sent = body.checked(checksum)
+            self._put(key, sent, checksum, False)
+
+        self._retried(once)
 
     def create(self, key: str, body: bytes | memoryview, *, checksum: Sum) -> bool:
         """See `slipway.ports.BackupStore`.
@@ -119,7 +133,7 @@ class S3BackupStore:
         """Return the server itself, for probes."""
         return self._session.server
 
-    def _put(self, key: str, body: bytes | memoryview, checksum: Sum, create: bool) -> None:
+    def _put(self, key: str, body: Body, checksum: Sum, create: bool) -> None:
         self._session.wire.put(self._full(key), body, checksum=checksum, create=create)
 
     def _get(self, key: str) -> bytes:

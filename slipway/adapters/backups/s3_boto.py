@@ -9,7 +9,7 @@ from typing import Any
 from slipway.adapters import s3_api
 from slipway.adapters.backups.s3_wire import SLICE_BYTES, in_base64, md5
 from slipway.core.backup.sums import Sum
-from slipway.ports.backups import Stored
+from slipway.ports.backups import Body, Stored
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,10 @@ class BotoWire:
     client: Any
     bucket: str
 
-    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum, create: bool) -> None:
+    def put(self, key: str, body: Body, *, checksum: Sum, create: bool) -> None:
         """See `Wire`."""
+        if not isinstance(body, bytes | memoryview):
+            body = body.read()
         with s3_api.mapped("write", f"s3://{self.bucket}/{key}"):
             self.client.put_object(
                 Bucket=self.bucket,

@@ -21,6 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import NoCredentialsError
 
 from slipway.adapters import s3_api
+from slipway.ports.backups import Body
 
 _SHA256 = "slipway_sha256"
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
@@ -58,7 +59,7 @@ class SignedHttp:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        body: bytes | memoryview | None = None,
+        body: Body | None = None,
         sha256: str | None = _OF_NOTHING,
     ) -> Iterator[http.client.HTTPResponse]:
         """Send a request, and give its answer of any status, to be read within the block.
@@ -68,7 +69,7 @@ class SignedHttp:
             path: bucket and key, not quoted.
             query: parameters.
             headers: further ones; signed too.
-            body: not copied.
+            body: not copied; what lies in a file goes from there to the socket in the kernel.
             sha256: of the body, hex, which is signed, or `UNSIGNED_PAYLOAD`; None: no signature.
 
         Raises:
@@ -85,7 +86,7 @@ class SignedHttp:
         )
         connection = self._connection()
         try:
-            connection.request(method, target, body=body, headers=signed)
+            _send(connection, method, target, signed, body)
             answer = connection.getresponse()
             yield answer
             while answer.read(s3_api.DRAIN_BYTES):
@@ -118,6 +119,24 @@ class SignedHttp:
         request.context[_SHA256] = sha256
         _Signer(self.credentials.get_frozen_credentials(), "s3", self.region).add_auth(request)
         return dict(request.headers.items())
+
+
+def _send(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: Body | None,
+) -> None:
+    if isinstance(body, bytes | memoryview | None):
+        connection.request(method, target, body=body, headers=headers)
+    elif isinstance(connection, http.client.HTTPSConnection):
+        connection.request(method, target, body=body.read(), headers=headers)
+    else:
+        connection.request(method, target, headers=headers)
+        sent = connection.sock.sendfile(body.file, body.offset_bytes, len(body))
+        if sent < len(body):
+            raise OSError(f"the file ended {len(body) - sent} bytes early")
 
 
 def _close(connections: list[http.client.HTTPConnection]) -> None:

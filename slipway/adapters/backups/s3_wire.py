@@ -23,7 +23,7 @@ from slipway.adapters import s3_api
 from slipway.adapters.backups.s3_http import UNSIGNED_PAYLOAD, SignedHttp
 from slipway.core.backup.sums import Sum, SumKind
 from slipway.core.errors import SlipwayError
-from slipway.ports.backups import Stored
+from slipway.ports.backups import Body, Stored
 
 SLICE_BYTES = 512 << 10
 """What is received, hashed and written at once: it stays in the processor's cache."""
@@ -32,7 +32,7 @@ SLICE_BYTES = 512 << 10
 class Wire(Protocol):
     """Requests to one bucket. Every call raises what `s3_api.refused` and `unreachable` return."""
 
-    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum, create: bool) -> None:
+    def put(self, key: str, body: Body, *, checksum: Sum, create: bool) -> None:
         """Store `body`; with `create` only where nothing is.
 
         Args:
@@ -67,7 +67,7 @@ class SignedWire:
     server: SignedHttp
     bucket: str
 
-    def put(self, key: str, body: bytes | memoryview, *, checksum: Sum, create: bool) -> None:
+    def put(self, key: str, body: Body, *, checksum: Sum, create: bool) -> None:
         """See `Wire`."""
         headers = {
             "Content-Length": str(len(body)),

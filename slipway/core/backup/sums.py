@@ -38,11 +38,28 @@ def sum_of(kind: SumKind, body: bytes | memoryview) -> Sum:
         case SumKind.SHA256:
             return Sum(kind, hashlib.sha256(body).hexdigest())
         case SumKind.CRC32C:
-            import crc32c
-
-            return Sum(kind, f"{crc32c.crc32c(body):08x}")
+            found = RunningCrc32c()
+            found.update(body)
+            return found.sum()
         case _:
             assert_never(kind)
+
+
+class RunningCrc32c:
+    """The CRC-32C of bytes that come in slices."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, body: bytes | memoryview) -> None:
+        """Take the next slice."""
+        import crc32c
+
+        self._value = crc32c.crc32c(body, self._value)
+
+    def sum(self) -> Sum:
+        """Return the sum of all slices."""
+        return Sum(SumKind.CRC32C, f"{self._value:08x}")
 
 
 def sha256_sum(body: bytes | memoryview) -> Sum:
