@@ -224,13 +224,15 @@ class OpenPiece:
         """See `FileBody`."""
         return self.piece.size_bytes
 
-    def read(self) -> memoryview:
+    def read(self) -> bytearray:
         """See `FileBody`."""
-        return self.read_into(memoryview(bytearray(len(self))))
+        found = bytearray(len(self))
+        self.read_into(memoryview(found))
+        return found
 
     def checked(self, checksum: Sum) -> memoryview:
         """See `FileBody`."""
-        found = self.read()
+        found = memoryview(self.read())
         if not checksum.fits(found):
             raise ChangedError(self.source.path)
         return found

@@ -31,7 +31,7 @@ class FileBody(Protocol):
     def __len__(self) -> int:
         """Return how many they are."""
 
-    def read(self) -> memoryview:
+    def read(self) -> bytearray:
         """Return the bytes as they are now.
 
         Raises:

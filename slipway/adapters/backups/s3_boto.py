@@ -25,14 +25,11 @@ class BotoWire:
 
     def put(self, key: str, body: Body, *, checksum: Sum, create: bool) -> None:
         """See `Wire`."""
-        if not isinstance(body, bytes | memoryview):
-            body = body.read()
         with s3_api.mapped("write", f"s3://{self.bucket}/{key}"):
             self.client.put_object(
                 Bucket=self.bucket,
                 Key=key,
-                # boto3 takes no memoryview; bytes of a whole buffer are the same object.
-                Body=body if isinstance(body, bytes) else bytearray(body),
+                Body=_held(body),
                 **{f"Checksum{checksum.kind.upper()}": in_base64(checksum.hexdigest)},
                 **({"IfNoneMatch": "*"} if create else {}),
             )
@@ -74,6 +71,13 @@ class BotoWire:
             stated, message = str(item.get("Code")), str(item.get("Message"))
             name = f"s3://{self.bucket}/{item.get('Key')}"
             s3_api.raise_unless_gone(name, code=stated, message=message)
+
+
+def _held(body: Body) -> bytes | bytearray:
+    """Return what boto3 takes of the bodies of a store."""
+    if isinstance(body, bytes):
+        return body
+    return bytearray(body) if isinstance(body, memoryview) else body.read()
 
 
 def client(session: Any, endpoint: str | None) -> Any:
