@@ -29,7 +29,7 @@ def world(sandbox: Sandbox, tmp_path: Path) -> World:
     return World(sandbox, tmp_path)
 
 
-@pytest.mark.drawn("adoption")
+@pytest.mark.drawn("fault or adoption")
 @pytest.mark.parametrize("shape", shapes(), ids=lambda shape: shape.name)
 def test_live_service_is_taken_over_released_and_given_back_as_it_was(
     world: World, shape: Shape
@@ -64,7 +64,7 @@ def test_live_service_is_taken_over_released_and_given_back_as_it_was(
     remove_by_hand(world, shape)
 
 
-@pytest.mark.drawn("adoption")
+@pytest.mark.drawn("fault or adoption")
 def test_slot_that_is_used_again_leaves_the_adopted_deployment_without_pods(world: World) -> None:
     shape = same_names("hand-again")
     version = run_by_hand(world, shape)

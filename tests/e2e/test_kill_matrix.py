@@ -15,11 +15,12 @@ from tests.e2e.support import Sandbox, World
 from tests.kill_matrix.cells import ROUNDS, every_cell
 from tests.kill_matrix.killing import killing
 
+pytestmark = pytest.mark.drawn_file("long")
+
 SEED = int(os.environ.get("SLIPWAY_KILL_SEED", "20261127"))
 RATE_PER_S = 10.0
 
 
-@pytest.mark.drawn("crash")
 @pytest.mark.timeout(900)
 def test_command_killed_at_a_write_is_brought_to_an_end_and_users_notice_nothing(
     sandbox: Sandbox, tmp_path: Path

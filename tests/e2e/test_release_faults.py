@@ -84,7 +84,7 @@ def test_the_same_release_twice_equals_once(live: tuple[World, str, str]) -> Non
     assert replace(world.record(service), fence=before.fence) == before
 
 
-@pytest.mark.drawn("fault")
+@pytest.mark.drawn("fault or adoption")
 @pytest.mark.parametrize(
     ("behaviour", "code"),
     [
@@ -137,7 +137,7 @@ def test_a_typo_in_a_service_file_is_named_with_file_and_field(world: World) -> 
     assert "bake_seconds" in said(result)
 
 
-@pytest.mark.drawn("fault")
+@pytest.mark.drawn("fault or adoption")
 def test_a_second_release_while_one_runs_is_refused_naming_the_first(world: World) -> None:
     # It waits for a person: however slow the second one starts, the first one still runs.
     step = {"weight_percent": 50, "bake_s": 1, "approval": True}
@@ -159,7 +159,7 @@ def test_a_second_release_while_one_runs_is_refused_naming_the_first(world: Worl
         assert {row["status"] for row in crowd.stop()} == {"ok"}
 
 
-@pytest.mark.drawn("fault")
+@pytest.mark.drawn("fault or adoption")
 def test_a_quota_too_small_for_a_second_slot_refuses_before_anything_is_made(
     world: World,
 ) -> None:
@@ -185,7 +185,7 @@ def test_a_quota_too_small_for_a_second_slot_refuses_before_anything_is_made(
     assert world.ask(service).status_code == 200
 
 
-@pytest.mark.drawn("fault")
+@pytest.mark.drawn("fault or adoption")
 def test_a_base_image_that_is_not_in_the_registry_is_named_before_anything_is_written(
     world: World,
 ) -> None:
@@ -198,7 +198,7 @@ def test_a_base_image_that_is_not_in_the_registry_is_named_before_anything_is_wr
     assert world.ports(service).releases.load(service) is None
 
 
-@pytest.mark.drawn("fault")
+@pytest.mark.drawn("fault or adoption")
 def test_one_changed_byte_of_a_layer_in_the_registry_is_refused(world: World) -> None:
     service = world.given_service("tampered", replicas=1)
     assert world.release(service, world.given_version(service)).returncode == 0
@@ -223,7 +223,7 @@ def test_one_changed_byte_of_a_layer_in_the_registry_is_refused(world: World) ->
     assert world.ask(service).status_code == 200
 
 
-@pytest.mark.drawn("fault")
+@pytest.mark.drawn("fault or adoption")
 @pytest.mark.parametrize("phase", ["tested", "baking"])  # amid the deploy, and the bake
 def test_a_killed_release_is_finished_by_a_rerun_after_its_lock_ran_out(
     world: World, phase: str

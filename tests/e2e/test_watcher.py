@@ -18,6 +18,8 @@ from slipway.settings import CONTEXT_VARIABLE
 from tests.e2e.conftest import PROJECT
 from tests.e2e.support import Sandbox, World, harmed, users
 
+pytestmark = pytest.mark.drawn_file("long")
+
 STEPS = [{"weight_percent": 25, "bake_s": 300}]
 RATE_PER_S = 10
 
@@ -54,7 +56,6 @@ def wait(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
     return time.monotonic() - began_s
 
 
-@pytest.mark.drawn("crash")
 def test_users_of_a_dead_candidate_whose_release_died_go_back_before_anything_else(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
