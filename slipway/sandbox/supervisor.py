@@ -126,11 +126,11 @@ class Supervisor:
         self._self = identity(os.getpid())
 
     def ask_to_stop(self) -> None:
-        """Stop all parts in order; `run` then returns. Safe in a signal handler."""
+        """Stop all parts in order; `run` then returns. Safe in any thread."""
         self._events.put(_StopAsked())
 
     def look_at_nodes(self) -> None:
-        """Read again which nodes are held down. Safe in a signal handler."""
+        """Read again which nodes are held down. Safe in any thread."""
         self._events.put(_NodesChanged())
 
     def run(self) -> None:
@@ -361,9 +361,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _supervise(home: SandboxHome, parts: Sequence[Part]) -> None:
     supervisor = Supervisor(home, parts)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: supervisor.ask_to_stop())
-    signal.signal(NODES_CHANGED, lambda _number, _frame: supervisor.look_at_nodes())
+    asked = {
+        signal.SIGTERM: supervisor.ask_to_stop,
+        signal.SIGINT: supervisor.ask_to_stop,
+        NODES_CHANGED: supervisor.look_at_nodes,
+    }
+    # Of two signals at once the kernel gives one to any thread, and a handler runs in the main one,
+    # which sleeps on until something else wakes it. What C writes into a pipe is heard at once.
+    heard, said = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(said, False)
+    for number in asked:
+        signal.signal(number, lambda _number, _frame: None)
+    signal.set_wakeup_fd(said, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while True:
+            for number in os.read(heard, len(asked)):
+                asked[signal.Signals(number)]()
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
     supervisor.run()
 
 

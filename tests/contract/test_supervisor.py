@@ -6,6 +6,8 @@ import ast
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,6 +213,28 @@ def test_killed_node_is_gone_with_its_containers_and_stays_down(home: SandboxHom
     assert not (home.root / "stopped.txt").exists()  # nothing was asked: the power was gone
     kill_node(home, "n1")  # twice equals once
     assert lines(home, "started.txt").count("runtime") == 1
+
+
+_SIGNALS_GO_TO_ANOTHER_THREAD = """
+import signal, sys, threading, time
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+from slipway.sandbox.supervisor import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_signal_that_the_kernel_gives_to_another_thread_is_heard(home: SandboxHome) -> None:
+    """It does so with one of two that come at once; Python's handler waits for the main thread."""
+    toys.write(home)
+    command = (sys.executable, "-c", _SIGNALS_GO_TO_ANOTHER_THREAD, "--foreground")
+    with subprocess.Popen((*command, "--home", str(home.root), "--parts", FACTORY)) as supervisor:
+        try:
+            until(home, is_ready)
+            supervisor.terminate()
+            assert supervisor.wait(15) == 0
+        finally:
+            supervisor.kill()
 
 
 def test_revived_node_comes_back_in_order(home: SandboxHome) -> None:
