@@ -18,13 +18,10 @@ STAGES = (
 
 
 @pytest.fixture(scope="module")
-def world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> World:
     made = World(sandbox, tmp_path_factory.mktemp("deployment"))
     made.environment["SLIPWAY_SERVICES"] = str(PROJECT / "deployments/services")
-    yield made
-    # Its GPUs are needed by tests of the scheduler.
-    scale = ("scale", "deployment", "-l", f"slipway.dev/service={SERVICE}", "--replicas=0")
-    assert sandbox.kubectl("-n", "serving", *scale).returncode == 0
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +32,13 @@ def orchestrator(world: World) -> Iterator[Orchestrator]:
 
 
 @pytest.fixture(scope="module")
-def released(world: World, orchestrator: Orchestrator) -> tuple[Run, str]:
+def released(world: World, orchestrator: Orchestrator) -> Iterator[tuple[Run, str]]:
     """A run that released a version, and the version."""
     version = world.given_version(SERVICE)
-    return orchestrator.run(service=SERVICE, version=version), version
+    yield orchestrator.run(service=SERVICE, version=version), version
+    # Its GPUs are needed by tests of the scheduler.
+    scale = ("scale", "deployment", "-l", f"slipway.dev/service={SERVICE}", "--replicas=0")
+    assert world.sandbox.kubectl("-n", "serving", *scale).returncode == 0
 
 
 def live_version(world: World) -> str:
