@@ -18,6 +18,7 @@ from tests.e2e.support import Sandbox, World, harmed, said, users
 pytestmark = pytest.mark.always
 
 RATE_PER_S = 20
+_LOG_PATIENCE_S = 60.0
 LONG_STREAMS = 50
 
 
@@ -59,8 +60,9 @@ def test_release_and_refused_release_under_load_harm_nobody_and_three_ledgers_ag
     live = world.record(service).live_slot
     assert {row.slot for row in gateway.values()} == {retired, live}
     for slot, logs in ((retired, truth_of_retired), (live, _follow_logs(world, service, live))):
-        truth = logs.ended() if slot == retired else logs.so_far()
-        assert truth == {key for key, row in gateway.items() if row.slot == slot}
+        seen = {key for key, row in gateway.items() if row.slot == slot}
+        truth = logs.ended() if slot == retired else logs.so_far(seen)
+        assert truth == seen
     assert world.leftovers(service) == []
 
 
@@ -86,20 +88,33 @@ class PodLogs:
             follower.wait(timeout=60)
         return self._requests()
 
-    def so_far(self) -> set[str]:
-        """Return the same of pods that live on, and follow them no longer."""
-        time.sleep(2)  # the kubelet hands over what is already in the log
+    def so_far(self, expected: set[str]) -> set[str]:
+        """Return the same of pods that live on, once what is expected is there, or after a minute.
+
+        They are followed no longer.
+        """
+        deadline_s = time.monotonic() + _LOG_PATIENCE_S
+        while not expected <= self._ids() and time.monotonic() < deadline_s:
+            time.sleep(0.5)  # the kubelet hands over what is already in the log
         for follower in self._followers.values():
             follower.kill()
             follower.wait()
         return self._requests()
 
     def _requests(self) -> set[str]:
-        lines = [line for log in self._followers for line in log.read_text().splitlines()]
-        rows = [json.loads(line) for line in lines if line.startswith("{")]
-        asked = [row for row in rows if "x_request_id" in row and not row.get("x_slipway_purpose")]
+        asked = self._rows()
         assert {row["finished"] for row in asked} == {"done"}
         return {row["x_request_id"] for row in asked}
+
+    def _ids(self) -> set[str]:
+        return {row["x_request_id"] for row in self._rows()}
+
+    def _rows(self) -> list[dict[str, Any]]:
+        texts = [log.read_text() for log in self._followers]
+        # What stands behind the last line's end is still being written.
+        lines = [line for text in texts for line in text[: text.rfind("\n") + 1].splitlines()]
+        rows = [json.loads(line) for line in lines if line.startswith("{")]
+        return [row for row in rows if "x_request_id" in row and not row.get("x_slipway_purpose")]
 
 
 def _follow_logs(world: World, service: str, slot: str | None) -> PodLogs:
