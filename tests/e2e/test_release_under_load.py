@@ -95,7 +95,7 @@ class PodLogs:
         """
         deadline_s = time.monotonic() + _LOG_PATIENCE_S
         while not expected <= self._ids() and time.monotonic() < deadline_s:
-            time.sleep(0.5)  # the kubelet hands over what is already in the log
+            time.sleep(0.5)  # between two looks; the deadline decides
         for follower in self._followers.values():
             follower.kill()
             follower.wait()
