@@ -54,10 +54,14 @@ def test_file_is_drawn_with_all_its_tests_or_none() -> None:
     assert len(seen) == 3
 
 
-def test_what_is_marked_always_is_in_every_run_and_in_no_pool() -> None:
-    kept = [Scenario(name, always=True, pool="fault", file_pool="long") for name in POOL]
+@pytest.mark.parametrize("pools", [{}, {"pool": "fault"}, {"file_pool": "long"}], ids=str)
+def test_what_is_marked_always_is_in_every_run_and_in_no_pool(pools: dict[str, str]) -> None:
+    files = [name.replace("test_x", f"test_{file}") for file in "abc" for name in POOL]
+    kept = [Scenario(name, always=True, **pools) for name in files]
     assert left_out(kept, "3") == frozenset()
-    assert len(run([*kept, Scenario("tests/e2e/test_x.py::test_more")], "3")) == len(POOL) + 1
+    others = [Scenario(f"tests/e2e/test_d.py::test_{number}", **pools) for number in range(5)]
+    drawn_of_them = 5 if "file_pool" in pools else 1
+    assert len(run([*kept, *others], "3")) == len(files) + drawn_of_them
 
 
 def test_seed_is_that_of_the_commit(tmp_path: Path) -> None:
