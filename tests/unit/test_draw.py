@@ -54,13 +54,20 @@ def test_file_is_drawn_with_all_its_tests_or_none() -> None:
     assert len(seen) == 3
 
 
-@pytest.mark.parametrize("pools", [{}, {"pool": "fault"}, {"file_pool": "long"}], ids=str)
-def test_what_is_marked_always_is_in_every_run_and_in_no_pool(pools: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("pool", "file_pool"), [(None, None), ("fault", None), (None, "long")], ids=str
+)
+def test_what_is_marked_always_is_in_every_run_and_in_no_pool(
+    pool: str | None, file_pool: str | None
+) -> None:
+    def scenario(test: str, *, always: bool) -> Scenario:
+        return Scenario(test, always=always, pool=pool, file_pool=file_pool)
+
     files = [name.replace("test_x", f"test_{file}") for file in "abc" for name in POOL]
-    kept = [Scenario(name, always=True, **pools) for name in files]
+    kept = [scenario(name, always=True) for name in files]
     assert left_out(kept, "3") == frozenset()
-    others = [Scenario(f"tests/e2e/test_d.py::test_{number}", **pools) for number in range(5)]
-    drawn_of_them = 5 if "file_pool" in pools else 1
+    others = [scenario(f"tests/e2e/test_d.py::test_{n}", always=False) for n in range(5)]
+    drawn_of_them = 5 if file_pool else 1
     assert len(run([*kept, *others], "3")) == len(files) + drawn_of_them
 
 
