@@ -23,6 +23,8 @@ from slipway.core.backup.names import TAKEN, ChunkKey, ManifestName
 from slipway.core.backup.ulid import ulid
 from slipway.core.errors import InputError, PermanentError
 
+_UNREADABLE = {"version-unknown", "manifest-damaged", "chunk-damaged", "chunk-missing"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replicated:
@@ -63,9 +65,11 @@ def replicate(
             sent_bytes += _copy(source, replica, name, codec, around)
             copied.append(name)
         except PermanentError as error:
-            if error.code not in {"manifest-damaged", "chunk-damaged", "chunk-missing"}:
+            if error.code not in _UNREADABLE:
                 raise
-            skipped[name] = error.message
+            # One that was removed since it was listed is nothing that anybody has to mend.
+            if name in source.manifests(name.model):
+                skipped[name] = error.message
     return Replicated(
         copied=tuple(copied),
         skipped=skipped,

@@ -141,6 +141,30 @@ def test_broken_backup_is_not_copied_and_the_others_are(house: House) -> None:
     assert list(done.skipped) == [broken]
 
 
+@pytest.mark.parametrize("moment", ["manifest", "chunk"])
+def test_backup_that_is_removed_while_it_is_copied_is_passed_over(
+    house: House, moment: str
+) -> None:
+    house.write("w", BYTES)
+    goes = house.take()
+    house.write("w", BYTES[::-1])
+    stays = house.take().name
+    first_key = str(goes.manifest.key_of(goes.manifest.chunks[0]))
+    awaited = goes.name.key if moment == "manifest" else first_key
+    get = house.store.get
+
+    def get_late(key: str) -> bytes:
+        if key == awaited:
+            house.store.get = get  # type: ignore[method-assign]
+            house.remove([goes.name])
+        return get(key)
+
+    house.store.get = get_late  # type: ignore[method-assign]
+    done = replicated(house, replica_of(house))
+    assert house.repository.manifests() == [stays]
+    assert (done.copied, done.skipped) == ((stays,), {})
+
+
 def test_replica_that_names_chunks_otherwise_or_is_itself_is_refused(house: House) -> None:
     replica = replica_of(house)
     other: RepositorySettings = replace(replica.settings, algorithm=Algorithm.HMAC_SHA256)
