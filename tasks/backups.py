@@ -16,7 +16,7 @@ from slipway.backup.replicating import replicate
 from slipway.backup.retaining import USD_PER_GB_MONTH, Uses, plan_prune
 from slipway.backup.taking import Order, take
 from slipway.backup.verifying import Verified, read_library, verify
-from slipway.bootstrap.backups import Opened, make_backups, open_backups, store_of, surroundings
+from slipway.bootstrap.backups import Opened, make_backups, open_backups, surroundings
 from slipway.bootstrap.releases import backup_jobs, connect, registry
 from slipway.core.backup.manifest import Origin
 from slipway.core.backup.periods import Period
@@ -244,15 +244,19 @@ def repair_chunks(backups: Opened, seen: Verified) -> Healed:
         folders.setdefault(name.model, []).append(
             registry(settings).fetch(known, _files(settings, source))
         )
-    remedies = Remedies(replicas=[store_of(place, own) for place in own.replicas], folders=folders)
+    replicas = [open_backups(own, place).repository for place in own.replicas]
+    remedies = Remedies(replicas=replicas, folders=folders)
     done = repair(backups.repository, backups.codec, surroundings(own), remedies)
     for key, where in done.healed.items():
         tell(f"healed: chunk {key.digest[:12]} from {where}")
-    if done.lost or seen.damaged:
+    for name, new in done.back.items():
+        tell(f"back: {name}, as {new}")
+    if done.lost or done.damaged:
         raise PermanentError(
-            f"{len(done.lost)} chunks and {len(seen.damaged)} manifests cannot be healed",
+            f"{len(done.lost)} chunks and {len(done.damaged)} manifests cannot be healed",
             code="backup-broken",
-            hint="see slipway backup verify and repair; the next backup sends lost chunks anew",
+            hint="the next backup sends lost chunks anew; a manifest that no replica has: "
+            "slipway backup give-up VERSION",
         )
     return Healed(
         seen=verify(backups.repository, backups.codec, surroundings(own), budget_bytes=0),

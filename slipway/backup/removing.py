@@ -108,9 +108,7 @@ def _carry_out(naming: _Naming, removal: Condemned, now_ns: Callable[[], int]) -
         return Removed(waits_for=left)
     going = sorted(set(removal.manifests) - _held(repository))
     for key in going:
-        # The sum goes last: a manifest without one would look damaged.
-        repository.store.delete([key])
-        repository.store.delete([key + names.SUM])
+        repository.discard(key)
     gone = doomed(removal, naming.chunks_of(repository.manifests()))
     for keys in _batches(gone):
         repository.store.delete(keys)

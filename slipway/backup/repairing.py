@@ -1,4 +1,4 @@
-"""Heal chunks that are damaged or missing: from the store itself, replicas, or files here.
+"""Heal what is damaged or missing: from the store itself, replicas, or files here.
 
 A healed chunk goes back under its own name. That is safe beside removals because only chunks that
 a backup needs are healed, by a run that has registered, and none that is condemned: a removal that
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from slipway.backup.codec import Codec
 from slipway.backup.fetching import Fetcher, wrong_with
+from slipway.backup.recovering import recover
 from slipway.backup.repository import Repository
 from slipway.backup.taking import DAY_S, Surroundings
 from slipway.backup.verifying import Library, read_library
@@ -23,7 +24,6 @@ from slipway.core.backup.names import ChunkKey, ManifestName
 from slipway.core.backup.ulid import ulid
 from slipway.core.backup.verification import Bad, Record, ledger_of
 from slipway.core.errors import ConflictError
-from slipway.ports.backups import BackupStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,11 @@ class Remedies:
     """Where good copies of chunks may be.
 
     Args:
-        replicas: stores of replica repositories.
+        replicas: that this repository is copied to.
         folders: by model: folders that hold, or held, files of its versions.
     """
 
-    replicas: Sequence[BackupStore] = ()
+    replicas: Sequence[Repository] = ()
     folders: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
 
@@ -48,26 +48,32 @@ class Repaired:
         healed: with where the good copy was found.
         lost: with what is wrong; no copy is right.
         broken: backups that need a chunk that is lost.
+        back: backups whose manifest was damaged → the name under which they came back.
+        damaged: backups whose manifest is damaged and that no replica has, with what is wrong.
     """
 
     was_right: tuple[ChunkKey, ...]
     healed: Mapping[ChunkKey, str]
     lost: Mapping[ChunkKey, str]
     broken: tuple[ManifestName, ...]
+    back: Mapping[ManifestName, ManifestName]
+    damaged: Mapping[ManifestName, str]
 
 
 def repair(
     repository: Repository, codec: Codec, around: Surroundings, remedies: Remedies
 ) -> Repaired:
-    """Heal every chunk that a verification found bad and that a backup needs.
+    """Bring back damaged manifests; heal every chunk that was found bad and that a backup needs.
 
     May be repeated. What it cannot heal stays noted; the next backup sends it anew if its source
     still has it.
 
     Raises:
+        InputError: `replica-unfit`.
         ConflictError: `repository-busy`, see `Repository.registered`.
         SlipwayError: of the store.
     """
+    recovered = recover(repository, remedies.replicas, codec, around)
     begun_ns = around.now_ns()
     writer = ulid(begun_ns, around.random_bits())
     run = Run(
@@ -104,6 +110,8 @@ def repair(
             for name, manifest in library.manifests.items()
             if manifest.chunk_keys() & set(healing.lost)
         ),
+        back=recovered.back,
+        damaged=recovered.damaged,
     )
 
 
@@ -161,7 +169,7 @@ class _Healing:
             if self.codec.digest(body) == key.digest:
                 yield str(file), body
         others = [("the repository itself", self.repository.store)]
-        others += [(f"replica {n}", item) for n, item in enumerate(self.remedies.replicas, 1)]
+        others += [(item.place, item.store) for item in self.remedies.replicas]
         for place, store in others:
             fetcher = Fetcher([], self.codec, replicas=[store])
             if not wrong_with(fetcher, key):

@@ -103,7 +103,7 @@ class Repository:
             raise PermanentError(
                 f"manifest {name} has not the sha256 that was stored beside it",
                 code="manifest-damaged",
-                hint="take it from a replica: slipway backup repair",
+                hint="bring it back from a replica: slipway backup repair --replica PLACE",
             )
         return manifests.from_storage(stored, str(name))
 
@@ -151,6 +151,14 @@ class Repository:
     def is_ended(self, run: Run) -> bool:
         """Return whether a run was ended that has not committed."""
         return self._if_there(run.manifest) == b""
+
+    def discard(self, key: str) -> None:
+        """Remove a manifest; may be repeated.
+
+        The sum goes last: a manifest without one would look damaged.
+        """
+        self.store.delete([key])
+        self.store.delete([key + names.SUM])
 
     def runs(self) -> list[Run]:
         """Return the runs that say that they are under way."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slipway.backup.codec import Codec
@@ -85,15 +85,24 @@ class Library:
         }
 
 
-def read_library(repository: Repository, only: Iterable[ManifestName] | None = None) -> Library:
+def read_library(
+    repository: Repository,
+    only: Iterable[ManifestName] | None = None,
+    *,
+    where: Callable[[ManifestName], bool] = lambda _: True,
+) -> Library:
     """Return the backups of a repository.
 
     Args:
         repository: to read.
-        only: these; None: all.
+        only: these, which must be there; None: those that are there.
+        where: whether one of those is wanted.
+
+    Raises:
+        PermanentError: `version-unknown`, one of `only` is not there.
     """
     manifests, damaged = {}, {}
-    for name in repository.manifests() if only is None else only:
+    for name in filter(where, repository.manifests()) if only is None else only:
         try:
             manifests[name] = repository.load(name)
         except PermanentError as error:

@@ -74,6 +74,19 @@ class House:
         return restore(manifest, wanted, [self.store], self.codec)
 
 
+def other_repository(house: House, store: FakeBackupStore | None = None) -> Repository:
+    """Return a repository that can be a replica of the house's."""
+    made = make_repository(
+        store if store is not None else FakeBackupStore(),
+        "replica",
+        at_ns=1,
+        random_bits=2,
+        facts=HONEST,
+        algorithm=house.repository.settings.algorithm,
+    )
+    return replace(made, settings=replace(made.settings, cuts=house.repository.settings.cuts))
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()

@@ -13,15 +13,14 @@ from slipway.backup.comparing import Change, compare
 from slipway.backup.fetching import Fetcher
 from slipway.backup.pacing import limited
 from slipway.backup.replicating import Replicated, lag_s, replicate
-from slipway.backup.repository import Hold, Repository, make_repository
+from slipway.backup.repository import Hold, Repository
 from slipway.backup.retaining import plan_prune
 from slipway.backup.stored_file import StoredFile
 from slipway.backup.verifying import verify
 from slipway.core.backup.retention import Policy
 from slipway.core.backup.settings import Algorithm, RepositorySettings
 from slipway.core.errors import InputError
-from tests.fakes.backups import FakeBackupStore
-from tests.unit.backup_house import BYTES, HONEST, PLAIN, TENSORS, House, files
+from tests.unit.backup_house import BYTES, PLAIN, TENSORS, House, files, other_repository
 from tests.unit.model_files import safetensors
 
 
@@ -91,21 +90,12 @@ def test_stored_file_reads_as_the_file_with_its_holes(house: House) -> None:
     assert stored.read(10) == bytes(3) + BYTES[:7]
 
 
-def replica_of(house: House) -> Repository:
-    store = FakeBackupStore()
-    algorithm = house.repository.settings.algorithm
-    made = make_repository(
-        store, "replica", at_ns=1, random_bits=2, facts=HONEST, algorithm=algorithm
-    )
-    return Repository(store, replace(made.settings, cuts=house.repository.settings.cuts), "replica")
-
-
 def replicated(house: House, replica: Repository) -> Replicated:
     return replicate(house.repository, replica, house.codec, house.surroundings())
 
 
 def test_replica_gets_what_it_lacks_and_stands_alone(house: House) -> None:
-    replica = replica_of(house)
+    replica = other_repository(house)
     house.write("w", BYTES)
     first = house.take().name
     assert replicated(house, replica).copied == (first,)
@@ -136,7 +126,7 @@ def test_broken_backup_is_not_copied_and_the_others_are(house: House) -> None:
     house.write("w", BYTES[::-1])
     good = house.take().name
     house.store.objects[key] = b"damaged"
-    done = replicated(house, replica_of(house))
+    done = replicated(house, other_repository(house))
     assert done.copied == (good,)
     assert list(done.skipped) == [broken]
 
@@ -160,13 +150,13 @@ def test_backup_that_is_removed_while_it_is_copied_is_passed_over(
         return get(key)
 
     house.store.get = get_late  # type: ignore[method-assign]
-    done = replicated(house, replica_of(house))
+    done = replicated(house, other_repository(house))
     assert house.repository.manifests() == [stays]
     assert (done.copied, done.skipped) == ((stays,), {})
 
 
 def test_replica_that_names_chunks_otherwise_or_is_itself_is_refused(house: House) -> None:
-    replica = replica_of(house)
+    replica = other_repository(house)
     other: RepositorySettings = replace(replica.settings, algorithm=Algorithm.HMAC_SHA256)
     for unfit in (house.repository, replace(replica, settings=other)):
         with pytest.raises(InputError) as caught:

@@ -58,7 +58,8 @@ def prune(
         raise PermanentError(
             f"{len(plan.damaged)} manifests are damaged: nobody knows which chunks they need",
             code="manifest-damaged",
-            hint="see slipway backup verify; nothing was removed",
+            hint="nothing was removed; bring them back: slipway backup repair --replica PLACE, or "
+            "let them go: slipway backup give-up VERSION",
         )
     if not apply:
         say("nothing was removed; with --apply it is")

@@ -1,15 +1,18 @@
-"""`slipway backup verify | repair`: is it right, and if not, make it so."""
+"""`slipway backup verify | repair | give-up`: is it right, and if not, make it so."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slipway.backup.finding import find
-from slipway.cli.backup.common import Place, opened, say, shown_progress, size
+from slipway.cli.backup.common import Place, Which, opened, say, shown_progress, size
 from slipway.core.errors import InputError, PermanentError
+
+if TYPE_CHECKING:
+    from slipway.backup.repairing import Repaired
 
 _MONTH_DAYS = 28
 """Everything is read within four weeks when a run reads a part each night."""
@@ -69,7 +72,7 @@ def repair(
     """Heal what `verify` found bad, from replicas and from files here."""
     from slipway.backup.repairing import Remedies
     from slipway.backup.repairing import repair as heal
-    from slipway.bootstrap.backups import store_of, surroundings
+    from slipway.bootstrap.backups import open_backups, surroundings
 
     settings, backups = opened(place)
     folders: dict[str, list[Path]] = {}
@@ -80,16 +83,29 @@ def repair(
                 f"--folder is {item!r}", code="arguments-wrong", hint="write MODEL=PATH"
             )
         folders.setdefault(model, []).append(Path(path))
-    remedies = Remedies(
-        replicas=[store_of(item, settings) for item in replica or ()], folders=folders
-    )
+    replicas = [open_backups(settings, item).repository for item in replica or ()]
+    remedies = Remedies(replicas=replicas, folders=folders)
     done = heal(backups.repository, backups.codec, surroundings(settings), remedies)
+    _show(done)
+    _require_whole(done)
+
+
+def _show(done: Repaired) -> None:
+    for name, own in done.back.items():
+        say(f"back: {name}, as {own}")
     for key, where in done.healed.items():
         say(f"healed: chunk {key.digest} from {where}")
     for key in done.was_right:
         say(f"right after all: chunk {key.digest}")
     for key, why in done.lost.items():
         say(f"lost: chunk {key.digest}: {why}")
+    for name, why in done.damaged.items():
+        say(f"damaged: {name}: {why}")
+    if not (done.back or done.healed or done.was_right or done.lost or done.damaged):
+        say("nothing is known to be bad")
+
+
+def _require_whole(done: Repaired) -> None:
     if done.lost:
         raise PermanentError(
             f"{len(done.lost)} chunks cannot be healed; {len(done.broken)} backups need them: "
@@ -98,11 +114,27 @@ def repair(
             hint="name more places with --folder and --replica; the next backup sends them anew "
             "if its files still have them",
         )
-    if not (done.healed or done.was_right):
-        say("nothing is known to be bad")
+    if done.damaged:
+        raise PermanentError(
+            f"the manifests of {len(done.damaged)} backups are damaged, and nothing is pruned",
+            code="backup-broken",
+            hint="name a replica that has them with --replica, or let them go: "
+            "slipway backup give-up VERSION",
+        )
+
+
+def give_up(version: Which, place: Place = None) -> None:
+    """Let go a backup whose manifest is damaged and that no replica has."""
+    from slipway.backup.recovering import give_up as let_go
+
+    repository = opened(place)[1].repository
+    name = find(repository, version)
+    let_go(repository, name)
+    say(f"given up: {name}; what only it needed goes with the next prune")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to a command line."""
     app.command()(verify)
     app.command()(repair)
+    app.command("give-up")(give_up)
