@@ -112,5 +112,4 @@ def copies_in(
     """
     taken = {(name.model, name.taken) for name in of}
     library = read_library(replica, where=lambda name: (name.model, name.taken) in taken)
-    found = library.manifests.items()
-    return {manifest.copy_of: (name, manifest) for name, manifest in found if manifest.copy_of}
+    return {manifest.copy_of: (name, manifest) for name, manifest in library.manifests.items()}

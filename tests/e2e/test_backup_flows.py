@@ -93,6 +93,24 @@ def test_chunk_that_is_known_to_be_broken_is_sent_anew(world: World) -> None:
     assert world.cli("backup", "verify").returncode == 0
 
 
+def test_damaged_manifest_comes_back_from_a_replica(world: World, tmp_path: Path) -> None:
+    environment = {**world.environment}
+    world.environment["SLIPWAY_BACKUP_REPLICAS"] = place = str(tmp_path / "replica")
+    try:
+        assert world.cli("backup", "init", "--repository", place).returncode == 0
+        copied = world.cli("backup", "nightly")
+        assert copied.returncode == 0, said(copied)
+        store, name = repository(world).store, repository(world).manifests()[-1]
+        store.put(name.key, b"?", checksum=sha256_sum(b"?"))
+        done = world.cli("backup", "nightly")
+        assert done.returncode == 0, said(done)
+        assert f"back: {name}, as " in said(done)
+        assert world.cli("backup", "verify").returncode == 0
+    finally:
+        del world.environment["SLIPWAY_BACKUP_REPLICAS"]
+        world.environment.update(environment)
+
+
 def test_drill_on_a_backup_that_cannot_be_read_fails_and_says_so(world: World) -> None:
     key, store = chunk_of_live_version(world), repository(world).store
     good = store.get(key)

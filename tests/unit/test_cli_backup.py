@@ -49,6 +49,9 @@ class Desk:
     def chunks(self) -> list[Path]:
         return sorted(path for path in (self.folder / "repo/chunks").rglob("*") if path.is_file())
 
+    def manifests(self) -> list[Path]:
+        return sorted((self.folder / "repo/manifests").rglob("*.json"))
+
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
@@ -164,6 +167,29 @@ def test_replica_heals_too(desk: Desk) -> None:
     desk.fails("verify")
     desk.run("repair", "--replica", replica)
     desk.run("verify")
+
+
+def test_damaged_manifest_comes_back_from_a_replica_or_is_given_up(desk: Desk) -> None:
+    desk.take()
+    replica = str(desk.folder / "replica")
+    desk.run("init", "--repository", replica)
+    desk.run("replicate", replica)
+    (manifest,) = desk.manifests()
+    manifest.write_bytes(manifest.read_bytes()[:-1] + b"!")
+    assert desk.fails("verify").code == "backup-broken"
+    assert desk.fails("prune", "--apply").code == "manifest-damaged"
+    assert desk.fails("repair").code == "backup-broken"
+    assert "back: chat@" in desk.run("repair", "--replica", replica)
+    desk.run("verify")
+    desk.run("prune", "--apply")
+
+    (manifest,) = desk.manifests()
+    assert desk.fails("give-up", "chat").code == "not-damaged"
+    manifest.write_bytes(b"!")
+    assert "given up: chat@" in desk.run("give-up", "chat")
+    assert desk.manifests() == []
+    desk.run("prune", "--apply")
+    assert desk.chunks() == []
 
 
 def test_prune_shows_its_plan_first_and_keeps_what_is_held(desk: Desk) -> None:

@@ -94,7 +94,7 @@ class Manifest:
         algorithm: of the digests.
         files: in the order of their paths.
         tags: given by people when it was taken.
-        copy_of: in a replica: key of the backup that it is a copy of.
+        copy_of: key of the backup in the other repository that it is a copy of; "": of none.
     """
 
     repository: str
