@@ -335,7 +335,8 @@ def open_repository(store: BackupStore, place: str) -> Repository:
     """Open a repository that is there.
 
     Raises:
-        PermanentError: `repository-missing`, `repository-foreign` or `repository-newer`.
+        PermanentError: `repository-missing`, `repository-foreign` or `repository-newer`;
+            `repository-damaged`, it has backups, and `repo.json` is not what was written.
     """
     stored, is_right = get_until(
         lambda: get_if_there(store, names.REPOSITORY), lambda came: without_sum(came) is not None
@@ -347,7 +348,17 @@ def open_repository(store: BackupStore, place: str) -> Repository:
             hint="make one there: slipway backup init",
         )
     text = without_sum(stored) if is_right else stored
-    return Repository(store, settings.from_storage(text or b"", place), place)
+    try:
+        return Repository(store, settings.from_storage(text or b"", place), place)
+    except PermanentError as error:
+        if error.code != "repository-foreign" or not any(True for _ in store.list(names.MANIFESTS)):
+            raise
+        raise PermanentError(
+            f"{names.REPOSITORY} of {place} is not what was written",
+            code="repository-damaged",
+            hint=f"remove {names.REPOSITORY}, and make it as it was, with the same key or --hash: "
+            "slipway backup init; backups stay",
+        ) from error
 
 
 def make_repository(

@@ -169,6 +169,21 @@ def test_replica_heals_too(desk: Desk) -> None:
     desk.run("verify")
 
 
+def test_damaged_settings_are_made_anew_and_backups_stay(desk: Desk) -> None:
+    taken = desk.take()
+    settings = desk.folder / "repo/repo.json"
+    settings.write_bytes(settings.read_bytes().replace(b":", b"?", 1))
+    assert desk.fails("list").code == "repository-damaged"
+    assert desk.fails("init").code == "repository-damaged"
+    settings.unlink()
+    desk.run("init")
+    assert taken in desk.run("list")
+    target = desk.folder / "restored"
+    desk.run("restore", taken, str(target))
+    assert files(target) == files(desk.model)
+    assert "sent in 0 chunks" in desk.run("take", str(desk.model), "--model", "chat", "--read-all")
+
+
 def test_damaged_manifest_comes_back_from_a_replica_or_is_given_up(desk: Desk) -> None:
     desk.take()
     replica = str(desk.folder / "replica")
