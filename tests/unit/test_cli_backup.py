@@ -193,6 +193,7 @@ def test_damaged_manifest_comes_back_from_a_replica_or_is_given_up(desk: Desk) -
     manifest.write_bytes(manifest.read_bytes()[:-1] + b"!")
     assert desk.fails("verify").code == "backup-broken"
     assert desk.fails("prune", "--apply").code == "manifest-damaged"
+    assert "or needed by 1 backups whose manifest is damaged" in desk.run("stats")
     assert desk.fails("repair").code == "backup-broken"
     assert "back: chat@" in desk.run("repair", "--replica", replica)
     desk.run("verify")

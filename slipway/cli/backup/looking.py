@@ -129,7 +129,7 @@ def stats(place: Place = None) -> None:
     say(f"stored    {size(stored_bytes)} in {len(stored)} chunks")
     if stored_bytes:
         say(f"ratio     {whole / stored_bytes:.2f} (bytes backed up for each that is stored)")
-    say(f"unneeded  {size(garbage)} (goes with the next slipway backup prune)")
+    say(f"unneeded  {size(garbage)} ({_what_becomes_of_it(len(library.damaged))})")
     cost = stored_bytes / 1e9 * USD_PER_GB_MONTH
     say(f"cost      {cost:.2f} USD each month at {USD_PER_GB_MONTH} USD per GB")
     for night in nights(library.manifests.values())[-_SHOWN_NIGHTS:]:
@@ -137,6 +137,12 @@ def stats(place: Place = None) -> None:
             f"{stamp(night.begun_ns)[:10]}  {night.backups} backups of {size(night.size_bytes)}, "
             f"{size(night.new_bytes)} new, {night.reused:.1%} was there"
         )
+
+
+def _what_becomes_of_it(damaged: int) -> str:
+    if damaged:
+        return f"or needed by {damaged} backups whose manifest is damaged: slipway backup verify"
+    return "goes with the next slipway backup prune"
 
 
 def add_to(app: typer.Typer) -> None:
