@@ -49,6 +49,7 @@ _UNUSABLE = (
 )
 _CONNECT_TIMEOUT_S = 3.0
 _READ_TIMEOUT_S = 30.0
+_BY_ROLES = ' is forbidden: User "'
 _NOT_IN_SCHEMA = "field not declared in schema"
 
 # kind → (path prefix of its group, plural). Only what a release touches.
@@ -180,6 +181,37 @@ class KubernetesApi:
         return decoded
 
     def _send(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        query: Mapping[str, str] | None,
+        content_type: str,
+    ) -> bytes:
+        """Send a request; what no Role allows only counts when the server knows its Roles.
+
+        One that has just started refuses everybody until it has read them
+        (https://github.com/kubernetes/kubernetes/issues/121635), and says at `/readyz` that it is
+        not ready; who may ask for that does not depend on Roles.
+        """
+        try:
+            return self._once(method, path, body, query, content_type)
+        except PermanentError as error:
+            if error.code != "forbidden" or _BY_ROLES not in error.message:
+                raise
+            try:
+                self._once("GET", "/readyz", None, None, "application/json")
+            except PermanentError:
+                raise error from None
+            except TransientError as starting:
+                raise TransientError(
+                    f"{error.message}; the API server is not ready",
+                    code="api-busy",
+                    hint="the API server is starting; the call is repeated",
+                ) from starting
+        return self._once(method, path, body, query, content_type)
+
+    def _once(
         self,
         method: str,
         path: str,

@@ -135,6 +135,17 @@ def test_call_that_must_not_be_is_a_fault(call: dict[str, Any], fault: str) -> N
     assert found.startswith("slipway-release: ")
 
 
+def test_refusal_of_a_server_that_was_killed_is_a_fault_unless_it_also_allowed_that() -> None:
+    refused = by_release("get", LEASE, "slipway-chat", decision="forbid")
+    allowed = by_release("get", LEASE, "slipway-chat")
+    (fault,) = audit_of(refused, by_release("get", LEASE, "slipway-chat")).faults()
+    assert "was refused" in fault
+    assert audit_of(refused, allowed).faults(restarted=True) == []
+    other = by_release("patch", LEASE, "slipway-chat")
+    (fault,) = audit_of(refused, other).faults(restarted=True)
+    assert "was refused" in fault
+
+
 @pytest.mark.parametrize(
     "call",
     [
