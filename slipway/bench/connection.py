@@ -155,6 +155,11 @@ class Connection(asyncio.Protocol):
         done.set_result(None)
 
 
+def without_connection(error: OSError) -> str:
+    """Return why there was no exchange; a `TimeoutError` has no words of its own."""
+    return f"no connection: {str(error) or type(error).__name__}"
+
+
 async def connect(target: Target, *, timeout_s: float) -> Connection:
     """Open a connection to the target, through its proxy when it has one.
 

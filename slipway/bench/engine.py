@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
-from slipway.bench.connection import Connection, Exchange, connect
+from slipway.bench.connection import Connection, Exchange, connect, without_connection
 from slipway.bench.openai import request_bytes, to_row
 from slipway.bench.values import (
     CANDIDATE,
@@ -135,5 +135,5 @@ async def _open(target: Target) -> tuple[Connection | None, Exchange]:
     try:
         return await connect(target, timeout_s=_CONNECT_TIMEOUT_S), failed
     except OSError as error:
-        failed.failure = f"no connection: {error or type(error).__name__}"
+        failed.failure = without_connection(error)
         return None, failed

@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from slipway.bench.connection import Connection, Exchange, connect
+from slipway.bench.connection import Connection, Exchange, connect, without_connection
 from slipway.bench.openai import judge_stream, read_stream, request_bytes
 from slipway.bench.values import Status, Target
 from slipway.core.errors import InputError
 
-_CONNECT_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 60.0
+"""Who is refused hears it at once; who is not is patient, so that a slow machine harms nobody."""
 _STOP_POLL_S = 0.2
 _LONG_PAUSE_S = 0.5
 """After a long stream failed: a dead gateway would be asked thousands of times a second."""
@@ -193,8 +194,9 @@ class Crowd:
             connection = await self._connection()
         except OSError as error:
             now_ns = time.monotonic_ns()
-            why = f"no connection: {error or type(error).__name__}"
-            return Exchange(sent_ns=now_ns, ended_ns=now_ns, sink=keep, failure=why)
+            return Exchange(
+                sent_ns=now_ns, ended_ns=now_ns, sink=keep, failure=without_connection(error)
+            )
         exchange = await connection.request(data, keep, timeout_s=self.behaviour.timeout_s)
         if connection.reusable:
             self._idle.append(connection)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.bench.connection import Exchange
+from slipway.bench.connection import Exchange, without_connection
 from slipway.bench.openai import judge_stream, read_stream, request_bytes, to_row
 from slipway.bench.values import BenchmarkPlan, Status, Target
 from slipway.core.errors import InputError
@@ -135,6 +135,14 @@ def test_a_request_carries_host_and_headers_once() -> None:
     asked = json.loads(body)
     assert (asked["max_tokens"], asked["stream"], asked["temperature"]) == (3, True, 0)
     assert "ignore_eos" not in asked
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(TimeoutError(), "TimeoutError"), (OSError(111, "refused"), "[Errno 111] refused")],
+)
+def test_connection_that_is_not_made_has_a_reason_in_words(error: OSError, words: str) -> None:
+    assert without_connection(error) == f"no connection: {words}"
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:80", "http://", "/v1"])
