@@ -83,6 +83,7 @@ def world(sandbox: Sandbox, tmp_path: Path) -> World:
     return World(sandbox, tmp_path)
 
 
+@pytest.mark.timeout(1800)
 def test_adoption_that_dies_after_a_write_goes_on_and_harms_nobody(world: World) -> None:
     shape = same_names("hand-killed")
     version = run_by_hand(world, shape)

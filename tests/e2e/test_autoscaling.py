@@ -256,7 +256,7 @@ def test_canary_that_is_aborted_never_grows_again(world: World, metric: UsersSee
 
 
 def wait_for_weight(world: World, percent: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while world.record(SERVICE).weight_percent != percent:
         assert time.monotonic() < deadline, world.record(SERVICE)
         time.sleep(0.2)  # between two looks; the deadline decides
