@@ -119,6 +119,19 @@ def test_release_that_cannot_be_carried_out_is_refused_before_anything_is_writte
     assert world.final_state() == before
 
 
+def test_what_the_api_server_refuses_in_a_dry_run_is_refused_before_anything_is_kept(
+    world: World,
+) -> None:
+    before = world.final_state()
+    world.cluster.refusal = PermanentError(
+        "a webhook says no", code="refused", hint="ask its owner"
+    )
+    with pytest.raises(PermanentError) as caught:
+        world.release("2")
+    assert caught.value.code == "refused"
+    assert world.final_state() == before
+
+
 def test_plan_shows_the_same_shortfall_as_the_release(world: World) -> None:
     _no_gpus(world)
     planned = planned_release(SERVICE, "2").feasibility
