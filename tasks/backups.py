@@ -16,7 +16,13 @@ from slipway.backup.replicating import replicate
 from slipway.backup.retaining import USD_PER_GB_MONTH, Uses, plan_prune
 from slipway.backup.taking import Order, take
 from slipway.backup.verifying import Verified, read_library, verify
-from slipway.bootstrap.backups import Opened, make_backups, open_backups, surroundings
+from slipway.bootstrap.backups import (
+    Opened,
+    make_backups,
+    open_backups,
+    replicas_of,
+    surroundings,
+)
 from slipway.bootstrap.releases import backup_jobs, connect, registry
 from slipway.core.backup.manifest import Origin
 from slipway.core.backup.periods import Period
@@ -244,8 +250,7 @@ def repair_chunks(backups: Opened, seen: Verified) -> Healed:
         folders.setdefault(name.model, []).append(
             registry(settings).fetch(known, _files(settings, source))
         )
-    replicas = [open_backups(own, place).repository for place in own.replicas]
-    remedies = Remedies(replicas=replicas, folders=folders)
+    remedies = Remedies(replicas=replicas_of(own, own.replicas), folders=folders)
     done = repair(backups.repository, backups.codec, surroundings(own), remedies)
     for key, where in done.healed.items():
         tell(f"healed: chunk {key.digest[:12]} from {where}")

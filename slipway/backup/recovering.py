@@ -6,7 +6,7 @@ and is committed like any backup; only then the damaged one goes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from slipway.backup.codec import Codec
@@ -15,9 +15,12 @@ from slipway.backup.replicating import copies_in
 from slipway.backup.repository import Repository
 from slipway.backup.taking import Surroundings
 from slipway.backup.verifying import read_library
-from slipway.core.backup.names import ManifestName
+from slipway.core.backup.names import SUM, ManifestName
 from slipway.core.backup.ulid import time_of, ulid
 from slipway.core.errors import InputError, PermanentError
+
+Replica = Callable[[], Repository]
+"""Opens a repository when it is needed: one that is away keeps nobody from healing without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Recovered:
 
 
 def recover(
-    repository: Repository, replicas: Sequence[Repository], codec: Codec, around: Surroundings
+    repository: Repository, replicas: Sequence[Replica], codec: Codec, around: Surroundings
 ) -> Recovered:
     """Bring back every backup whose manifest is damaged and of which a replica has a copy.
 
@@ -49,7 +52,8 @@ def recover(
     lost = dict(library.damaged)
     # What a recovery that was killed has brought, and not put in its place any more.
     brought = {manifest.copy_of: name for name, manifest in library.manifests.items()}
-    for replica in replicas if lost else ():
+    for opened in replicas if lost else ():
+        replica = opened()
         require_fit(repository, replica)
         copies = copies_in(replica, of=lost)
         copier = Copier(source=replica, target=repository, codec=codec, around=around)
@@ -90,7 +94,7 @@ def give_up(repository: Repository, name: ManifestName) -> None:
             code="not-damaged",
             hint="keep it, or let the policy remove it: slipway backup prune",
         )
-    repository.discard(name.key)
+    _let_go(repository, name)
 
 
 def _succeed(repository: Repository, name: ManifestName, own: ManifestName) -> None:
@@ -99,4 +103,10 @@ def _succeed(repository: Repository, name: ManifestName, own: ManifestName) -> N
     if hold is not None:
         repository.hold(own, hold)
         repository.release_hold(name)
-    repository.discard(name.key)
+    _let_go(repository, name)
+
+
+def _let_go(repository: Repository, name: ManifestName) -> None:
+    """Remove a damaged manifest; the sum goes first, so that one killed in between is found."""
+    repository.store.delete([name.key + SUM])
+    repository.store.delete([name.key])

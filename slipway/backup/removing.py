@@ -108,7 +108,9 @@ def _carry_out(naming: _Naming, removal: Condemned, now_ns: Callable[[], int]) -
         return Removed(waits_for=left)
     going = sorted(set(removal.manifests) - _held(repository))
     for key in going:
-        repository.discard(key)
+        # The sum goes last: a manifest without one would look damaged.
+        repository.store.delete([key])
+        repository.store.delete([key + names.SUM])
     gone = doomed(removal, naming.chunks_of(repository.manifests()))
     for keys in _batches(gone):
         repository.store.delete(keys)

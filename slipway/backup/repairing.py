@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slipway.backup.codec import Codec
 from slipway.backup.fetching import Fetcher, wrong_with
-from slipway.backup.recovering import recover
+from slipway.backup.recovering import Replica, recover
 from slipway.backup.repository import Repository
 from slipway.backup.taking import DAY_S, Surroundings
 from slipway.backup.verifying import Library, read_library
@@ -35,7 +35,7 @@ class Remedies:
         folders: by model: folders that hold, or held, files of its versions.
     """
 
-    replicas: Sequence[Repository] = ()
+    replicas: Sequence[Replica] = ()
     folders: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
 
@@ -168,12 +168,11 @@ class _Healing:
             body = _read(file, offset_bytes, size_bytes)
             if self.codec.digest(body) == key.digest:
                 yield str(file), body
-        others = [("the repository itself", self.repository.store)]
-        others += [(item.place, item.store) for item in self.remedies.replicas]
-        for place, store in others:
-            fetcher = Fetcher([], self.codec, replicas=[store])
+        for opened in (lambda: self.repository, *self.remedies.replicas):
+            other = opened()
+            fetcher = Fetcher([], self.codec, replicas=[other.store])
             if not wrong_with(fetcher, key):
-                yield place, fetcher.get(key)
+                yield _named(other, self.repository), fetcher.get(key)
 
     def _local_places(self, key: ChunkKey) -> Iterator[tuple[Path, int, int]]:
         for name, manifest in self.library.manifests.items():
@@ -184,6 +183,10 @@ class _Healing:
                         for folder in folders:
                             file = folder / entry.path
                             yield file, extent.offset_bytes, extent.chunk.size_bytes
+
+
+def _named(other: Repository, own: Repository) -> str:
+    return "the repository itself" if other is own else other.place
 
 
 def _read(file: Path, offset_bytes: int, size_bytes: int) -> bytes:

@@ -152,14 +152,6 @@ class Repository:
         """Return whether a run was ended that has not committed."""
         return self._if_there(run.manifest) == b""
 
-    def discard(self, key: str) -> None:
-        """Remove a manifest; may be repeated.
-
-        The sum goes last: a manifest without one would look damaged.
-        """
-        self.store.delete([key])
-        self.store.delete([key + names.SUM])
-
     def runs(self) -> list[Run]:
         """Return the runs that say that they are under way."""
         return [

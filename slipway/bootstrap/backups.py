@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from slipway.core.errors import InputError, PermanentError
 from slipway.settings import BackupSettings
 
 if TYPE_CHECKING:
+    from slipway.backup.recovering import Replica
     from slipway.backup.sealing import Keys
 
 _S3 = "s3://"
@@ -84,6 +87,11 @@ def open_backups(settings: BackupSettings, place: str | None = None) -> Opened:
     where = place or settings.repository
     repository = open_repository(store_of(where, settings), where)
     return Opened(repository, _codec(repository.settings, settings))
+
+
+def replicas_of(settings: BackupSettings, places: Iterable[str]) -> list[Replica]:
+    """Return what opens each replica once, when it is needed; raises as `open_backups` does."""
+    return [cache(lambda place=place: open_backups(settings, place).repository) for place in places]
 
 
 def make_backups(

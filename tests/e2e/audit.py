@@ -120,6 +120,8 @@ class Audit:
 
     calls: dict[Call, None] = field(default_factory=dict)
     used: set[Used] = field(default_factory=set)
+    _refused: dict[tuple[str, ...], Call] = field(default_factory=dict)
+    _asked_ready: set[tuple[str, ...]] = field(default_factory=set)
     _roles: dict[tuple[str, str], list[_Role]] = field(default_factory=dict)
     _bound: dict[str, dict[tuple[str, str, str], None]] = field(default_factory=dict)
 
@@ -136,20 +138,12 @@ class Audit:
             if not right.resource.endswith(f".{SECRET_GROUP}")
         }
 
-    def faults(self, *, restarted: bool = False) -> list[str]:
-        """Return the calls that must not have been made; empty when all is well.
-
-        Args:
-            restarted: the API server was killed: it refuses everybody until it has read its Roles,
-                so what it also allowed was no fault.
-        """
+    def faults(self) -> list[str]:
+        """Return the calls that must not have been made; empty when all is well."""
         found = []
-        allowed = {_request(call) for call in self.calls if restarted and not call.forbidden}
         for call in self.calls:
             if re.split("[/.]", call.resource)[0] == "secrets":
                 found.append(f"{call}: touches secrets")
-            elif call.forbidden and _request(call) in allowed:
-                continue
             elif call.forbidden:
                 found.append(f"{call}: was refused")
             elif call.writes and not call.namespace:
@@ -161,16 +155,44 @@ class Audit:
     def learn(self, event: Event) -> None:
         """Take a line of the log."""
         about = event.get("objectRef")
-        if about is None or event.get("stage") not in {"ResponseComplete", "ResponseStarted"}:
+        if event.get("stage") not in {"ResponseComplete", "ResponseStarted"}:
+            return
+        if event["requestURI"] == "/readyz":
+            self._learn_ready(_USERS.get(event["user"]["username"]), event)
+        if about is None:
             return
         if about.get("apiGroup", "") == _RBAC:
             self._learn_role(event, about)
         call = call_of(event)
         if call is not None:
-            self.calls[call] = None
+            self._learn_call(call)
+
+    def _learn_call(self, call: Call) -> None:
+        """Take a call; one that was refused only counts once it is known that it was meant.
+
+        An API server that has just started refuses everybody until it has read its Roles. The
+        client asks it at `/readyz`, and when it is ready for the same once more.
+        """
+        request = _request(call)
+        if call.forbidden and request not in self._asked_ready:
+            self._refused[request] = call
+            return
+        if request in self._asked_ready:
+            self._asked_ready.discard(request)
+            del self._refused[request]
+        self.calls[call] = None
+
+    def _learn_ready(self, account: str | None, event: Event) -> None:
+        for request in [request for request in self._refused if request[0] == account]:
+            if event["responseStatus"]["code"] == 200:
+                self._asked_ready.add(request)
+            else:
+                del self._refused[request]
+                self._asked_ready.discard(request)
 
     def close(self) -> None:
         """Work out which rights the calls took, once all Roles are known."""
+        self.calls.update(dict.fromkeys(self._refused.values()))
         self.used = {right for call in self.calls for right in self._rights_of(call)}
 
     def _learn_role(self, event: Event, about: Mapping[str, Any]) -> None:

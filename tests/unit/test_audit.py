@@ -135,15 +135,35 @@ def test_call_that_must_not_be_is_a_fault(call: dict[str, Any], fault: str) -> N
     assert found.startswith("slipway-release: ")
 
 
-def test_refusal_of_a_server_that_was_killed_is_a_fault_unless_it_also_allowed_that() -> None:
-    refused = by_release("get", LEASE, "slipway-chat", decision="forbid")
-    allowed = by_release("get", LEASE, "slipway-chat")
-    (fault,) = audit_of(refused, by_release("get", LEASE, "slipway-chat")).faults()
-    assert "was refused" in fault
-    assert audit_of(refused, allowed).faults(restarted=True) == []
-    other = by_release("patch", LEASE, "slipway-chat")
-    (fault,) = audit_of(refused, other).faults(restarted=True)
-    assert "was refused" in fault
+def ready(code: int, user: str = RELEASE) -> dict[str, Any]:
+    said = line(user, "get", ("", ""), uri="/readyz", code=code)
+    del said["objectRef"]
+    return said
+
+
+@pytest.mark.parametrize(
+    ("later", "faults"),
+    [
+        ([ready(500)], 0),
+        ([ready(200), "allowed"], 0),
+        ([ready(500), "refused", ready(200), "allowed"], 0),
+        ([], 1),
+        (["allowed"], 1),
+        ([ready(200)], 1),
+        ([ready(200), "refused"], 1),
+        ([ready(500), "refused"], 1),
+        ([ready(500, "system:serviceaccount:other:slipway-release")], 1),
+    ],
+)
+def test_refusal_of_a_server_that_has_not_read_its_roles_is_no_fault(
+    later: list[Any], faults: int
+) -> None:
+    calls = {
+        "refused": by_release("get", LEASE, "slipway-chat", decision="forbid", code=403),
+        "allowed": by_release("get", LEASE, "slipway-chat"),
+    }
+    log = [calls["refused"], *(calls[item] if isinstance(item, str) else item for item in later)]
+    assert ["was refused" in fault for fault in audit_of(*log).faults()] == [True] * faults
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from slipway.backup.verifying import verify
 from slipway.core.backup.retention import Policy
 from slipway.core.backup.settings import Algorithm, RepositorySettings
 from slipway.core.errors import InputError
+from tests.fakes.backups import FakeBackupStore
 from tests.unit.backup_house import BYTES, PLAIN, TENSORS, House, files, other_repository
 from tests.unit.model_files import safetensors
 
@@ -141,16 +142,15 @@ def test_backup_that_is_removed_while_it_is_copied_is_passed_over(
     stays = house.take().name
     first_key = str(goes.manifest.key_of(goes.manifest.chunks[0]))
     awaited = goes.name.key if moment == "manifest" else first_key
-    get = house.store.get
 
-    def get_late(key: str) -> bytes:
-        if key == awaited:
-            house.store.get = get  # type: ignore[method-assign]
-            house.remove([goes.name])
-        return get(key)
+    class Removes(FakeBackupStore):
+        def get(self, key: str) -> bytes:
+            if key == awaited and goes.name in house.repository.manifests():
+                house.remove([goes.name])
+            return super().get(key)
 
-    house.store.get = get_late  # type: ignore[method-assign]
-    done = replicated(house, other_repository(house))
+    source = replace(house.repository, store=Removes(house.store.objects))
+    done = replicate(source, other_repository(house), house.codec, house.surroundings())
     assert house.repository.manifests() == [stays]
     assert (done.copied, done.skipped) == ((stays,), {})
 

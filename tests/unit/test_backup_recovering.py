@@ -39,7 +39,8 @@ def replicated(house: House, replica: Repository) -> Replicated:
 
 
 def recovered(house: House, *replicas: Repository) -> Recovered:
-    return recover(house.repository, replicas, house.codec, house.surroundings())
+    openers = [lambda item=item: item for item in replicas]
+    return recover(house.repository, openers, house.codec, house.surroundings())
 
 
 def planned(house: House) -> PrunePlan:
@@ -158,6 +159,7 @@ def test_killed_at_any_request_the_next_one_brings_it_back_once(tmp_path: Path) 
         recovered(house, replica)
         (own,) = whole.manifests()
         assert house.repository.holds() == {own: HOLD}
+        assert not [key for key in house.store.objects if key.startswith(taken.name.key)]
         house.restore(whole.load(own))
         assert files(house.target) == {"w": BYTES}
     raise AssertionError("it never came to its end")
@@ -184,6 +186,7 @@ def test_only_what_is_damaged_and_not_held_can_be_given_up(house: House) -> None
         assert caught.value.code == code
     house.repository.release_hold(bad.name)
     give_up(house.repository, bad.name)
+    assert not [key for key in house.store.objects if key.startswith(bad.name.key)]
     assert house.repository.manifests() == [good.name]
     assert house.remove(planned(house).going).chunks == bad.sent_chunks
     house.restore(good.manifest)

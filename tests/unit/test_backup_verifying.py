@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slipway.backup.repairing import Remedies, Repaired, repair
-from slipway.backup.repository import open_repository
+from slipway.backup.repository import Repository, open_repository
 from slipway.backup.retaining import plan_prune
 from slipway.backup.verifying import Verified, verify
 from slipway.core.backup.collection import Condemned, Run, RunKind
@@ -70,6 +70,10 @@ def test_budget_reads_the_oldest_and_what_was_never_read(house: House) -> None:
     assert len([key for key in house.store.objects if key.startswith("verified/")]) <= 7
 
 
+def _nobody_opens() -> Repository:
+    raise AssertionError("what heals is nearer")
+
+
 @pytest.mark.parametrize("how", ["damaged", "cut", "missing"])
 def test_bad_chunk_is_found_told_and_healed(house: House, tmp_path: Path, how: str) -> None:
     taken = house.take()
@@ -94,13 +98,13 @@ def test_bad_chunk_is_found_told_and_healed(house: House, tmp_path: Path, how: s
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "w").write_bytes(BYTES[::-1])
-    healed = repaired(house, folders={"chat": [elsewhere]}, replicas=[replica])
+    healed = repaired(house, folders={"chat": [elsewhere]}, replicas=[lambda: replica])
     assert list(healed.healed.values()) == ["replica"]
     assert repaired(house).healed == {}
 
     damage(house, key)
     verified(house)
-    healed = repaired(house, folders={"chat": [elsewhere, house.folder]})
+    healed = repaired(house, folders={"chat": [elsewhere, house.folder]}, replicas=[_nobody_opens])
     assert list(healed.healed.values()) == [str(house.folder / "w")]
     after = verified(house)
     assert (after.bad, after.broken) == ({}, ())

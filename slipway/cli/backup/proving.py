@@ -72,7 +72,7 @@ def repair(
     """Heal what `verify` found bad, from replicas and from files here."""
     from slipway.backup.repairing import Remedies
     from slipway.backup.repairing import repair as heal
-    from slipway.bootstrap.backups import open_backups, surroundings
+    from slipway.bootstrap.backups import replicas_of, surroundings
 
     settings, backups = opened(place)
     folders: dict[str, list[Path]] = {}
@@ -83,8 +83,7 @@ def repair(
                 f"--folder is {item!r}", code="arguments-wrong", hint="write MODEL=PATH"
             )
         folders.setdefault(model, []).append(Path(path))
-    replicas = [open_backups(settings, item).repository for item in replica or ()]
-    remedies = Remedies(replicas=replicas, folders=folders)
+    remedies = Remedies(replicas=replicas_of(settings, replica or ()), folders=folders)
     done = heal(backups.repository, backups.codec, surroundings(settings), remedies)
     _show(done)
     _require_whole(done)
