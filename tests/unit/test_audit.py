@@ -151,6 +151,7 @@ def ready(code: int, user: str = RELEASE) -> dict[str, Any]:
         (["allowed"], 1),
         ([ready(200)], 1),
         ([ready(200), "refused"], 1),
+        ([ready(200), "refused", "allowed"], 1),
         ([ready(500), "refused"], 1),
         ([ready(500, "system:serviceaccount:other:slipway-release")], 1),
     ],
