@@ -191,8 +191,9 @@ class KubernetesApi:
         """Send a request; what no Role allows only counts when the server knows its Roles.
 
         One that has just started refuses everybody until it has read them
-        (https://github.com/kubernetes/kubernetes/issues/121635), and says at `/readyz` that it is
-        not ready; who may ask for that does not depend on Roles.
+        (https://github.com/kubernetes/kubernetes/issues/121635): at `/readyz`, which Kubernetes
+        lets everybody ask who has an account, it refuses, too, or says that it is not ready. Where
+        an administrator has taken that right away, a refusal is repeated before it counts.
         """
         try:
             return self._once(method, path, body, query, content_type)
@@ -201,9 +202,9 @@ class KubernetesApi:
                 raise
             try:
                 self._once("GET", "/readyz", None, None, "application/json")
-            except PermanentError:
-                raise error from None
-            except TransientError as starting:
+            except (PermanentError, TransientError) as starting:
+                if starting.code == "not-found":
+                    raise error from None
                 raise TransientError(
                     f"{error.message}; the API server is not ready",
                     code="api-busy",
